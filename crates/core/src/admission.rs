@@ -1,0 +1,148 @@
+//! The one place that opens the door. Everything a gateway lets in, it lets in because of [`admit`].
+
+use crate::{
+    environment::{Environment, Target},
+    ledger::Ledger,
+    names::shown,
+    pass::{Cause, Pass, State},
+    policy::Policy,
+    time::Time,
+};
+use std::net::IpAddr;
+
+/// Somebody who has proved to know the password of `account`, and where they come from.
+#[derive(Clone, Copy, Debug)]
+pub struct Attempt<'a> {
+    pub account: &'a str,
+    /// The database that the client named; none when the tool left it out.
+    pub database: Option<&'a str>,
+    pub address: IpAddr,
+    /// Sessions of this pass that are open now, on all gateways of this node.
+    pub open_sessions: usize,
+}
+
+/// The door is open, until `until` at the latest.
+#[derive(Debug)]
+pub struct Admit<'a> {
+    pub pass: &'a Pass,
+    pub environment: &'a Environment,
+    pub target: &'a Target,
+    pub until: Time,
+}
+
+/// Why the door stays shut. Its words are for the holder of the password, who has proved to be one.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Refused {
+    /// No such account: answered like a wrong password.
+    Unknown,
+    NotReady { account: String },
+    Over { environment: String, cause: Cause },
+    AddressNotAllowed { environment: String, address: IpAddr, database: String, account: String },
+    WrongDatabase { asked: String, database: String },
+    AccessNotAllowed { environment: String, policy: String },
+    TooManySessions { environment: String, most: u16 },
+    Frozen { environment: String },
+}
+
+/// Decides about a login, once the password is proved. Order: account, life, address, database, policy, limits.
+pub fn admit<'a>(ledger: &'a Ledger, attempt: &Attempt<'_>, now: Time) -> Result<Admit<'a>, Refused> {
+    let pass = ledger.pass_of_account(attempt.account).ok_or(Refused::Unknown)?;
+    let env = ledger.environment(pass.environment).ok_or(Refused::Unknown)?;
+    let name = || env.spec.name.to_string();
+    let until = match standing(ledger, pass, attempt.address, now) {
+        Ok(until) => until,
+        Err(Fallen::Over(cause)) => return Err(Refused::Over { environment: name(), cause }),
+        Err(Fallen::NotReady) => return Err(Refused::NotReady { account: pass.account.to_string() }),
+        Err(Fallen::Frozen) => return Err(Refused::Frozen { environment: name() }),
+        Err(Fallen::AddressNotAllowed) => {
+            return Err(Refused::AddressNotAllowed {
+                environment: name(),
+                address: attempt.address.to_canonical(),
+                database: env.spec.database.to_string(),
+                account: pass.account.to_string(),
+            });
+        }
+    };
+    // psql sends the user name as database when none is named; the environment's own name is accepted as well
+    let asked = attempt.database.filter(|asked| *asked != attempt.account);
+    if let Some(asked) = asked.filter(|asked| *asked != env.spec.database.as_str() && *asked != env.spec.name.as_str()) {
+        return Err(Refused::WrongDatabase { asked: shown(asked), database: env.spec.database.to_string() });
+    }
+    let policy: &Policy = ledger.policy(env);
+    if !policy.access.contains(&pass.access) {
+        return Err(Refused::AccessNotAllowed { environment: name(), policy: policy.name.to_string() });
+    }
+    if attempt.open_sessions >= usize::from(policy.sessions_per_pass) {
+        return Err(Refused::TooManySessions { environment: name(), most: policy.sessions_per_pass });
+    }
+    let target = ledger.target(env.target).ok_or(Refused::Unknown)?;
+    Ok(Admit { pass, environment: env, target, until })
+}
+
+/// Why a session that was let in has to go.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Fallen {
+    Over(Cause),
+    NotReady,
+    Frozen,
+    AddressNotAllowed,
+}
+
+/// Until when a pass counts from an address: the earlier end of pass and allow entry. Asked again whenever the ledger changes.
+pub fn standing(ledger: &Ledger, pass: &Pass, address: IpAddr, now: Time) -> Result<Time, Fallen> {
+    let now = ledger.clamp(now);
+    if let Some(cause) = ledger.over(pass, now) {
+        return Err(Fallen::Over(cause));
+    }
+    let env = ledger.environment(pass.environment).ok_or(Fallen::NotReady)?;
+    if env.frozen_by.is_some() {
+        return Err(Fallen::Frozen);
+    }
+    let State::Ready { ends_at } = *pass.state() else { return Err(Fallen::NotReady) };
+    let allowed_until = ledger.allow().until(env.id, pass.holder, address, env.epoch(), now).ok_or(Fallen::AddressNotAllowed)?;
+    Ok(ends_at.min(allowed_until))
+}
+
+impl Fallen {
+    /// What the window of a session that is cut off shows.
+    pub fn words(&self, environment: &str) -> String {
+        match self {
+            Fallen::Over(cause) => format!("your access to {environment} {}", cause.words()),
+            Fallen::NotReady => format!("your access to {environment} is not ready"),
+            Fallen::Frozen => format!("your access to {environment} ended because the database is being replaced"),
+            Fallen::AddressNotAllowed => format!("your address is no longer allowed on {environment}"),
+        }
+    }
+}
+
+impl Refused {
+    /// What is wrong, in a sentence that stands in the client's own error window.
+    pub fn words(&self) -> String {
+        match self {
+            Refused::Unknown => "password authentication failed".to_owned(),
+            Refused::NotReady { account } => format!("the account {account} is still being made"),
+            Refused::Over { environment, cause } => format!("your access to {environment} {}", cause.words()),
+            Refused::AddressNotAllowed { address, database, account, .. } => {
+                format!("no access for host \"{address}\", user \"{account}\", database \"{database}\": the address is not on the allow-list")
+            }
+            Refused::WrongDatabase { asked, database } => format!("database \"{asked}\" does not exist for this account: it opens \"{database}\" only"),
+            Refused::AccessNotAllowed { environment, policy } => format!("policy '{policy}' of {environment} no longer allows the access of this account"),
+            Refused::TooManySessions { environment, most } => format!("too many connections for this account: {environment} allows {most} at once"),
+            Refused::Frozen { environment } => format!("{environment} is closed while its database is being replaced"),
+        }
+    }
+
+    /// What to do about it.
+    pub fn remedy(&self) -> String {
+        match self {
+            Refused::Unknown => "Check the user name and the password; `daypass passes` shows your accounts.".to_owned(),
+            Refused::NotReady { .. } => "Wait a moment and connect again; `daypass passes` shows when it is ready.".to_owned(),
+            Refused::Over { environment, .. } => format!("Ask for a new account: daypass request {environment} --reason '...'"),
+            Refused::AddressNotAllowed { environment, address, .. } => format!("Enter the address first: daypass allow {environment} {address}"),
+            Refused::WrongDatabase { database, .. } => format!("Connect to the database {database}."),
+            Refused::AccessNotAllowed { environment, .. } => format!("Ask for an account with an access that the policy allows: daypass request {environment}"),
+            Refused::TooManySessions { .. } => "Close a connection, then try again.".to_owned(),
+            Refused::Frozen { environment } => format!("Ask again when the movement is finished; daypass env show {environment} tells."),
+        }
+    }
+}

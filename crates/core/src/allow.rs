@@ -1,0 +1,87 @@
+//! Allow entries: the addresses that may reach an environment, until when, and for whom.
+
+use crate::{ids::*, names::Reason, net::Range, time::Time};
+use prefix_trie::joint::map::JointPrefixMap;
+use std::{collections::{BTreeMap, HashMap}, net::IpAddr};
+
+/// Whose connections an entry lets through.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Owner {
+    Person(UserId),
+    /// Entered by a manager for everyone with a pass.
+    Shared,
+}
+
+#[derive(Clone, Debug)]
+pub struct AllowEntry {
+    pub id: AllowId,
+    pub environment: EnvironmentId,
+    pub owner: Owner,
+    pub ranges: Vec<Range>,
+    pub note: Option<Reason>,
+    pub added_at: Time,
+    pub ends_at: Time,
+    pub epoch: u32,
+    pub removed_at: Option<Time>,
+}
+
+impl AllowEntry {
+    /// Whether the entry counts, given the environment's epoch.
+    pub fn is_live(&self, epoch: u32, now: Time) -> bool {
+        self.removed_at.is_none() && self.epoch == epoch && now < self.ends_at
+    }
+}
+
+/// All entries, found by (environment, owner) and then by longest prefix. There is no "everybody": an empty list lets nobody in.
+#[derive(Clone, Debug, Default)]
+pub struct AllowList {
+    entries: BTreeMap<AllowId, AllowEntry>,
+    by_owner: HashMap<(EnvironmentId, Owner), JointPrefixMap<ipnet::IpNet, Vec<AllowId>>>,
+}
+
+impl AllowList {
+    pub fn add(&mut self, entry: AllowEntry) {
+        let tree = self.by_owner.entry((entry.environment, entry.owner)).or_default();
+        for block in entry.ranges.iter().flat_map(Range::blocks) {
+            tree.entry(block).or_default().push(entry.id);
+        }
+        self.entries.insert(entry.id, entry);
+    }
+
+    /// Takes an entry out of the lookup; the record of it stays.
+    pub fn remove(&mut self, id: AllowId, at: Time) -> bool {
+        let Some(entry) = self.entries.get_mut(&id) else { return false };
+        entry.removed_at = Some(at);
+        if let Some(tree) = self.by_owner.get_mut(&(entry.environment, entry.owner)) {
+            for block in entry.ranges.iter().flat_map(Range::blocks) {
+                if let Some(ids) = tree.get_mut(&block) {
+                    ids.retain(|other| *other != id);
+                }
+            }
+        }
+        true
+    }
+
+    /// Until when this person may come from this address, if at all: the latest end of the entries that cover it.
+    pub fn until(&self, environment: EnvironmentId, person: UserId, address: IpAddr, epoch: u32, now: Time) -> Option<Time> {
+        let host = ipnet::IpNet::from(address.to_canonical());
+        [Owner::Person(person), Owner::Shared]
+            .into_iter()
+            .filter_map(|owner| self.by_owner.get(&(environment, owner)))
+            .flat_map(|tree| tree.cover_values(&host))
+            .flatten()
+            .filter_map(|id| self.entries.get(id))
+            .filter(|entry| entry.is_live(epoch, now))
+            .map(|entry| entry.ends_at)
+            .max()
+    }
+
+    pub fn get(&self, id: AllowId) -> Option<&AllowEntry> {
+        self.entries.get(&id)
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &AllowEntry> {
+        self.entries.values()
+    }
+}

@@ -1,0 +1,55 @@
+//! What people and the keeper ask of the ledger. Ids, random salts and hashes come from the shell that builds the command.
+
+use crate::{environment::*, ids::*, movement::MovementKind, names::*, net::Range, pass::Access, people::*, policy::Policy, secret::TokenHash, time::*};
+
+#[derive(Clone, Debug)]
+pub enum Command {
+    AddUser { user: UserId, name: UserName, roles: Vec<(Role, Scope)> },
+    LockUser { user: UserId, why: Reason },
+    UnlockUser { user: UserId },
+    GiveRole { user: UserId, role: Role, scope: Scope },
+    TakeRole { user: UserId, role: Role, scope: Scope },
+    AddToken { token: TokenId, user: UserId, label: String, hash: TokenHash, life: Ttl },
+    RemoveToken { token: TokenId },
+
+    AddProject { project: ProjectId, name: Name },
+    SetPolicy { scope: Scope, policy: Policy },
+    /// `target` is used when no known target has the same engine, host and port.
+    AddEnvironment { environment: EnvironmentId, project: ProjectId, target: TargetId, target_spec: TargetSpec, spec: EnvironmentSpec },
+    RemoveEnvironment { environment: EnvironmentId },
+
+    /// For oneself, for somebody else, or shared.
+    AddAllow { entry: AllowId, environment: EnvironmentId, owner: AllowFor, ranges: Vec<Range>, note: Option<Reason>, life: Option<Ttl> },
+    RemoveAllow { entry: AllowId },
+
+    RequestPass { pass: PassId, environment: EnvironmentId, access: Access, reason: Reason, life: Option<Ttl>, salt: u64 },
+    ApprovePass { pass: PassId },
+    DenyPass { pass: PassId, why: Reason },
+    /// By the holder: given back or withdrawn. By somebody else: revoked, which needs a reason.
+    EndPass { pass: PassId, why: Option<Reason> },
+    ExtendPass { pass: PassId, by: Ttl },
+
+    BeginMovement { movement: MovementId, environment: EnvironmentId, kind: MovementKind, why: Reason },
+    FailMovement { movement: MovementId, why: Reason },
+    FinishMovement { movement: MovementId },
+
+    /// The keeper's reports of what it observed. Only [`crate::event::Actor::System`] may make them.
+    Observed(Observed),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum AllowFor {
+    Myself,
+    Person(UserId),
+    Everyone,
+}
+
+#[derive(Clone, Debug)]
+pub enum Observed {
+    Identity { environment: EnvironmentId, identity: Identity },
+    LoginWorks { pass: PassId },
+    /// The account is gone and no backend of it is left.
+    Gone { pass: PassId },
+    /// The pass waits for an approval that will not come any more.
+    Lapse { pass: PassId },
+}

@@ -1,0 +1,105 @@
+//! Environments and the targets behind them.
+
+use crate::{ids::*, names::{DatabaseName, Host, Name}};
+use serde::{Deserialize, Serialize};
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Engine {
+    Postgres,
+}
+
+/// How the wire to a target is protected. There is no "if it can": that falls back to nothing.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum TargetTls {
+    /// Certificate and host name are checked against this CA (PEM), or the system's when none is given.
+    VerifyFull { ca: Option<String> },
+    /// No TLS: only for a target on this machine or behind a tunnel; `env show` says so.
+    Off,
+}
+
+/// Where the rights of an account come from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Grants {
+    /// A group role per database and access level, with rights on each schema; also on tables made later.
+    #[default]
+    Granted,
+    /// The engine's own roles (`pg_read_all_data`, `pg_write_all_data`). They can also read every role's password verifier.
+    Predefined,
+}
+
+/// A database server: where it is and as whom Daypass administers it. The password lies sealed in the store.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TargetSpec {
+    pub engine: Engine,
+    pub host: Host,
+    pub port: u16,
+    /// The administrator role on the target.
+    pub admin: String,
+    pub tls: TargetTls,
+}
+
+#[derive(Clone, Debug)]
+pub struct Target {
+    pub id: TargetId,
+    pub spec: TargetSpec,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// No standing accounts: passes are the only way in.
+    SelfService,
+}
+
+/// What tells one database from another that took its place. Compared, never taken apart.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Identity(pub String);
+
+/// What one says of an environment when adding it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EnvironmentSpec {
+    pub name: Name,
+    pub kind: Kind,
+    pub database: DatabaseName,
+    pub grants: Grants,
+    /// The role on the target that receives what an account owned when it ends; none: the owner of the database.
+    pub heir: Option<String>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Environment {
+    pub id: EnvironmentId,
+    pub project: ProjectId,
+    pub target: TargetId,
+    pub spec: EnvironmentSpec,
+    /// How often the database has been replaced; `ended_epochs[n]` says what ended epoch `n`.
+    pub ended_epochs: Vec<EpochEnd>,
+    pub identity: Option<Identity>,
+    /// The movement that keeps the environment closed.
+    pub frozen_by: Option<MovementId>,
+    pub removed: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum EpochEnd {
+    Moved(MovementId),
+    /// Found by its identity: somebody replaced the database without telling us.
+    Replaced,
+}
+
+impl Environment {
+    pub fn epoch(&self) -> u32 {
+        self.ended_epochs.len() as u32
+    }
+
+    /// What ended the given epoch, when it is over.
+    pub fn end_of(&self, epoch: u32) -> Option<EpochEnd> {
+        self.ended_epochs.get(epoch as usize).copied()
+    }
+}

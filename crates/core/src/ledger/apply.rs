@@ -1,0 +1,204 @@
+//! Folding events into the ledger. An event that does not fit means that the log is not one that Daypass wrote.
+
+use super::Ledger;
+use crate::{
+    allow::AllowEntry,
+    environment::*,
+    event::{Entry, Event},
+    ids::*,
+    movement::{Movement, MovementState},
+    pass::{NoSuchStep, Pass, State, Step},
+    people::*,
+    time::Time,
+};
+
+/// The log contradicts itself at this event.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("event {seq} does not follow from what came before: {why}")]
+pub struct Inconsistent {
+    pub seq: u64,
+    pub why: String,
+}
+
+impl From<NoSuchStep> for String {
+    fn from(step: NoSuchStep) -> String {
+        step.to_string()
+    }
+}
+
+impl Ledger {
+    /// Folds one event in. On an error the ledger is as before and must not be used to let anybody in.
+    pub fn apply(&mut self, entry: &Entry) -> Result<(), Inconsistent> {
+        if entry.seq != self.seq + 1 {
+            let why = format!("it should be number {}", self.seq + 1);
+            return Err(Inconsistent { seq: entry.seq, why });
+        }
+        self.fold(entry.at, &entry.event).map_err(|why| Inconsistent { seq: entry.seq, why })?;
+        self.seq = entry.seq;
+        self.latest = self.latest.max(entry.at);
+        Ok(())
+    }
+
+    fn fold(&mut self, at: Time, event: &Event) -> Result<(), String> {
+        match event {
+            Event::StoreCreated { store } => {
+                self.store = Some(*store);
+            }
+            Event::UserAdded { user, name } => {
+                self.user_names.insert(name.clone(), *user);
+                let fresh = User { id: *user, name: name.clone(), roles: Vec::new(), locked: None, locks: 0 };
+                self.users.insert(*user, fresh);
+            }
+            Event::UserLocked { user, why } => {
+                let user = self.user_mut(*user)?;
+                user.locked = Some(why.to_string());
+                user.locks += 1;
+            }
+            Event::UserUnlocked { user } => self.user_mut(*user)?.locked = None,
+            Event::RoleGiven { user, role, scope } => self.user_mut(*user)?.roles.push((*role, *scope)),
+            Event::RoleTaken { user, role, scope } => self.user_mut(*user)?.roles.retain(|r| *r != (*role, *scope)),
+            Event::TokenAdded { token, user, label, hash, ends_at } => {
+                let locks = self.user_mut(*user)?.locks;
+                self.token_hashes.insert(*hash, *token);
+                let token = Token { id: *token, user: *user, label: label.clone(), hash: *hash, ends_at: *ends_at, locks };
+                self.tokens.insert(token.id, token);
+            }
+            Event::TokenRemoved { token } => {
+                let token = self.tokens.remove(token).ok_or("there is no such token")?;
+                self.token_hashes.remove(&token.hash);
+            }
+            Event::ProjectAdded { project, name } => {
+                self.projects.insert(*project, name.clone());
+            }
+            Event::PolicySet { scope, policy } => {
+                self.policies.insert(*scope, policy.clone());
+            }
+            Event::TargetAdded { target, spec } | Event::TargetChanged { target, spec } => {
+                self.targets.insert(*target, Target { id: *target, spec: spec.clone() });
+            }
+            Event::EnvironmentAdded { environment, project, target, spec } => {
+                let fresh = Environment {
+                    id: *environment,
+                    project: *project,
+                    target: *target,
+                    spec: spec.clone(),
+                    ended_epochs: Vec::new(),
+                    identity: None,
+                    frozen_by: None,
+                    removed: false,
+                };
+                self.environments.insert(*environment, fresh);
+            }
+            Event::EnvironmentRemoved { environment } => self.environment_mut(*environment)?.removed = true,
+            Event::DatabaseIdentified { environment, identity } => {
+                self.environment_mut(*environment)?.identity = Some(identity.clone());
+            }
+            Event::DatabaseReplaced { environment, identity } => {
+                let env = self.environment_mut(*environment)?;
+                env.ended_epochs.push(EpochEnd::Replaced);
+                env.identity = Some(identity.clone());
+            }
+            Event::AllowAdded { entry, environment, owner, ranges, note, ends_at } => {
+                let epoch = self.environment_mut(*environment)?.epoch();
+                self.allow.add(AllowEntry {
+                    id: *entry,
+                    environment: *environment,
+                    owner: *owner,
+                    ranges: ranges.clone(),
+                    note: note.clone(),
+                    added_at: at,
+                    ends_at: *ends_at,
+                    epoch,
+                    removed_at: None,
+                });
+            }
+            Event::AllowRemoved { entry } => {
+                if !self.allow.remove(*entry, at) {
+                    return Err("there is no such allow entry".to_owned());
+                }
+            }
+            Event::PassRequested { pass, environment, holder, access, reason, account, life } => {
+                let epoch = self.environment_mut(*environment)?.epoch();
+                let locks = self.user_mut(*holder)?.locks;
+                let fresh = Pass {
+                    id: *pass,
+                    environment: *environment,
+                    holder: *holder,
+                    access: *access,
+                    reason: reason.clone(),
+                    account: account.clone(),
+                    life: *life,
+                    requested_at: at,
+                    approved_at: None,
+                    approver: None,
+                    ends_at: None,
+                    epoch,
+                    locks,
+                    state: State::Requested,
+                };
+                if self.accounts.insert(account.clone(), *pass).is_some() {
+                    return Err(format!("the account {account} belongs to another pass"));
+                }
+                self.passes.insert(*pass, fresh);
+                self.open.insert(*pass);
+            }
+            Event::PassApproved { pass, approver, ends_at } => {
+                self.step(*pass, Step::Approve { by: approver.clone(), at, ends_at: *ends_at })?;
+            }
+            Event::PassDenied { pass, why: _ } => self.step(*pass, Step::Deny)?,
+            Event::PassWithdrawn { pass } => self.step(*pass, Step::Withdraw)?,
+            Event::PassLapsed { pass } => self.step(*pass, Step::Lapse)?,
+            Event::PassReady { pass } => self.step(*pass, Step::MakeReady)?,
+            Event::PassExtended { pass, ends_at } => self.step(*pass, Step::Extend { ends_at: *ends_at })?,
+            Event::PassEnding { pass, cause } => self.step(*pass, Step::BeginEnd { cause: cause.clone() })?,
+            Event::PassEnded { pass, cause } => self.step(*pass, Step::End { cause: cause.clone(), at })?,
+            Event::MovementBegun { movement, environment, kind, why } => {
+                let env = self.environment_mut(*environment)?;
+                env.ended_epochs.push(EpochEnd::Moved(*movement));
+                env.frozen_by = Some(*movement);
+                // what comes back is another database: its identity is learned anew after the movement
+                env.identity = None;
+                let fresh = Movement {
+                    id: *movement,
+                    environment: *environment,
+                    kind: *kind,
+                    why: why.clone(),
+                    begun_at: at,
+                    state: MovementState::Running,
+                };
+                self.movements.insert(*movement, fresh);
+            }
+            Event::MovementFailed { movement, why } => {
+                self.movement_mut(*movement)?.state = MovementState::Failed { why: why.clone() };
+            }
+            Event::MovementFinished { movement } => {
+                let moved = self.movement_mut(*movement)?;
+                moved.state = MovementState::Finished { at };
+                let environment = moved.environment;
+                self.environment_mut(environment)?.frozen_by = None;
+            }
+        }
+        Ok(())
+    }
+
+    fn step(&mut self, id: PassId, step: Step) -> Result<(), String> {
+        let pass = self.passes.get_mut(&id).ok_or("there is no such pass")?;
+        pass.step(step)?;
+        if pass.state.is_final() {
+            self.open.remove(&id);
+        }
+        Ok(())
+    }
+
+    fn user_mut(&mut self, id: UserId) -> Result<&mut User, String> {
+        self.users.get_mut(&id).ok_or_else(|| format!("there is no user {id}"))
+    }
+
+    fn environment_mut(&mut self, id: EnvironmentId) -> Result<&mut Environment, String> {
+        self.environments.get_mut(&id).ok_or_else(|| format!("there is no environment {id}"))
+    }
+
+    fn movement_mut(&mut self, id: MovementId) -> Result<&mut Movement, String> {
+        self.movements.get_mut(&id).ok_or_else(|| format!("there is no movement {id}"))
+    }
+}

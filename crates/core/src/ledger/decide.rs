@@ -1,0 +1,444 @@
+//! Deciding: a command becomes new events, or a refusal that changed nothing. Who may do what is checked here and nowhere else.
+
+use super::Ledger;
+use crate::{
+    allow::Owner,
+    command::*,
+    environment::*,
+    event::{Actor, Event},
+    ids::*,
+    movement::{MovementKind, MovementState},
+    names::*,
+    net::Range,
+    pass::{Access, Approver, Cause, Pass, State},
+    people::*,
+    refusal::{Code, Refusal},
+    time::{Time, Ttl},
+};
+
+/// A request that nobody approved lapses after so long.
+pub const APPROVAL_LAPSES: Ttl = Ttl::hours(24);
+
+type Decided = Result<Vec<Event>, Refusal>;
+
+impl Ledger {
+    /// The events that carry out `command`, or why not. Asking for what is already so is no error: it gives no events.
+    pub fn decide(&self, command: &Command, by: Actor, now: Time) -> Decided {
+        let now = self.clamp(now);
+        match command {
+            Command::AddUser { user, name, roles } => self.add_user(by, *user, name, roles),
+            Command::LockUser { user, why } => self.lock_user(by, *user, why),
+            Command::UnlockUser { user } => {
+                self.need(by, Permission::ManagePeople, None)?;
+                Ok(self.known_user(*user)?.locked.iter().map(|_| Event::UserUnlocked { user: *user }).collect())
+            }
+            Command::GiveRole { user, role, scope } => {
+                self.need(by, Permission::ManagePeople, None)?;
+                let has = self.known_user(*user)?.roles.contains(&(*role, *scope));
+                Ok(if has { vec![] } else { vec![Event::RoleGiven { user: *user, role: *role, scope: *scope }] })
+            }
+            Command::TakeRole { user, role, scope } => self.take_role(by, *user, *role, *scope),
+            Command::AddToken { token, user, label, hash, life } => {
+                if by != Actor::User(*user) {
+                    self.need(by, Permission::ManagePeople, None)?;
+                }
+                if self.known_user(*user)?.locked.is_some() {
+                    return Err(Refusal::new(Code::NotPermitted, "This person is locked.", "An administrator can unlock them."));
+                }
+                Ok(vec![Event::TokenAdded { token: *token, user: *user, label: shown(label), hash: *hash, ends_at: now.after(*life) }])
+            }
+            Command::RemoveToken { token } => {
+                let known = self.tokens.get(token).ok_or_else(|| Refusal::not_found("token", &token.to_string()))?;
+                if by != Actor::User(known.user) {
+                    self.need(by, Permission::ManagePeople, None)?;
+                }
+                Ok(vec![Event::TokenRemoved { token: *token }])
+            }
+            Command::AddProject { project, name } => {
+                self.need(by, Permission::ManageEnvironments, None)?;
+                match self.project_named(name) {
+                    Some(known) if known == *project => Ok(vec![]),
+                    Some(_) => Err(taken("project", name.as_str())),
+                    None => Ok(vec![Event::ProjectAdded { project: *project, name: name.clone() }]),
+                }
+            }
+            Command::SetPolicy { scope, policy } => {
+                self.need(by, Permission::ManageEnvironments, None)?;
+                policy.check()?;
+                Ok(vec![Event::PolicySet { scope: *scope, policy: policy.clone() }])
+            }
+            Command::AddEnvironment { environment, project, target, target_spec, spec } => {
+                self.add_environment(by, *environment, *project, *target, target_spec, spec)
+            }
+            Command::RemoveEnvironment { environment } => {
+                self.need(by, Permission::ManageEnvironments, Some(*environment))?;
+                Ok(self.environments.get(environment).filter(|env| !env.removed).map(|_| Event::EnvironmentRemoved { environment: *environment }).into_iter().collect())
+            }
+            Command::AddAllow { entry, environment, owner, ranges, note, life } => {
+                self.add_allow(by, *entry, *environment, *owner, ranges, note, *life, now)
+            }
+            Command::RemoveAllow { entry } => self.remove_allow(by, *entry, now),
+            Command::RequestPass { pass, environment, access, reason, life, salt } => {
+                self.request(by, *pass, *environment, *access, reason, *life, *salt, now)
+            }
+            Command::ApprovePass { pass } => self.approve(by, *pass, now),
+            Command::DenyPass { pass, why } => {
+                let pass = self.to_judge(by, *pass)?;
+                Ok(vec![Event::PassDenied { pass: pass.id, why: why.clone() }])
+            }
+            Command::EndPass { pass, why } => self.end(by, *pass, why.as_ref(), now),
+            Command::ExtendPass { pass, by: more } => self.extend(by, *pass, *more, now),
+            Command::BeginMovement { movement, environment, kind, why } => self.begin_movement(by, *movement, *environment, *kind, why),
+            Command::FailMovement { movement, why } => {
+                let state = self.movement_for(by, *movement)?;
+                Ok(match state {
+                    MovementState::Running => vec![Event::MovementFailed { movement: *movement, why: why.clone() }],
+                    MovementState::Failed { .. } => vec![],
+                    MovementState::Finished { .. } => return Err(Refusal::state("This movement is finished.", "A new one begins with `daypass move ENV begin`.")),
+                })
+            }
+            Command::FinishMovement { movement } => Ok(match self.movement_for(by, *movement)? {
+                MovementState::Running | MovementState::Failed { .. } => vec![Event::MovementFinished { movement: *movement }],
+                MovementState::Finished { .. } => vec![],
+            }),
+            Command::Observed(observed) => self.observed(by, observed, now),
+        }
+    }
+
+    fn need(&self, by: Actor, permission: Permission, environment: Option<EnvironmentId>) -> Result<(), Refusal> {
+        let allowed = match by {
+            Actor::System => true,
+            Actor::User(user) => self.may(user, permission, environment),
+        };
+        if allowed {
+            return Ok(());
+        }
+        Err(Refusal::new(
+            Code::NotPermitted,
+            "You may not do this: none of your roles here allows it.",
+            "Ask an administrator; `daypass whoami` shows the roles that you have.",
+        ))
+    }
+
+    fn known_user(&self, id: UserId) -> Result<&User, Refusal> {
+        self.users.get(&id).ok_or_else(|| Refusal::not_found("person", &id.to_string()))
+    }
+
+    /// The environment, if the actor may see it. What one may not see is not there.
+    fn seen_environment(&self, by: Actor, id: EnvironmentId) -> Result<&Environment, Refusal> {
+        let seen = match by {
+            Actor::System => true,
+            Actor::User(user) => self.may(user, Permission::SeeEnvironment, Some(id)),
+        };
+        self.environments
+            .get(&id)
+            .filter(|env| seen && !env.removed)
+            .ok_or_else(|| Refusal::not_found("environment", &id.to_string()))
+    }
+
+    fn add_user(&self, by: Actor, user: UserId, name: &UserName, roles: &[(Role, Scope)]) -> Decided {
+        self.need(by, Permission::ManagePeople, None)?;
+        match self.user_names.get(name) {
+            Some(known) if *known == user => return Ok(vec![]),
+            Some(_) => return Err(taken("person", name.as_str())),
+            None => {}
+        }
+        let mut events = vec![Event::UserAdded { user, name: name.clone() }];
+        events.extend(roles.iter().map(|(role, scope)| Event::RoleGiven { user, role: *role, scope: *scope }));
+        Ok(events)
+    }
+
+    fn lock_user(&self, by: Actor, user: UserId, why: &Reason) -> Decided {
+        self.need(by, Permission::ManagePeople, None)?;
+        if by == Actor::User(user) {
+            return Err(Refusal::state("You cannot lock yourself.", "`daypass end` gives back your passes; another administrator can lock you."));
+        }
+        Ok(match self.known_user(user)?.locked {
+            Some(_) => vec![],
+            None => vec![Event::UserLocked { user, why: why.clone() }],
+        })
+    }
+
+    /// Taking a role also ends what the person could not ask for any more.
+    fn take_role(&self, by: Actor, user: UserId, role: Role, scope: Scope) -> Decided {
+        self.need(by, Permission::ManagePeople, None)?;
+        if !self.known_user(user)?.roles.contains(&(role, scope)) {
+            return Ok(vec![]);
+        }
+        let taken = Event::RoleTaken { user, role, scope };
+        let mut after = self.clone_people();
+        if let Some(person) = after.users.get_mut(&user) {
+            person.roles.retain(|r| *r != (role, scope));
+        }
+        let revoker = match by {
+            Actor::User(id) => id,
+            Actor::System => user,
+        };
+        let why: Reason = "the role that allowed this pass was taken away".parse().map_err(Refusal::invalid)?;
+        let ends = self
+            .open_passes()
+            .filter(|pass| pass.holder == user && matches!(pass.state, State::Approved { .. } | State::Ready { .. }))
+            .filter(|pass| !after.may(user, Permission::Request, Some(pass.environment)))
+            .map(|pass| Event::PassEnding { pass: pass.id, cause: Cause::Revoked { by: revoker, why: why.clone() } });
+        Ok(std::iter::once(taken).chain(ends).collect())
+    }
+
+    /// Just what [`Ledger::may`] reads.
+    fn clone_people(&self) -> Ledger {
+        Ledger { users: self.users.clone(), environments: self.environments.clone(), ..Ledger::default() }
+    }
+
+    fn add_environment(&self, by: Actor, environment: EnvironmentId, project: ProjectId, target: TargetId, target_spec: &TargetSpec, spec: &EnvironmentSpec) -> Decided {
+        self.need(by, Permission::ManageEnvironments, None)?;
+        if !self.projects.contains_key(&project) {
+            return Err(Refusal::not_found("project", &project.to_string()));
+        }
+        match self.environment_named(&spec.name) {
+            Some(known) if known.id == environment => return Ok(vec![]),
+            Some(_) => return Err(taken("environment", spec.name.as_str())),
+            None => {}
+        }
+        let mut events = Vec::new();
+        let same_place = self.targets.values().find(|t| (t.spec.engine, &t.spec.host, t.spec.port) == (target_spec.engine, &target_spec.host, target_spec.port));
+        let target = match same_place {
+            None => {
+                events.push(Event::TargetAdded { target, spec: target_spec.clone() });
+                target
+            }
+            Some(known) => {
+                if self.environments_on(known.id).any(|env| !env.removed && env.spec.database == spec.database) {
+                    return Err(Refusal::new(
+                        Code::Taken,
+                        format!("The database {} on this server already has an environment.", spec.database),
+                        "Use that one; `daypass env ls` shows it.",
+                    ));
+                }
+                if known.spec != *target_spec {
+                    events.push(Event::TargetChanged { target: known.id, spec: target_spec.clone() });
+                }
+                known.id
+            }
+        };
+        events.push(Event::EnvironmentAdded { environment, project, target, spec: spec.clone() });
+        Ok(events)
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the fields of one command, spelled out")]
+    fn add_allow(&self, by: Actor, entry: AllowId, environment: EnvironmentId, owner: AllowFor, ranges: &[Range], note: &Option<Reason>, life: Option<Ttl>, now: Time) -> Decided {
+        let env = self.seen_environment(by, environment)?;
+        if self.allow.get(entry).is_some() {
+            return Ok(vec![]);
+        }
+        let owner = match (owner, by) {
+            (AllowFor::Myself, Actor::User(me)) => {
+                self.need(by, Permission::Request, Some(environment))?;
+                Owner::Person(me)
+            }
+            (AllowFor::Myself, Actor::System) => return Err(Refusal::invalid("Daypass itself connects from nowhere.")),
+            (AllowFor::Person(person), _) => {
+                self.need(by, Permission::AllowForOthers, Some(environment))?;
+                Owner::Person(self.known_user(person)?.id)
+            }
+            (AllowFor::Everyone, _) => {
+                self.need(by, Permission::AllowForOthers, Some(environment))?;
+                Owner::Shared
+            }
+        };
+        not_frozen(env)?;
+        let policy = self.policy(env);
+        let life = policy.life(life)?;
+        if ranges.is_empty() {
+            return Err(Refusal::invalid("No address was named."));
+        }
+        for range in ranges {
+            policy.check_range(range)?;
+        }
+        Ok(vec![Event::AllowAdded { entry, environment, owner, ranges: ranges.to_vec(), note: note.clone(), ends_at: now.after(life) }])
+    }
+
+    fn remove_allow(&self, by: Actor, id: AllowId, now: Time) -> Decided {
+        let known = self.allow.get(id);
+        let seen = known.filter(|entry| self.seen_environment(by, entry.environment).is_ok());
+        let entry = seen.ok_or_else(|| Refusal::not_found("allow entry", &id.to_string()))?;
+        let own = matches!((entry.owner, by), (Owner::Person(owner), Actor::User(me)) if owner == me);
+        if !own {
+            self.need(by, Permission::AllowForOthers, Some(entry.environment))?;
+        }
+        let epoch = self.environments.get(&entry.environment).map_or(0, Environment::epoch);
+        Ok(if entry.is_live(epoch, now) { vec![Event::AllowRemoved { entry: id }] } else { vec![] })
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the fields of one command, spelled out")]
+    fn request(&self, by: Actor, pass: PassId, environment: EnvironmentId, access: Access, reason: &Reason, life: Option<Ttl>, salt: u64, now: Time) -> Decided {
+        let env = self.seen_environment(by, environment)?;
+        let Actor::User(holder) = by else { return Err(Refusal::invalid("Daypass itself asks for no pass.")) };
+        self.need(by, Permission::Request, Some(environment))?;
+        if self.passes.get(&pass).is_some_and(|known| known.holder == holder) {
+            return Ok(vec![]);
+        }
+        not_frozen(env)?;
+        let policy = self.policy(env);
+        policy.check_access(access)?;
+        policy.check_reason(reason)?;
+        let life = policy.life(life)?;
+        let live = self.open_passes().filter(|p| p.holder == holder && p.environment == environment && self.over(p, now).is_none()).count();
+        if live >= usize::from(policy.live_passes) {
+            return Err(Refusal::policy(
+                format!("You already hold {live} passes on {}; policy '{}' allows {}.", env.spec.name, policy.name, policy.live_passes),
+                "Give one back with `daypass end ACCOUNT`, or use one of them; `daypass passes` lists them.",
+            ));
+        }
+        let person = &self.known_user(holder)?.name;
+        let account = (0..3)
+            .map(|turn| AccountName::make(person, salt >> (20 * turn)))
+            .find(|name| !self.accounts.contains_key(name))
+            .ok_or_else(|| Refusal::state("No free account name was found for you.", "Ask again: the next try draws another name."))?;
+        let mut events = vec![Event::PassRequested { pass, environment, holder, access, reason: reason.clone(), account, life }];
+        if !policy.approval.contains(&access) {
+            events.push(Event::PassApproved { pass, approver: Approver::Policy(policy.name.clone()), ends_at: now.after(life) });
+        }
+        Ok(events)
+    }
+
+    /// A pass that waits for a judgement, if the actor is one who may give it.
+    fn to_judge(&self, by: Actor, id: PassId) -> Result<&Pass, Refusal> {
+        let pass = self.passes.get(&id).filter(|p| self.seen_environment(by, p.environment).is_ok()).ok_or_else(|| Refusal::not_found("pass", &id.to_string()))?;
+        self.need(by, Permission::Approve, Some(pass.environment))?;
+        if by == Actor::User(pass.holder) {
+            return Err(Refusal::new(Code::NotPermitted, "Nobody approves or denies their own request.", "Somebody else with the approver role has to."));
+        }
+        match pass.state {
+            State::Requested => Ok(pass),
+            _ => Err(Refusal::state(format!("This request is no longer waiting: it is {}.", pass.state.word()), "Nothing is left to decide.")),
+        }
+    }
+
+    fn approve(&self, by: Actor, id: PassId, now: Time) -> Decided {
+        if let (Some(pass), Actor::User(me)) = (self.passes.get(&id), by) {
+            if pass.approver == Some(Approver::Person(me)) {
+                return Ok(vec![]);
+            }
+        }
+        let pass = self.to_judge(by, id)?;
+        let Actor::User(approver) = by else { return Err(Refusal::invalid("Daypass itself approves by policy only.")) };
+        if self.over(pass, now).is_some() || now >= pass.requested_at.after(APPROVAL_LAPSES) {
+            return Err(Refusal::state("This request has lapsed.", "The person has to ask again."));
+        }
+        let env = self.seen_environment(by, pass.environment)?;
+        not_frozen(env)?;
+        let policy = self.policy(env);
+        policy.check_access(pass.access)?;
+        let life = policy.life(Some(pass.life))?;
+        Ok(vec![Event::PassApproved { pass: id, approver: Approver::Person(approver), ends_at: now.after(life) }])
+    }
+
+    fn end(&self, by: Actor, id: PassId, why: Option<&Reason>, now: Time) -> Decided {
+        let own = |pass: &Pass| by == Actor::User(pass.holder);
+        let pass = self
+            .passes
+            .get(&id)
+            .filter(|p| own(p) || self.need(by, Permission::EndAnyAccess, Some(p.environment)).is_ok())
+            .ok_or_else(|| Refusal::not_found("pass", &id.to_string()))?;
+        match (&pass.state, by) {
+            (State::Requested, Actor::User(me)) if me == pass.holder => Ok(vec![Event::PassWithdrawn { pass: id }]),
+            (State::Requested, _) => Err(Refusal::state("This request is still waiting.", "An approver can deny it.")),
+            (State::Approved { .. } | State::Ready { .. }, _) if self.over(pass, now).is_some() => Ok(vec![]),
+            (State::Approved { .. } | State::Ready { .. }, Actor::User(me)) if me == pass.holder => {
+                Ok(vec![Event::PassEnding { pass: id, cause: Cause::Returned }])
+            }
+            (State::Approved { .. } | State::Ready { .. }, Actor::User(me)) => {
+                let why = why.ok_or_else(|| Refusal::invalid("Say why you end somebody else's pass."))?;
+                Ok(vec![Event::PassEnding { pass: id, cause: Cause::Revoked { by: me, why: why.clone() } }])
+            }
+            _ => Ok(vec![]),
+        }
+    }
+
+    fn extend(&self, by: Actor, id: PassId, more: Ttl, now: Time) -> Decided {
+        let pass = self.passes.get(&id).filter(|p| by == Actor::User(p.holder)).ok_or_else(|| Refusal::not_found("pass", &id.to_string()))?;
+        let (State::Ready { ends_at }, None) = (&pass.state, self.over(pass, now)) else {
+            return Err(Refusal::state("This pass is not ready, so its end cannot be moved.", "Ask for a new one with `daypass request`."));
+        };
+        self.need(by, Permission::Request, Some(pass.environment))?;
+        let env = self.seen_environment(by, pass.environment)?;
+        let policy = self.policy(env);
+        policy.check_access(pass.access)?;
+        let approved_at = pass.approved_at.unwrap_or(pass.requested_at);
+        let (wanted, most) = (ends_at.after(more), approved_at.after(policy.longest_total));
+        if policy.approval.contains(&pass.access) || wanted > most {
+            return Err(Refusal::policy(
+                format!("Policy '{}' allows a pass {} in all, and this one ends at {ends_at}.", policy.name, policy.longest_total),
+                "Extend by less, or ask for a new pass.",
+            ));
+        }
+        Ok(vec![Event::PassExtended { pass: id, ends_at: wanted }])
+    }
+
+    fn begin_movement(&self, by: Actor, movement: MovementId, environment: EnvironmentId, kind: MovementKind, why: &Reason) -> Decided {
+        let env = self.seen_environment(by, environment)?;
+        self.need(by, Permission::Move, Some(environment))?;
+        match env.frozen_by {
+            Some(running) if running == movement => Ok(vec![]),
+            Some(running) => Err(Refusal::state(
+                format!("Movement {running} already keeps {} closed.", env.spec.name),
+                format!("End it first with `daypass move {} finish`.", env.spec.name),
+            )),
+            None if self.movements.contains_key(&movement) => Ok(vec![]),
+            None => Ok(vec![Event::MovementBegun { movement, environment, kind, why: why.clone() }]),
+        }
+    }
+
+    fn movement_for(&self, by: Actor, id: MovementId) -> Result<&MovementState, Refusal> {
+        let movement = self
+            .movements
+            .get(&id)
+            .filter(|m| self.seen_environment(by, m.environment).is_ok())
+            .ok_or_else(|| Refusal::not_found("movement", &id.to_string()))?;
+        self.need(by, Permission::Move, Some(movement.environment))?;
+        Ok(&movement.state)
+    }
+
+    fn observed(&self, by: Actor, observed: &Observed, now: Time) -> Decided {
+        if by != Actor::System {
+            return Err(Refusal::new(Code::NotPermitted, "Only Daypass itself reports what it observed.", "There is nothing to do."));
+        }
+        match observed {
+            Observed::Identity { environment, identity } => {
+                let Some(env) = self.environments.get(environment).filter(|env| !env.removed && env.frozen_by.is_none()) else { return Ok(vec![]) };
+                Ok(match &env.identity {
+                    None => vec![Event::DatabaseIdentified { environment: env.id, identity: identity.clone() }],
+                    Some(known) if known == identity => vec![],
+                    Some(_) => vec![Event::DatabaseReplaced { environment: env.id, identity: identity.clone() }],
+                })
+            }
+            Observed::LoginWorks { pass } => {
+                let ready = self.passes.get(pass).filter(|p| matches!(p.state, State::Approved { .. }) && self.over(p, now).is_none());
+                Ok(ready.map(|p| Event::PassReady { pass: p.id }).into_iter().collect())
+            }
+            Observed::Gone { pass } => {
+                let over = self.passes.get(pass).filter(|p| !p.state.is_final() && p.state != State::Requested);
+                let cause = over.and_then(|p| self.over(p, now));
+                Ok(cause.map(|cause| Event::PassEnded { pass: *pass, cause }).into_iter().collect())
+            }
+            Observed::Lapse { pass } => {
+                let waiting = self.passes.get(pass).filter(|p| p.state == State::Requested);
+                let lapsed = waiting.filter(|p| self.over(p, now).is_some() || now >= p.requested_at.after(APPROVAL_LAPSES));
+                Ok(lapsed.map(|p| Event::PassLapsed { pass: p.id }).into_iter().collect())
+            }
+        }
+    }
+}
+
+fn taken(what: &str, name: &str) -> Refusal {
+    Refusal::new(Code::Taken, format!("There already is a {what} '{name}'."), "Choose another name.")
+}
+
+fn not_frozen(env: &Environment) -> Result<(), Refusal> {
+    match env.frozen_by {
+        None => Ok(()),
+        Some(_) => Err(Refusal::state(
+            format!("{} is closed while its database is being moved.", env.spec.name),
+            "Try again when the movement is finished; `daypass env show` tells.",
+        )),
+    }
+}

@@ -1,0 +1,144 @@
+//! Names and texts that people give. They are checked once, at the edge; inside, a value of these types is right.
+
+use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
+use std::{fmt, str::FromStr};
+
+macro_rules! texts {
+    ($($(#[$doc:meta])* $name:ident, $check:expr;)+) => {$(
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+        #[serde(transparent)]
+        pub struct $name(String);
+
+        impl $name {
+            pub fn as_str(&self) -> &str { &self.0 }
+        }
+        impl FromStr for $name {
+            type Err = String;
+            fn from_str(text: &str) -> Result<Self, String> {
+                let check: fn(&str) -> Result<String, String> = $check;
+                check(text).map($name)
+            }
+        }
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+                std::borrow::Cow::<'de, str>::deserialize(from)?.parse().map_err(D::Error::custom)
+            }
+        }
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result { self.0.fmt(f) }
+        }
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result { fmt::Debug::fmt(&self.0, f) }
+        }
+    )+};
+}
+
+texts! {
+    /// The name of a project or an environment: 1 to 40 of `a-z 0-9 -`, starting with a letter.
+    Name, |text| {
+        let fits = matches!(text.len(), 1..=40)
+            && text.starts_with(|c: char| c.is_ascii_lowercase())
+            && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+        fits.then(|| text.to_owned()).ok_or_else(|| {
+            format!("'{}' is not a name; use 1 to 40 of a-z, 0-9 and -, starting with a letter", shown(text))
+        })
+    };
+    /// The name that a person signs in with: 1 to 64 of `a-z 0-9 . _ @ -`. Upper case is folded, so a name has one spelling.
+    UserName, |text| {
+        let text = text.trim().to_ascii_lowercase();
+        let fits = matches!(text.len(), 1..=64)
+            && text.starts_with(|c: char| c.is_ascii_alphanumeric())
+            && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._@-".contains(&b));
+        fits.then(|| text.clone()).ok_or_else(|| {
+            format!("'{}' is not a user name; use 1 to 64 of a-z, 0-9, '.', '_', '@' and -", shown(&text))
+        })
+    };
+    /// The name of a database, as the target knows it: 1 to 63 bytes, any character but NUL.
+    DatabaseName, |text| {
+        (matches!(text.len(), 1..=63) && !text.contains('\0')).then(|| text.to_owned())
+            .ok_or_else(|| "a database name has 1 to 63 bytes and no NUL character".to_owned())
+    };
+    /// A host name or address of a target.
+    Host, |text| {
+        let fits = matches!(text.len(), 1..=253)
+            && text.bytes().all(|b| b.is_ascii_alphanumeric() || b".-:_".contains(&b));
+        fits.then(|| text.to_ascii_lowercase()).ok_or_else(|| format!("'{}' is not a host name or address", shown(text)))
+    };
+    /// Why somebody wants in, or did something: 1 to 1,000 characters of plain text.
+    Reason, |text| {
+        let text = text.trim();
+        if text.is_empty() {
+            return Err("say in a few words what you need it for".to_owned());
+        }
+        if text.chars().count() > 1000 {
+            return Err(format!("a reason has at most 1,000 characters, this one has {}", text.chars().count()));
+        }
+        if text.chars().any(|c| c.is_control() && c != '\n' && c != '\t') {
+            return Err("a reason is plain text, without control characters".to_owned());
+        }
+        Ok(text.to_owned())
+    };
+    /// A database account that belongs to a pass: `jit_<person>_<suffix>`, at most 32 of `a-z 0-9 _`.
+    AccountName, |text| {
+        let fits = matches!(text.len(), 5..=32)
+            && text.starts_with("jit_")
+            && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
+        fits.then(|| text.to_owned()).ok_or_else(|| format!("'{}' is not the name of a Daypass account", shown(text)))
+    };
+}
+
+impl AccountName {
+    /// The name for a person's pass. `salt` is random, from the shell: its low 20 bits become four base-32 letters.
+    pub fn make(person: &UserName, salt: u64) -> AccountName {
+        // no 0/o or 1/l: people read this name aloud
+        const LETTERS: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
+        let person: String = person
+            .as_str()
+            .split('@')
+            .next()
+            .unwrap_or_default()
+            .chars()
+            .filter(char::is_ascii_alphanumeric)
+            .take(20)
+            .collect();
+        let suffix: String = (0..4).map(|i| LETTERS[(salt >> (5 * i)) as usize & 31] as char).collect();
+        AccountName(format!("jit_{person}_{suffix}"))
+    }
+}
+
+/// What a person typed, made safe for a message: short, and without terminal escapes.
+pub fn shown(text: &str) -> String {
+    let mut safe: String = text.chars().take(64).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
+    if text.chars().count() > 64 {
+        safe.push('…');
+    }
+    safe
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_refused_with_the_rule() {
+        assert!("uat-2".parse::<Name>().is_ok());
+        for wrong in ["", "Uat", "2uat", "a b", "ä", &"a".repeat(41)] {
+            assert!(wrong.parse::<Name>().unwrap_err().contains("a-z"), "{wrong}");
+        }
+        assert_eq!("Ana.Kovac@Example.com".parse::<UserName>().unwrap().as_str(), "ana.kovac@example.com");
+        assert!(" \n ".parse::<Reason>().unwrap_err().contains("what you need it for"));
+        assert!("x\u{1b}[31m".parse::<Reason>().is_err());
+        assert!(!shown("a\u{1b}[31mb").contains('\u{1b}'));
+    }
+
+    #[test]
+    fn an_account_name_fits_every_engine() {
+        let long: UserName = "a-very.long_name.indeed.with.many.parts@example.com".parse().unwrap();
+        for salt in [0, 1, u64::MAX, 0x1234_5678] {
+            let account = AccountName::make(&long, salt);
+            assert!(account.as_str().len() <= 32, "{account}");
+            assert_eq!(account.as_str().parse::<AccountName>().unwrap(), account);
+        }
+    }
+}

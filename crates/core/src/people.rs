@@ -1,0 +1,78 @@
+//! People, what they may do and where. A role is given for everything, for a project or for one environment.
+
+use crate::{ids::*, names::UserName, secret::TokenHash, time::Time};
+use serde::{Deserialize, Serialize};
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Sets up people, environments and policies. Gives no access to data by itself.
+    Admin,
+    /// Sees who is in, ends access, enters addresses for others, moves databases.
+    Manager,
+    /// Agrees to other people's requests.
+    Approver,
+    /// May ask for access.
+    Requester,
+    /// Reads the log, the sessions and their statements.
+    Auditor,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Scope {
+    All,
+    Project(ProjectId),
+    Environment(EnvironmentId),
+}
+
+/// What a command or a page needs. Each names one; there is no command without one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Permission {
+    ManagePeople,
+    ManageEnvironments,
+    SeeEnvironment,
+    Request,
+    Approve,
+    SeeAccess,
+    EndAnyAccess,
+    AllowForOthers,
+    Move,
+    ReadLog,
+}
+
+impl Role {
+    /// The whole table of who may what.
+    pub fn grants(self, permission: Permission) -> bool {
+        use Permission::*;
+        match self {
+            Role::Admin => matches!(permission, ManagePeople | ManageEnvironments | SeeEnvironment | SeeAccess | EndAnyAccess | ReadLog),
+            Role::Manager => matches!(permission, SeeEnvironment | SeeAccess | EndAnyAccess | AllowForOthers | Move),
+            Role::Approver => matches!(permission, SeeEnvironment | Approve | SeeAccess),
+            Role::Requester => matches!(permission, SeeEnvironment | Request),
+            Role::Auditor => matches!(permission, SeeEnvironment | SeeAccess | ReadLog),
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct User {
+    pub id: UserId,
+    pub name: UserName,
+    pub roles: Vec<(Role, Scope)>,
+    /// Why the person is locked, while they are.
+    pub locked: Option<String>,
+    /// How often the person was locked. Passes remember the number they were made under, so that unlocking revives none.
+    pub locks: u32,
+}
+
+#[derive(Clone, Debug)]
+pub struct Token {
+    pub id: TokenId,
+    pub user: UserId,
+    pub label: String,
+    pub hash: TokenHash,
+    pub ends_at: Time,
+    /// See [`User::locks`].
+    pub locks: u32,
+}

@@ -1,0 +1,178 @@
+//! What an environment allows, and who must agree. One policy per project, with an override per environment.
+
+use crate::{names::{Name, Reason}, net::Range, pass::Access, refusal::Refusal, time::Ttl};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+
+/// The rules for passes and allow entries. Every limit is a number one can name in a refusal.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Policy {
+    /// Shown as the approver of passes that need no person's approval.
+    pub name: Name,
+    /// The access levels that may be asked for.
+    pub access: BTreeSet<Access>,
+    /// The access levels that another person has to approve first.
+    pub approval: BTreeSet<Access>,
+    /// The lifetime of a pass or entry when none is asked for (seconds).
+    pub default_life: Ttl,
+    /// The longest lifetime one may ask for (seconds).
+    pub longest_life: Ttl,
+    /// The longest lifetime with all extensions together (seconds).
+    pub longest_total: Ttl,
+    /// The least number of characters in a reason, 1 to 1,000.
+    pub reason_least: u16,
+    /// A pattern that a reason must match somewhere, for example a ticket number.
+    pub reason_pattern: Option<Pattern>,
+    /// Live passes that one person may hold on one environment.
+    pub live_passes: u16,
+    /// Sessions at once on one pass. Tools open several: SSMS and DBeaver take about ten.
+    pub sessions_per_pass: u16,
+    /// The widest IPv4 range, as a prefix length: 24 allows 256 addresses.
+    pub widest_v4: u8,
+    /// The widest IPv6 range, as a prefix length.
+    pub widest_v6: u8,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Policy {
+            name: "default".parse().unwrap_or_else(|_| unreachable!("a constant that is a name")),
+            access: [Access::Read, Access::ReadWrite].into(),
+            approval: BTreeSet::new(),
+            default_life: Ttl::hours(8),
+            longest_life: Ttl::hours(8),
+            longest_total: Ttl::hours(24),
+            reason_least: 3,
+            reason_pattern: None,
+            live_passes: 5,
+            sessions_per_pass: 20,
+            widest_v4: 24,
+            widest_v6: 64,
+        }
+    }
+}
+
+impl Policy {
+    /// Whether the rules make sense together.
+    pub fn check(&self) -> Result<(), Refusal> {
+        let wrong = |why: &str| Err(Refusal::invalid(format!("Policy '{}': {why}.", self.name)));
+        if self.access.is_empty() {
+            return wrong("it allows no access at all; name read, read_write or both");
+        }
+        if self.default_life > self.longest_life || self.longest_life > self.longest_total {
+            return wrong("default_life may not be over longest_life, nor longest_life over longest_total");
+        }
+        if !(1..=1000).contains(&self.reason_least) {
+            return wrong("reason_least is between 1 and 1000");
+        }
+        if self.live_passes == 0 || self.sessions_per_pass == 0 {
+            return wrong("live_passes and sessions_per_pass are at least 1");
+        }
+        if !(8..=32).contains(&self.widest_v4) || !(32..=128).contains(&self.widest_v6) {
+            return wrong("widest_v4 is a prefix length of 8 to 32, widest_v6 one of 32 to 128");
+        }
+        Ok(())
+    }
+
+    /// The lifetime that a request gets, or the rule that it breaks.
+    pub fn life(&self, asked: Option<Ttl>) -> Result<Ttl, Refusal> {
+        match asked {
+            None => Ok(self.default_life),
+            Some(life) if life <= self.longest_life => Ok(life),
+            Some(life) => Err(Refusal::policy(
+                format!("{life} is longer than policy '{}' allows: at most {}.", self.name, self.longest_life),
+                format!("Ask for {} or less; a pass can be extended later, to {} in all.", self.longest_life, self.longest_total),
+            )),
+        }
+    }
+
+    pub fn check_access(&self, access: Access) -> Result<(), Refusal> {
+        if self.access.contains(&access) {
+            return Ok(());
+        }
+        let allowed: Vec<_> = self.access.iter().map(|a| a.as_str()).collect();
+        Err(Refusal::policy(
+            format!("Policy '{}' does not allow {} here.", self.name, access.as_str()),
+            format!("Ask for: {}.", allowed.join(", ")),
+        ))
+    }
+
+    pub fn check_reason(&self, reason: &Reason) -> Result<(), Refusal> {
+        if reason.as_str().chars().count() < self.reason_least.into() {
+            return Err(Refusal::policy(
+                format!("The reason is too short: policy '{}' wants at least {} characters.", self.name, self.reason_least),
+                "Say in a few words what you need the access for.",
+            ));
+        }
+        match &self.reason_pattern {
+            Some(pattern) if !pattern.is_match(reason.as_str()) => Err(Refusal::policy(
+                format!("The reason does not contain what policy '{}' asks for: {}.", self.name, pattern.0),
+                "Add it, for example the number of the ticket.",
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    pub fn check_range(&self, range: &Range) -> Result<(), Refusal> {
+        if range.wider_than(self.widest_v4, self.widest_v6) {
+            return Err(Refusal::policy(
+                format!("{range} is wider than policy '{}' allows: at most a /{} (IPv4) or /{} (IPv6).", self.name, self.widest_v4, self.widest_v6),
+                "Enter just the address that you work from; `daypass allow` without an address enters it for you.",
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// A regular expression that is known to compile (at most 200 characters; matching takes linear time).
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[serde(transparent)]
+pub struct Pattern(String);
+
+impl Pattern {
+    fn is_match(&self, text: &str) -> bool {
+        // compiled at each request: requests are rare, and a ledger without compiled state stays a plain value
+        regex_lite::Regex::new(&self.0).is_ok_and(|pattern| pattern.is_match(text))
+    }
+}
+
+impl std::str::FromStr for Pattern {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text.len() > 200 {
+            return Err("a pattern has at most 200 characters".to_owned());
+        }
+        regex_lite::Regex::new(text).map(|_| Pattern(text.to_owned())).map_err(|e| format!("'{text}' is not a pattern: {e}"))
+    }
+}
+
+impl<'de> Deserialize<'de> for Pattern {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        String::deserialize(from)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_names_the_rule_and_the_way_out() {
+        let policy = Policy { reason_pattern: Some("[A-Z]+-[0-9]+".parse().unwrap()), ..Policy::default() };
+        let refused = policy.life(Some(Ttl::hours(9))).unwrap_err().to_string();
+        assert_eq!(refused, "9 h is longer than policy 'default' allows: at most 8 h. Ask for 8 h or less; a pass can be extended later, to 24 h in all.");
+        assert!(policy.check_reason(&"a look around".parse().unwrap()).unwrap_err().message.contains("[A-Z]+"));
+        assert!(policy.check_reason(&"OPS-17 a look around".parse().unwrap()).is_ok());
+        assert!(policy.check_range(&"10.0.0.0/16".parse().unwrap()).unwrap_err().message.contains("/24"));
+    }
+
+    #[test]
+    fn a_policy_that_contradicts_itself_is_refused() {
+        assert!(Policy::default().check().is_ok());
+        assert!(Policy { default_life: Ttl::hours(9), ..Policy::default() }.check().is_err());
+        assert!(Policy { access: BTreeSet::new(), ..Policy::default() }.check().is_err());
+        assert!(Policy { widest_v4: 0, ..Policy::default() }.check().is_err());
+        assert!(serde_json::from_str::<Policy>(r#"{"name":"x","acces":[]}"#).is_err(), "an unknown key is an error");
+    }
+}

@@ -1,0 +1,43 @@
+//! Every size limit, with its reason. A length from a peer is compared with one of these before memory is reserved.
+
+/// A PostgreSQL start-up packet after its length word: PostgreSQL's own cap (`MAX_STARTUP_PACKET_LENGTH`, backend_startup.c).
+pub const PG_STARTUP: usize = 10_000;
+
+/// A password or SASL message. Client-first and client-final of SCRAM stay under 300 bytes; channel binding adds 64.
+pub const PG_SASL: usize = 1_024;
+
+/// A cancel key (protocol 3.2: 4 to 256 bytes).
+pub const PG_CANCEL_KEY: usize = 256;
+
+/// Requests before the start-up message proper (SSLRequest, GSSENCRequest): each once.
+pub const PG_PREAMBLES: usize = 2;
+
+/// One message of a target during login. Parameter values and notices are short; a hostile target gets no more.
+pub const PG_UPSTREAM_MESSAGE: usize = 64 * 1024;
+
+/// All messages of a target during login together.
+pub const PG_UPSTREAM_LOGIN: usize = 256 * 1024;
+
+/// SCRAM iterations that we are ready to compute for a target: pgjdbc's cap as well (CVE-2026-42198).
+pub const SCRAM_ITERATIONS: u32 = 100_000;
+
+/// How much of a statement's text is recorded; the rest is counted.
+pub const STATEMENT_TEXT: usize = 64 * 1024;
+
+/// How much of one execution's bound values is recorded.
+pub const BOUND_VALUES: usize = 4 * 1024;
+
+/// How much of one bound value is recorded.
+pub const BOUND_VALUE: usize = 512;
+
+/// How much of an error of the target is recorded.
+pub const ERROR_TEXT: usize = 2 * 1024;
+
+/// Prepared statements whose text is remembered per session; the oldest is forgotten first (and then recorded by name).
+pub const PREPARED: usize = 512;
+
+/// Bytes of prepared text remembered per session.
+pub const PREPARED_BYTES: usize = 1024 * 1024;
+
+/// Executions sent ahead of their results (pipelining) that are tracked; beyond it they are recorded without a result.
+pub const PIPELINED: usize = 4_096;

@@ -1,0 +1,237 @@
+//! The login at a target, as one machine: SSLRequest, start-up, SCRAM(-PLUS), until it is ready for queries.
+//!
+//! A target may be hostile: every length is bounded, only SCRAM is answered (never a password in clear or as MD5), and its
+//! errors are kept for the log, not for the client.
+
+use super::{
+    message::*,
+    scram::{Client, ClientProved, SCRAM, SCRAM_PLUS, SaltedPassword},
+};
+use crate::{limits, machine};
+use zeroize::Zeroizing;
+
+/// What the login at a target comes to.
+#[derive(Debug, PartialEq, Eq, Clone)]
+pub enum Found {
+    Ready(Ready),
+    /// Why it did not work, for the log and the administrator.
+    Failed(String),
+}
+
+pub type Step = machine::Step<Found>;
+
+/// A target that is ready for queries.
+#[derive(Debug, PartialEq, Eq, Clone)]
+pub struct Ready {
+    /// ParameterStatus messages (and notices), verbatim: the client gets them as they are.
+    pub parameters: Vec<u8>,
+    pub key: CancelKey,
+    /// The ReadyForQuery message, verbatim.
+    pub ready: Vec<u8>,
+}
+
+/// Who logs in at the target.
+pub struct Credentials {
+    pub user: String,
+    pub password: Zeroizing<String>,
+    pub database: String,
+    pub parameters: Vec<(String, String)>,
+    /// A random nonce, at least 18 characters, no comma.
+    pub nonce: String,
+    /// The slow part of SCRAM, kept from an earlier login of the same account.
+    pub salted: Option<SaltedPassword>,
+}
+
+enum State {
+    AskTls,
+    TlsAnswer,
+    StartTls,
+    Handshake,
+    Header,
+    Body(u8, usize),
+    Over(Option<Found>),
+}
+
+pub struct Upstream {
+    credentials: Credentials,
+    state: State,
+    out: Vec<u8>,
+    certificate: Option<Vec<u8>>,
+    client: Option<Client>,
+    proved: Option<ClientProved>,
+    authenticated: bool,
+    parameters: Vec<u8>,
+    key: Option<CancelKey>,
+    read: usize,
+}
+
+impl Upstream {
+    /// With `tls`, nothing but a TLS handshake follows the target's consent; a target that declines is an error.
+    pub fn new(credentials: Credentials, tls: bool) -> Self {
+        let mut upstream = Upstream {
+            credentials,
+            state: State::AskTls,
+            out: Vec::new(),
+            certificate: None,
+            client: None,
+            proved: None,
+            authenticated: false,
+            parameters: Vec::new(),
+            key: None,
+            read: 0,
+        };
+        if tls {
+            put_untagged(&mut upstream.out, &SSL_REQUEST.to_be_bytes());
+            upstream.state = State::TlsAnswer;
+        } else {
+            upstream.startup();
+        }
+        upstream
+    }
+
+    pub fn next(&mut self) -> Step {
+        if !self.out.is_empty() {
+            return Step::Send(std::mem::take(&mut self.out));
+        }
+        match &mut self.state {
+            State::TlsAnswer => Step::Read(1),
+            State::StartTls => {
+                self.state = State::Handshake;
+                Step::StartTls
+            }
+            State::Header => Step::Read(5),
+            State::Body(_, length) => Step::Read(*length),
+            State::Over(found) => found.take().map_or(Step::Close, Step::Found),
+            State::AskTls | State::Handshake => Step::Close,
+        }
+    }
+
+    /// TLS stands; `certificate` is the hash of the target's certificate, for channel binding.
+    pub fn tls_started(&mut self, certificate: Option<Vec<u8>>) {
+        self.certificate = certificate;
+        self.startup();
+    }
+
+    /// The slow part of SCRAM, for the next login of the same account.
+    pub fn salted(&mut self) -> Option<SaltedPassword> {
+        self.credentials.salted.take()
+    }
+
+    pub fn feed(&mut self, bytes: &[u8]) {
+        match self.state {
+            State::TlsAnswer => match bytes {
+                b"S" => self.state = State::StartTls,
+                _ => self.fail("it does not speak TLS, and its environment asks for it"),
+            },
+            State::Header => self.header(bytes),
+            State::Body(tag, _) => {
+                self.state = State::Header;
+                if let Err(why) = self.message(tag, bytes) {
+                    self.fail(&why);
+                }
+            }
+            State::AskTls | State::StartTls | State::Handshake | State::Over(_) => {}
+        }
+    }
+
+    fn startup(&mut self) {
+        let mut body = PROTOCOL_3.to_be_bytes().to_vec();
+        let Credentials { user, database, parameters, .. } = &self.credentials;
+        let own = [("user", user.as_str()), ("database", database.as_str())];
+        for (name, value) in own.into_iter().chain(parameters.iter().map(|(n, v)| (n.as_str(), v.as_str()))) {
+            put_cstr(&mut body, name);
+            put_cstr(&mut body, value);
+        }
+        body.push(0);
+        put_untagged(&mut self.out, &body);
+        self.state = State::Header;
+    }
+
+    fn fail(&mut self, why: &str) {
+        self.state = State::Over(Some(Found::Failed(why.to_owned())));
+    }
+
+    fn header(&mut self, bytes: &[u8]) {
+        let (Some(&tag), Some(length)) = (bytes.first(), bytes.get(1..5).and_then(|b| b.try_into().ok()).map(u32::from_be_bytes)) else {
+            return self.fail("it sent no message");
+        };
+        let body = (length as usize).wrapping_sub(4);
+        self.read = self.read.saturating_add(body);
+        if !(4..=limits::PG_UPSTREAM_MESSAGE + 4).contains(&(length as usize)) || self.read > limits::PG_UPSTREAM_LOGIN {
+            return self.fail("it sends more than a login takes");
+        }
+        if body == 0 { self.state = State::Header } else { self.state = State::Body(tag, body) }
+    }
+
+    fn message(&mut self, tag: u8, body: &[u8]) -> Result<(), String> {
+        match tag {
+            b'R' => self.authentication(body),
+            b'E' => {
+                let fields = error_fields(body);
+                Err(format!("it answered {}: {}", fields.code, fields.message))
+            }
+            b'S' | b'N' if self.authenticated => {
+                put(&mut self.parameters, tag, body);
+                Ok(())
+            }
+            // a notice before authentication is nobody's business
+            b'N' => Ok(()),
+            b'K' if self.authenticated && (8..=4 + limits::PG_CANCEL_KEY).contains(&body.len()) => {
+                let mut rest = body;
+                let pid = take_u32(&mut rest).unwrap_or_default();
+                self.key = Some(CancelKey { pid, secret: rest.to_vec() });
+                Ok(())
+            }
+            b'Z' if self.authenticated => {
+                let mut ready = Vec::new();
+                put(&mut ready, tag, body);
+                let parameters = std::mem::take(&mut self.parameters);
+                let key = self.key.take().unwrap_or(CancelKey { pid: 0, secret: Vec::new() });
+                self.state = State::Over(Some(Found::Ready(Ready { parameters, key, ready })));
+                Ok(())
+            }
+            _ => Err(format!("it sent message '{}' where none was due", tag.escape_ascii())),
+        }
+    }
+
+    fn authentication(&mut self, body: &[u8]) -> Result<(), String> {
+        let mut rest = body;
+        let kind = take_u32(&mut rest).ok_or("its authentication request is cut short")?;
+        match kind {
+            10 if self.client.is_none() => {
+                let offered: Vec<&[u8]> = std::iter::from_fn(|| take_cstr(&mut rest).filter(|name| !name.is_empty())).collect();
+                let certificate = self.certificate.as_deref().filter(|_| offered.contains(&SCRAM_PLUS.as_bytes()));
+                if certificate.is_none() && !offered.contains(&SCRAM.as_bytes()) {
+                    return Err("it offers no SCRAM-SHA-256".to_owned());
+                }
+                let mechanism = if certificate.is_some() { SCRAM_PLUS } else { SCRAM };
+                let (client, first) = Client::begin(&self.credentials.nonce, certificate);
+                let mut answer = Vec::new();
+                put_cstr(&mut answer, mechanism);
+                answer.extend_from_slice(&(first.len() as u32).to_be_bytes());
+                answer.extend_from_slice(&first);
+                put(&mut self.out, b'p', &answer);
+                self.client = Some(client);
+                Ok(())
+            }
+            11 => {
+                let client = self.client.take().ok_or("it answers a SCRAM exchange that was not begun")?;
+                let (proved, last) = client.prove(rest, &self.credentials.password, &mut self.credentials.salted).map_err(|e| e.to_string())?;
+                put(&mut self.out, b'p', &last);
+                self.proved = Some(proved);
+                Ok(())
+            }
+            12 => {
+                let proved = self.proved.take().ok_or("it ends a SCRAM exchange that was not begun")?;
+                proved.check(rest).map_err(|_| "it does not know the account's password itself: it is not the server that it claims to be".to_owned())?;
+                self.authenticated = true;
+                Ok(())
+            }
+            // the bare "OK" of a server that asked for no password would let an impostor in
+            0 if self.authenticated => Ok(()),
+            0 => Err("it lets the account in without a password; its pg_hba.conf must ask for scram-sha-256".to_owned()),
+            3 | 5 => Err("it asks for a password in clear or as MD5; its pg_hba.conf must ask for scram-sha-256".to_owned()),
+            other => Err(format!("it asks for an authentication that Daypass does not do (number {other})")),
+        }
+    }
+}
