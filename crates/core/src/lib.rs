@@ -24,4 +24,5 @@ pub mod plan;
 pub mod policy;
 pub mod refusal;
 pub mod secret;
+pub mod session;
 pub mod time;

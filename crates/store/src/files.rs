@@ -1,0 +1,46 @@
+//! The data directory: private, and used by one process.
+
+use crate::StoreError;
+use std::{
+    fs::{self, DirBuilder, File, OpenOptions, TryLockError},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::Path,
+};
+
+pub fn at(path: &Path) -> impl FnOnce(std::io::Error) -> StoreError {
+    let path = path.to_owned();
+    move |source| StoreError::File { path, source }
+}
+
+pub fn private_directory(directory: &Path) -> Result<(), StoreError> {
+    DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(at(directory))
+}
+
+/// The lock goes with the process, however it ends.
+pub fn lock(directory: &Path) -> Result<File, StoreError> {
+    let path = directory.join("lock");
+    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path).map_err(at(&path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(StoreError::InUse(directory.to_owned())),
+        Err(TryLockError::Error(source)) => Err(at(&path)(source)),
+    }
+}
+
+/// Writes a new file that only its owner can read; an existing one is an error.
+pub fn write_private(path: &Path, content: &[u8]) -> Result<(), StoreError> {
+    use std::io::Write;
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(at(path))?;
+    file.write_all(content).and_then(|()| file.sync_all()).map_err(at(path))?;
+    let parent = path.parent().unwrap_or(Path::new("."));
+    File::open(parent).and_then(|directory| directory.sync_all()).map_err(at(parent))
+}
+
+pub fn read_private(path: &Path) -> Result<String, StoreError> {
+    use std::os::unix::fs::MetadataExt;
+    let mode = fs::metadata(path).map_err(at(path))?.mode() & 0o777;
+    if mode & 0o077 != 0 {
+        return Err(StoreError::OpenToOthers(path.to_owned(), mode));
+    }
+    fs::read_to_string(path).map_err(at(path))
+}

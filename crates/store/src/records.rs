@@ -1,0 +1,195 @@
+//! Sessions and their statements. One task writes, many writes to a commit: whoever needs an answer gets it after the sync.
+
+use crate::{StoreError, log::open};
+use daypass_core::{ids::*, session::*, time::Time};
+use sqlx::{Row, SqliteConnection, SqlitePool, sqlite::SqliteRow};
+use std::path::Path;
+use tokio::sync::{mpsc, oneshot};
+
+/// Writes that wait for the writer. A full queue makes sessions wait; it never loses anything.
+const QUEUE: usize = 1024;
+/// Writes in one commit.
+const BATCH: usize = 256;
+
+enum Write {
+    Open(SessionOpened, oneshot::Sender<Result<(), String>>),
+    Block(StatementBlock),
+    Close(SessionClosed),
+    Barrier(oneshot::Sender<()>),
+}
+
+pub struct RecordStore {
+    pool: SqlitePool,
+    writer: mpsc::Sender<Write>,
+}
+
+/// A session, open or closed.
+#[derive(Clone, Debug)]
+pub struct SessionRow {
+    pub opened: SessionOpened,
+    pub closed: Option<SessionClosed>,
+}
+
+impl RecordStore {
+    pub(crate) async fn open(path: &Path) -> Result<RecordStore, StoreError> {
+        let pool = open(path, &[(1, "records", include_str!("../migrations/records/0001_records.sql"))]).await?;
+        let (writer, queue) = mpsc::channel(QUEUE);
+        tokio::spawn(write(pool.clone(), queue));
+        Ok(RecordStore { pool, writer })
+    }
+
+    /// Records that a session opened; durable when it answers. Until then no byte may pass.
+    pub async fn session_opened(&self, opened: SessionOpened) -> Result<(), StoreError> {
+        let (answer, done) = oneshot::channel();
+        self.writer.send(Write::Open(opened, answer)).await.map_err(|_| stopped())?;
+        done.await.map_err(|_| stopped())?.map_err(StoreError::CannotWrite)
+    }
+
+    /// Takes a block of statements. Waits when the queue is full.
+    pub async fn statements(&self, block: StatementBlock) -> Result<(), StoreError> {
+        self.writer.send(Write::Block(block)).await.map_err(|_| stopped())
+    }
+
+    /// Records the end of a session. Waits when the queue is full.
+    pub async fn session_closed(&self, closed: SessionClosed) -> Result<(), StoreError> {
+        self.writer.send(Write::Close(closed)).await.map_err(|_| stopped())
+    }
+
+    /// All writes handed over before this are durable when it answers.
+    pub async fn flush(&self) -> Result<(), StoreError> {
+        let (answer, done) = oneshot::channel();
+        self.writer.send(Write::Barrier(answer)).await.map_err(|_| stopped())?;
+        done.await.map_err(|_| stopped())
+    }
+
+    /// Sessions that a process left open when it died: closed now, with the reason.
+    pub async fn close_orphans(&self, at: Time) -> Result<u64, StoreError> {
+        let rows = sqlx::query("SELECT opened, closed FROM sessions WHERE closed_at IS NULL").fetch_all(&self.pool).await?;
+        for row in &rows {
+            let opened = session_row(row)?.opened;
+            let closed = SessionClosed {
+                session: opened.session,
+                at,
+                why: "the gateway was lost".to_owned(),
+                bytes_from_client: 0,
+                bytes_to_client: 0,
+                statements: 0,
+                digest: String::new(),
+            };
+            self.session_closed(closed).await?;
+        }
+        self.flush().await?;
+        Ok(rows.len() as u64)
+    }
+
+    /// Sessions, newest first; of one environment or pass, or only the live ones.
+    pub async fn find(&self, environment: Option<EnvironmentId>, pass: Option<PassId>, live: bool, limit: u32) -> Result<Vec<SessionRow>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT opened, closed FROM sessions \
+             WHERE ($1 IS NULL OR environment = $1) AND ($2 IS NULL OR pass = $2) AND (NOT $3 OR closed_at IS NULL) \
+             ORDER BY opened_at DESC LIMIT $4",
+        )
+        .bind(environment.map(|id| id.to_string()))
+        .bind(pass.map(|id| id.to_string()))
+        .bind(live)
+        .bind(limit)
+        .fetch_all(&self.pool)
+        .await?;
+        rows.iter().map(session_row).collect()
+    }
+
+    pub async fn session(&self, id: SessionId) -> Result<Option<SessionRow>, StoreError> {
+        let row = sqlx::query("SELECT opened, closed FROM sessions WHERE id = $1").bind(id.to_string()).fetch_optional(&self.pool).await?;
+        row.as_ref().map(session_row).transpose()
+    }
+
+    /// The statement blocks of a session, in order.
+    pub async fn blocks(&self, session: SessionId) -> Result<Vec<StatementBlock>, StoreError> {
+        let rows = sqlx::query("SELECT first, count, lines FROM statement_blocks WHERE session = $1 ORDER BY first").bind(session.to_string()).fetch_all(&self.pool).await?;
+        rows.iter()
+            .map(|row| {
+                Ok(StatementBlock { session, first: row.try_get::<i64, _>(0)? as u64, count: row.try_get::<i64, _>(1)? as u32, lines: row.try_get(2)? })
+            })
+            .collect()
+    }
+}
+
+fn stopped() -> StoreError {
+    StoreError::CannotWrite("the writer of the records has stopped".to_owned())
+}
+
+fn session_row(row: &SqliteRow) -> Result<SessionRow, StoreError> {
+    let damaged = |e: serde_json::Error| StoreError::Damaged(format!("a session record cannot be read: {e}"));
+    let opened = serde_json::from_str(row.try_get(0)?).map_err(damaged)?;
+    let closed = row.try_get::<Option<&str>, _>(1)?.map(serde_json::from_str).transpose().map_err(damaged)?;
+    Ok(SessionRow { opened, closed })
+}
+
+/// The one writer. A batch that cannot be written fails its opens (so nobody gets in) and is tried again for the rest.
+async fn write(pool: SqlitePool, mut queue: mpsc::Receiver<Write>) {
+    let mut batch = Vec::with_capacity(BATCH);
+    while queue.recv_many(&mut batch, BATCH).await > 0 {
+        while let Err(error) = commit(&pool, &batch).await {
+            tracing::error!(%error, "records cannot be written; sessions wait");
+            for waiting in batch.extract_if(.., |write| matches!(write, Write::Open(..))) {
+                if let Write::Open(_, answer) = waiting {
+                    let _ = answer.send(Err(error.to_string()));
+                }
+            }
+            if batch.is_empty() {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+        }
+        for write in batch.drain(..) {
+            match write {
+                Write::Open(_, answer) => drop(answer.send(Ok(()))),
+                Write::Barrier(answer) => drop(answer.send(())),
+                Write::Block(_) | Write::Close(_) => {}
+            }
+        }
+    }
+}
+
+async fn commit(pool: &SqlitePool, batch: &[Write]) -> Result<(), sqlx::Error> {
+    let mut tx = pool.begin().await?;
+    for write in batch {
+        insert(&mut tx, write).await?;
+    }
+    tx.commit().await
+}
+
+async fn insert(tx: &mut SqliteConnection, write: &Write) -> Result<(), sqlx::Error> {
+    let json = |e: serde_json::Error| sqlx::Error::Encode(Box::new(e));
+    match write {
+        Write::Open(opened, _) => {
+            sqlx::query("INSERT INTO sessions (id, pass, environment, opened_at, opened) VALUES ($1, $2, $3, $4, $5)")
+                .bind(opened.session.to_string())
+                .bind(opened.pass.to_string())
+                .bind(opened.environment.to_string())
+                .bind(opened.at.micros())
+                .bind(serde_json::to_string(opened).map_err(json)?)
+                .execute(tx)
+                .await?;
+        }
+        Write::Block(block) => {
+            sqlx::query("INSERT INTO statement_blocks (session, first, count, lines) VALUES ($1, $2, $3, $4)")
+                .bind(block.session.to_string())
+                .bind(block.first as i64)
+                .bind(i64::from(block.count))
+                .bind(block.lines.as_slice())
+                .execute(tx)
+                .await?;
+        }
+        Write::Close(closed) => {
+            sqlx::query("UPDATE sessions SET closed_at = $2, closed = $3 WHERE id = $1")
+                .bind(closed.session.to_string())
+                .bind(closed.at.micros())
+                .bind(serde_json::to_string(closed).map_err(json)?)
+                .execute(tx)
+                .await?;
+        }
+        Write::Barrier(_) => {}
+    }
+    Ok(())
+}

@@ -1,0 +1,137 @@
+//! Group roles and their rights: on each schema, table, view and sequence that is there, and by default privileges on those
+//! that will be. Only what is missing is granted, so it can run at every request and every few seconds.
+
+use super::{Postgres, group};
+use crate::{Check, TargetError};
+use daypass_core::{ids::EnvironmentId, names::DatabaseName, pass::Access};
+use postgres_protocol::escape::{escape_identifier, escape_literal};
+use tokio_postgres::{Client, GenericClient};
+
+/// Two looks at once on one database would grant the same twice and fail on each other's rows.
+const LOCK: &str = "SELECT pg_catalog.pg_advisory_xact_lock(727_379_968, 1)";
+
+/// Sees to it that the group of `access` exists and has its rights; none: both groups, if they exist.
+pub async fn ensure(target: &Postgres, environment: EnvironmentId, database: &DatabaseName, access: Option<Access>) -> Result<(), TargetError> {
+    let mut client = target.connect(database.as_str()).await?;
+    for level in [Access::Read, Access::ReadWrite] {
+        let name = group(environment, level);
+        let exists: bool = client.query_one("SELECT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = $1)", &[&name]).await?.try_get(0)?;
+        if !exists && access != Some(level) {
+            continue;
+        }
+        let tx = client.transaction().await?;
+        tx.batch_execute(LOCK).await?;
+        if !exists {
+            create(&tx, &name, target.store.to_string()).await?;
+        }
+        grant_missing(&tx, &name, level).await?;
+        tx.commit().await?;
+    }
+    Ok(())
+}
+
+async fn create(tx: &impl GenericClient, name: &str, store: String) -> Result<(), TargetError> {
+    // another request may have made it since we looked
+    let exists: bool = tx.query_one("SELECT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = $1)", &[&name]).await?.try_get(0)?;
+    if !exists {
+        let role = escape_identifier(name);
+        let comment = escape_literal(&format!("daypass group {store}"));
+        tx.batch_execute(&format!("CREATE ROLE {role} NOLOGIN; COMMENT ON ROLE {role} IS {comment}")).await?;
+    }
+    Ok(())
+}
+
+/// The statements that are missing, written by the server itself with `format('%I')`: no name is quoted by us, so none can
+/// break out. Objects whose owner the administrator does not belong to are left alone; `env test` names them.
+const MISSING: &str = "
+WITH me AS (SELECT oid AS grp FROM pg_roles WHERE rolname = $1),
+ours AS (SELECT n.oid, n.nspname, n.nspowner FROM pg_namespace n
+         WHERE n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'),
+owners AS (SELECT DISTINCT owner FROM (
+             SELECT nspowner AS owner FROM ours
+             UNION SELECT c.relowner FROM pg_class c JOIN ours ON ours.oid = c.relnamespace
+             UNION SELECT datdba FROM pg_database WHERE datname = current_database()) o
+           WHERE pg_has_role(current_user, owner, 'USAGE') AND pg_get_userbyid(owner) !~ '^(jit|pg|daypass)_')
+SELECT format('GRANT CONNECT ON DATABASE %I TO %I', current_database(), $1) FROM me
+ WHERE NOT has_database_privilege(grp, current_database(), 'CONNECT')
+UNION ALL
+SELECT format('GRANT USAGE ON SCHEMA %I TO %I', nspname, $1) FROM ours, me
+ WHERE NOT has_schema_privilege(grp, ours.oid, 'USAGE') AND pg_has_role(current_user, nspowner, 'USAGE')
+UNION ALL
+SELECT format('GRANT %s ON TABLE %I.%I TO %I', $2::text, nspname, relname, $1) FROM pg_class c JOIN ours ON ours.oid = relnamespace, me
+ WHERE relkind IN ('r', 'p', 'v', 'm', 'f') AND pg_has_role(current_user, relowner, 'USAGE')
+   AND EXISTS (SELECT FROM unnest(string_to_array($2::text, ', ')) p WHERE NOT has_table_privilege(grp, c.oid, p))
+UNION ALL
+SELECT format('GRANT %s ON SEQUENCE %I.%I TO %I', $3::text, nspname, relname, $1) FROM pg_class c JOIN ours ON ours.oid = relnamespace, me
+ WHERE relkind = 'S' AND pg_has_role(current_user, relowner, 'USAGE')
+   AND EXISTS (SELECT FROM unnest(string_to_array($3::text, ', ')) p WHERE NOT has_sequence_privilege(grp, c.oid, p))
+UNION ALL
+SELECT format('ALTER DEFAULT PRIVILEGES FOR ROLE %I GRANT %s ON %s TO %I', pg_get_userbyid(owner), rights, kind, $1)
+  FROM owners, me, (VALUES ('USAGE', 'SCHEMAS', 'n'), ($2::text, 'TABLES', 'r'), ($3::text, 'SEQUENCES', 'S')) AS d (rights, kind, letter)
+ WHERE NOT EXISTS (SELECT FROM pg_default_acl a, aclexplode(a.defaclacl) x
+                    WHERE a.defaclrole = owner AND a.defaclnamespace = 0 AND a.defaclobjtype = letter::\"char\" AND x.grantee = grp)";
+
+async fn grant_missing(tx: &impl GenericClient, name: &str, access: Access) -> Result<(), TargetError> {
+    let (tables, sequences) = match access {
+        Access::Read => ("SELECT", "SELECT"),
+        Access::ReadWrite => ("SELECT, INSERT, UPDATE, DELETE", "USAGE, SELECT, UPDATE"),
+    };
+    let rows = tx.query(MISSING, &[&name, &tables, &sequences]).await?;
+    let statements: Vec<String> = rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
+    if !statements.is_empty() {
+        tx.batch_execute(&statements.join(";\n")).await?;
+    }
+    Ok(())
+}
+
+/// What `env test` asks, with the sentence that mends it.
+const CHECKS: &[(&str, &str, &str)] = &[
+    (
+        "the administrator may make roles",
+        "SELECT rolcreaterole OR rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user",
+        "ALTER ROLE … CREATEROLE",
+    ),
+    (
+        "the administrator may end sessions",
+        "SELECT rolsuper OR pg_catalog.pg_has_role(current_user, 'pg_signal_backend', 'USAGE') FROM pg_catalog.pg_roles WHERE rolname = current_user",
+        "GRANT pg_signal_backend TO …",
+    ),
+    (
+        "the administrator belongs to the owner of every table",
+        "SELECT NOT EXISTS (SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+         WHERE n.nspname !~ '^pg_' AND n.nspname <> 'information_schema' AND c.relkind IN ('r','p','v','m','f') \
+         AND NOT pg_catalog.pg_has_role(current_user, c.relowner, 'USAGE'))",
+        "GRANT <owner> TO …; tables of other owners stay invisible to passes",
+    ),
+];
+
+pub async fn test(target: &Postgres, database: &DatabaseName) -> Vec<Check> {
+    let reach = |ok, what: String| Check { what, ok, remedy: "Check host, port, TLS, and the administrator's name and password.".to_owned() };
+    let client: Client = match target.connect(database.as_str()).await {
+        Ok(client) => client,
+        Err(error) => return vec![reach(false, error.to_string())],
+    };
+    let mut checks = vec![reach(true, format!("the database {database} is reachable"))];
+    for (what, question, remedy) in CHECKS {
+        let answer = client.query_one(*question, &[]).await.and_then(|row| row.try_get::<_, bool>(0));
+        let ok = answer.unwrap_or(false);
+        checks.push(Check { what: (*what).to_owned(), ok, remedy: format!("{remedy} (the recipe: daypass env recipe)") });
+    }
+    checks
+}
+
+/// The least that an administrator role needs, as SQL to paste.
+pub fn recipe(admin: &str, database: &str, owner: &str) -> String {
+    let (admin_id, database, owner) = (escape_identifier(admin), escape_identifier(database), escape_identifier(owner));
+    format!(
+        "-- As a superuser (or the provider's administrator). PostgreSQL 13 to 18; the role is no superuser.\n\
+         CREATE ROLE {admin_id} LOGIN CREATEROLE PASSWORD 'choose-one';\n\
+         GRANT pg_signal_backend TO {admin_id};            -- to end sessions of accounts whose time is over\n\
+         GRANT {owner} TO {admin_id};                      -- whoever owns the tables: to grant rights on them\n\
+         GRANT CONNECT ON DATABASE {database} TO {admin_id} WITH GRANT OPTION;\n\
+         -- so that an account of this database opens no other one:\n\
+         REVOKE CONNECT ON DATABASE {database} FROM PUBLIC;\n\
+         -- in pg_hba.conf: let accounts in from the gateway's address only, by password\n\
+         -- hostssl  all  all  <address of the gateway>/32  scram-sha-256\n"
+    )
+}

@@ -1,0 +1,99 @@
+//! Removing an account. The order is fixed by what PostgreSQL does: a session outlives NOLOGIN, DROP OWNED waits behind the
+//! account's own locks, DROP ROLE fails while it owns anything in any database.
+
+use super::Postgres;
+use crate::TargetError;
+use postgres_protocol::escape::{escape_identifier, escape_literal};
+use std::time::{Duration, Instant};
+use tokio_postgres::Client;
+
+/// How long its connections get to end after they were told to.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+pub async fn remove(target: &Postgres, account: &str, heir: Option<&str>) -> Result<(), TargetError> {
+    let Some(places) = target
+        .on_server(|client| async move {
+            let result = lock_and_kill(&client, account).await;
+            (client, result)
+        })
+        .await?
+    else {
+        return Ok(());
+    };
+    for database in places {
+        let client = target.connect(&database).await?;
+        give_away(&client, account, heir).await?;
+    }
+    target
+        .on_server(|client| async move {
+            let drop = format!("DROP ROLE IF EXISTS {}", escape_identifier(account));
+            let result = client.batch_execute(&drop).await.map_err(TargetError::from);
+            (client, result)
+        })
+        .await
+}
+
+/// No login any more, no connection any more. Gives the databases in which the account has something; none: it is gone.
+async fn lock_and_kill(client: &Client, account: &str) -> Result<Option<Vec<String>>, TargetError> {
+    if client.query_opt("SELECT 1 FROM pg_catalog.pg_roles WHERE rolname = $1", &[&account]).await?.is_none() {
+        return Ok(None);
+    }
+    client.batch_execute(&format!("ALTER ROLE {} NOLOGIN", escape_identifier(account))).await?;
+    let deadline = Instant::now() + PATIENCE;
+    // a login that was under way while we locked shows up a moment later: two empty looks, not one
+    let mut empty = 0;
+    while empty < 2 {
+        let kill = "SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity WHERE usename = $1";
+        if client.query(kill, &[&account]).await?.is_empty() {
+            empty += 1;
+        } else {
+            empty = 0;
+            if Instant::now() > deadline {
+                return Err(TargetError::StillConnected);
+            }
+        }
+        if empty < 2 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+    let places = "SELECT DISTINCT d.datname::text FROM pg_catalog.pg_shdepend s \
+                  JOIN pg_catalog.pg_roles r ON r.oid = s.refobjid AND s.refclassid = 'pg_catalog.pg_authid'::regclass \
+                  JOIN pg_catalog.pg_database d ON d.oid = s.dbid OR (s.dbid = 0 AND s.classid = 'pg_catalog.pg_database'::regclass AND d.oid = s.objid) \
+                  WHERE r.rolname = $1 AND d.datallowconn \
+                  UNION SELECT database::text FROM pg_catalog.pg_prepared_xacts WHERE owner = $1";
+    let rows = client.query(places, &[&account]).await?;
+    Ok(Some(rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?))
+}
+
+/// In one database: rolls back what the account prepared, gives what it owns to the heir, takes its rights away.
+async fn give_away(client: &Client, account: &str, heir: Option<&str>) -> Result<(), TargetError> {
+    let row = client
+        .query_one(
+            "SELECT pg_catalog.current_setting('server_version_num')::int, current_user::text, \
+             (SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user), \
+             (SELECT pg_catalog.pg_get_userbyid(datdba)::text FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())",
+            &[],
+        )
+        .await?;
+    let (version, me, superuser, owner): (i32, String, bool, String) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?, row.try_get(3)?);
+    let role = escape_identifier(account);
+    if !superuser {
+        // without it PostgreSQL says "Only roles with privileges of role … may …"
+        let with = if version >= 160_000 { " WITH INHERIT TRUE, SET TRUE" } else { "" };
+        client.batch_execute(&format!("GRANT {role} TO {}{with}", escape_identifier(&me))).await?;
+    }
+    let prepared = client.query("SELECT gid FROM pg_catalog.pg_prepared_xacts WHERE owner = $1 AND database = pg_catalog.current_database()", &[&account]).await?;
+    for row in prepared {
+        let gid: String = row.try_get(0)?;
+        client.batch_execute(&format!("SET ROLE {role}; ROLLBACK PREPARED {}; RESET ROLE", escape_literal(&gid))).await?;
+    }
+    // the heir has to be a role that the administrator belongs to; if it is not, the administrator inherits
+    let wished = heir.unwrap_or(&owner);
+    let mine: bool = client
+        .query_one("SELECT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = $1 AND pg_catalog.pg_has_role(current_user, oid, 'USAGE'))", &[&wished])
+        .await?
+        .try_get(0)?;
+    let heir = escape_identifier(if mine { wished } else { &me });
+    client.batch_execute(&format!("REASSIGN OWNED BY {role} TO {heir}; DROP OWNED BY {role}")).await?;
+    Ok(())
+}
