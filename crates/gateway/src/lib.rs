@@ -1,1 +1,57 @@
+//! The way in: takes connections, admits or refuses them, relays bytes until the session's end, and cuts it then.
+//!
+//! The gateway reads the ledger and never writes it. Everything that a person is promised about the end of access rests on the
+//! fence in here ([`sessions`]): it needs no store, no control plane and no target.
 
+mod accept;
+mod connection;
+mod recorder;
+mod relay;
+pub mod sessions;
+pub mod tls;
+mod upstream;
+
+pub use accept::{Limits, serve};
+pub use upstream::{UpstreamError, login as upstream_login};
+
+use daypass_core::{ids::*, ledger::Ledger, secret::Secret, session::*, time::Time};
+use daypass_wire::pg::scram::{SaltedPassword, Verifier};
+use std::{future::Future, sync::Arc};
+use tokio::sync::watch;
+
+/// What the gateway sees of the rest: a read view of the ledger, the secrets of live passes, the records of sessions.
+pub trait World: Send + Sync + 'static {
+    /// Looks at the ledger as it is now. Short: the writer waits meanwhile.
+    fn ledger<R>(&self, look: impl FnOnce(&Ledger) -> R) -> R;
+    /// The time; it never runs backwards, and it goes on while the machine sleeps.
+    fn now(&self) -> Time;
+    /// Says each time the ledger changed.
+    fn changes(&self) -> watch::Receiver<u64>;
+    /// What checks the password of an account.
+    fn verifier(&self, account: &str) -> Option<Verifier>;
+    /// What the target knows as the account's password.
+    fn target_password(&self, pass: PassId) -> Option<Secret>;
+    /// How to reach a target; none: its environment says in plain words that it has no TLS.
+    fn target_tls(&self, target: TargetId) -> Option<Arc<rustls::ClientConfig>>;
+    /// Keeps the slow part of SCRAM for the next login of the same pass.
+    fn keep_salted(&self, pass: PassId, salted: SaltedPassword);
+    fn salted(&self, pass: PassId) -> Option<SaltedPassword>;
+
+    /// Durable when it answers: before that no byte is relayed.
+    fn session_opened(&self, opened: SessionOpened) -> impl Future<Output = Result<(), String>> + Send;
+    /// Waits while the queue is full; loses nothing.
+    fn statements(&self, block: StatementBlock) -> impl Future<Output = Result<(), String>> + Send;
+    fn session_closed(&self, closed: SessionClosed) -> impl Future<Output = Result<(), String>> + Send;
+}
+
+/// A random text of letters and digits, for nonces and keys.
+pub(crate) fn nonce() -> String {
+    let mut bytes = [0_u8; 18];
+    random(&mut bytes);
+    daypass_core::secret::hex(&bytes)
+}
+
+/// Fills with random bytes. Without randomness there is no security: the process ends.
+pub(crate) fn random(bytes: &mut [u8]) {
+    getrandom::fill(bytes).expect("the system gives random numbers");
+}

@@ -1,7 +1,7 @@
 //! Removing an account. The order is fixed by what PostgreSQL does: a session outlives NOLOGIN, DROP OWNED waits behind the
 //! account's own locks, DROP ROLE fails while it owns anything in any database.
 
-use super::Postgres;
+use super::{MAINTENANCE, Postgres};
 use crate::TargetError;
 use postgres_protocol::escape::{escape_identifier, escape_literal};
 use std::time::{Duration, Instant};
@@ -11,26 +11,15 @@ use tokio_postgres::Client;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 pub async fn remove(target: &Postgres, account: &str, heir: Option<&str>) -> Result<(), TargetError> {
-    let Some(places) = target
-        .on_server(|client| async move {
-            let result = lock_and_kill(&client, account).await;
-            (client, result)
-        })
-        .await?
-    else {
-        return Ok(());
-    };
+    // a connection of its own: waiting for sessions to end must not hold up other work on this target
+    let server = target.connect(MAINTENANCE).await?;
+    let Some(places) = lock_and_kill(&server, account).await? else { return Ok(()) };
     for database in places {
         let client = target.connect(&database).await?;
         give_away(&client, account, heir).await?;
     }
-    target
-        .on_server(|client| async move {
-            let drop = format!("DROP ROLE IF EXISTS {}", escape_identifier(account));
-            let result = client.batch_execute(&drop).await.map_err(TargetError::from);
-            (client, result)
-        })
-        .await
+    server.batch_execute(&format!("DROP ROLE IF EXISTS {}", escape_identifier(account))).await?;
+    Ok(())
 }
 
 /// No login any more, no connection any more. Gives the databases in which the account has something; none: it is gone.

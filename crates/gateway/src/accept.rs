@@ -1,0 +1,109 @@
+//! Accepting connections: one task each, with limits on those that have not logged in yet.
+
+use crate::{World, connection, sessions::{Sessions, keep_fence}, tls::Certificate};
+use std::{
+    collections::HashMap,
+    fs::File,
+    net::{IpAddr, SocketAddr},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+use tokio::net::{TcpListener, TcpStream};
+
+/// Limits on connections that have not proved a password.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// How long a connection may take to log in.
+    pub login: Duration,
+    /// Connections before login from one address. A tool opens about ten at once; an office behind one address more.
+    pub per_address: usize,
+    /// Connections before login in all.
+    pub in_all: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits { login: Duration::from_secs(10), per_address: 128, in_all: 4096 }
+    }
+}
+
+/// What all connections share.
+pub struct Gateway<W> {
+    pub world: Arc<W>,
+    pub sessions: Arc<Sessions>,
+    pub certificate: Arc<Certificate>,
+    pub limits: Limits,
+    /// Salts of accounts that do not exist follow from it.
+    pub mock_secret: [u8; 32],
+    waiting: Mutex<HashMap<IpAddr, usize>>,
+}
+
+/// A place among the connections that have not logged in yet.
+pub struct Waiting<W> {
+    gateway: Arc<Gateway<W>>,
+    address: IpAddr,
+}
+
+impl<W> Drop for Waiting<W> {
+    fn drop(&mut self) {
+        let mut waiting = self.gateway.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = waiting.get_mut(&self.address) {
+            *count -= 1;
+            if *count == 0 {
+                waiting.remove(&self.address);
+            }
+        }
+    }
+}
+
+impl<W> Gateway<W> {
+    fn wait(self: &Arc<Self>, address: IpAddr) -> Option<Waiting<W>> {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        if waiting.values().sum::<usize>() >= self.limits.in_all {
+            return None;
+        }
+        let count = waiting.entry(address).or_default();
+        if *count >= self.limits.per_address {
+            return None;
+        }
+        *count += 1;
+        Some(Waiting { gateway: self.clone(), address })
+    }
+}
+
+/// Serves a listener for as long as the process lives.
+pub async fn serve<W: World>(listener: TcpListener, world: Arc<W>, sessions: Arc<Sessions>, certificate: Arc<Certificate>, limits: Limits) {
+    tokio::spawn(keep_fence(world.clone(), sessions.clone()));
+    let mut mock_secret = [0; 32];
+    crate::random(&mut mock_secret);
+    let gateway = Arc::new(Gateway { world, sessions, certificate, limits, mock_secret, waiting: Mutex::default() });
+    // one descriptor is kept aside: when all are in use, it lets us take a connection and close it, instead of spinning on it
+    let mut spare = File::open("/dev/null").ok();
+    loop {
+        match listener.accept().await {
+            Ok((tcp, peer)) => {
+                let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+                let Some(waiting) = gateway.wait(peer.ip()) else { continue };
+                tokio::spawn(connection::serve(gateway.clone(), tcp, peer, waiting));
+            }
+            Err(error) if matches!(error.raw_os_error(), Some(23 | 24)) => {
+                // ENFILE, EMFILE
+                tracing::error!("out of file descriptors: new connections are closed at once; raise the limit (ulimit -n)");
+                drop(spare.take());
+                let _ = tokio::time::timeout(Duration::from_millis(10), listener.accept()).await;
+                spare = File::open("/dev/null").ok();
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            // the peer was gone before we looked
+            Err(_) => tokio::task::yield_now().await,
+        }
+    }
+}
+
+/// A peer that vanished without a word is noticed within a minute.
+pub fn keep_alive(tcp: &TcpStream) {
+    let socket = socket2::SockRef::from(tcp);
+    let probe = socket2::TcpKeepalive::new().with_time(Duration::from_secs(20)).with_interval(Duration::from_secs(5)).with_retries(4);
+    let _ = socket.set_tcp_keepalive(&probe);
+    let _ = socket.set_tcp_user_timeout(Some(Duration::from_secs(40)));
+}

@@ -1,0 +1,334 @@
+//! Bytes both ways until the end. Nothing is decoded and encoded again; the observer looks at what passes.
+//!
+//! An idle session holds no buffer: bytes are read into a buffer that all sessions of a thread share, and only what the other
+//! side did not take at once is kept.
+
+use crate::{World, connection::Guest, recorder::Recorder, sessions::Session, upstream::UpstreamStream};
+use daypass_wire::pg::{observe::Observer, refuse::{fatal, sqlstate}};
+use std::{
+    cell::RefCell,
+    future::poll_fn,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf},
+    time::{Instant, Sleep},
+};
+
+/// One read: four TLS records. Bigger reads make no bulk transfer faster here.
+const CHUNK: usize = 64 * 1024;
+/// Statements wait at most so long to be handed to the records.
+const RECORD_DELAY: Duration = Duration::from_millis(250);
+/// How long the end of a session may take: to the next message boundary, and for the reason to get out.
+const LAST_WORDS: Duration = Duration::from_millis(150);
+
+thread_local! {
+    static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; CHUNK]);
+}
+
+/// How a session ended.
+pub enum End {
+    /// One side closed.
+    ClientLeft,
+    TargetLeft,
+    /// The fence, with the reason.
+    Cut(String),
+    /// Statements could not be recorded any more.
+    NotRecorded(String),
+}
+
+impl End {
+    pub fn words(&self) -> String {
+        match self {
+            End::ClientLeft => "the client closed the connection".to_owned(),
+            End::TargetLeft => "the target closed the connection".to_owned(),
+            End::Cut(why) => why.clone(),
+            End::NotRecorded(why) => format!("its statements could not be recorded: {why}"),
+        }
+    }
+}
+
+/// One direction: what the receiver did not take yet.
+#[derive(Default)]
+struct Way {
+    left: Vec<u8>,
+    sent: usize,
+    unflushed: bool,
+    passed: u64,
+}
+
+impl Way {
+    /// Writes what is left. Ready when the receiver has all of it.
+    fn poll_drain(&mut self, to: &mut (impl AsyncWrite + Unpin), cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        while self.sent < self.left.len() {
+            let n = ready!(Pin::new(&mut *to).poll_write(cx, &self.left[self.sent..]))?;
+            if n == 0 {
+                return Poll::Ready(Err(std::io::ErrorKind::WriteZero.into()));
+            }
+            self.sent += n;
+        }
+        if self.sent > 0 {
+            self.left = Vec::new();
+            self.sent = 0;
+        }
+        if self.unflushed {
+            ready!(Pin::new(to).poll_flush(cx))?;
+            self.unflushed = false;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Sends a chunk; what is not taken at once is left for [`Way::poll_drain`].
+    fn poll_send(&mut self, chunk: &[u8], to: &mut (impl AsyncWrite + Unpin), cx: &mut Context<'_>) -> std::io::Result<()> {
+        self.passed += chunk.len() as u64;
+        self.unflushed = true;
+        let mut sent = 0;
+        while sent < chunk.len() {
+            match Pin::new(&mut *to).poll_write(cx, &chunk[sent..])? {
+                Poll::Ready(0) => return Err(std::io::ErrorKind::WriteZero.into()),
+                Poll::Ready(n) => sent += n,
+                Poll::Pending => break,
+            }
+        }
+        self.left.extend_from_slice(&chunk[sent..]);
+        Ok(())
+    }
+}
+
+/// Why the copying stopped.
+enum Stop {
+    ClientLeft,
+    TargetLeft,
+    Fenced(String),
+    /// A block of statements has to be handed over first.
+    Record,
+}
+
+pub struct Relay<W> {
+    world: Arc<W>,
+    session: Arc<Session>,
+    client: Guest,
+    upstream: UpstreamStream,
+    to_target: Way,
+    to_client: Way,
+    observer: Observer,
+    recorder: Recorder,
+}
+
+/// What passed, for the closing record.
+pub struct Passed {
+    pub end: End,
+    pub from_client: u64,
+    pub to_client: u64,
+    pub recorder: Recorder,
+    /// A statement was under way: the target does not notice by itself that nobody waits for it.
+    pub busy: bool,
+}
+
+impl<W: World> Relay<W> {
+    pub fn new(world: Arc<W>, session: Arc<Session>, client: Guest, upstream: UpstreamStream) -> Self {
+        let recorder = Recorder::new(session.id);
+        Relay { world, session, client, upstream, to_target: Way::default(), to_client: Way::default(), observer: Observer::default(), recorder }
+    }
+
+    /// Relays until the end, and sees it through.
+    pub async fn run(mut self) -> Passed {
+        let mut timer = std::pin::pin!(tokio::time::sleep(Duration::ZERO));
+        let mut record_at: Option<Instant> = None;
+        let end = loop {
+            self.set_timer(timer.as_mut(), record_at);
+            let stop = tokio::select! {
+                biased;
+                () = self.session.woken() => None,
+                () = timer.as_mut() => None,
+                stop = poll_fn(|cx| copy(&*self.world, &self.session, &mut self.client, &mut self.upstream, &mut self.to_target, &mut self.to_client, &mut self.observer, &mut self.recorder, &mut record_at, cx)) => Some(stop),
+            };
+            match stop {
+                Some(Stop::ClientLeft) => break End::ClientLeft,
+                Some(Stop::TargetLeft) => break End::TargetLeft,
+                Some(Stop::Fenced(why)) => break End::Cut(why),
+                Some(Stop::Record) | None => {}
+            }
+            if let Some(why) = self.session.fenced(self.world.now()) {
+                break End::Cut(why);
+            }
+            if self.recorder.is_full() || record_at.is_some_and(|at| Instant::now() >= at) {
+                record_at = None;
+                if let Err(end) = self.record().await {
+                    break end;
+                }
+            }
+        };
+        let busy = self.observer.is_busy();
+        match &end {
+            End::Cut(why) | End::NotRecorded(why) => {
+                let why = why.clone();
+                let _ = tokio::time::timeout(LAST_WORDS, self.last_words(&why)).await;
+                self.client.hang_up();
+            }
+            End::TargetLeft => {
+                let _ = tokio::time::timeout(LAST_WORDS, poll_fn(|cx| self.to_client.poll_drain(&mut self.client, cx))).await;
+                let _ = tokio::time::timeout(LAST_WORDS, self.client.shutdown()).await;
+            }
+            End::ClientLeft => {
+                let _ = tokio::time::timeout(LAST_WORDS, poll_fn(|cx| self.to_target.poll_drain(&mut self.upstream, cx))).await;
+            }
+        }
+        let now = self.world.now().micros() as u64;
+        for statement in self.observer.end(now) {
+            self.recorder.add(statement);
+        }
+        Passed { end, from_client: self.to_target.passed, to_client: self.to_client.passed, recorder: self.recorder, busy }
+    }
+
+    /// Hands a block of statements over. The session waits for it, but its end does not.
+    async fn record(&mut self) -> Result<(), End> {
+        let Some(block) = self.recorder.take() else { return Ok(()) };
+        let mut handing = std::pin::pin!(self.world.statements(block));
+        loop {
+            let left = self.session.until().since(self.world.now()).max(0) as u64;
+            tokio::select! {
+                done = handing.as_mut() => return done.map_err(End::NotRecorded),
+                () = self.session.woken() => {}
+                () = tokio::time::sleep(Duration::from_micros(left)) => {}
+            }
+            if let Some(why) = self.session.fenced(self.world.now()) {
+                // the block is not lost: it is handed over after the fence has fallen
+                let client = &mut self.client;
+                client.hang_up();
+                return handing.await.map_err(End::NotRecorded).and(Err(End::Cut(why)));
+            }
+        }
+    }
+
+    fn set_timer(&self, timer: Pin<&mut Sleep>, record_at: Option<Instant>) {
+        let left = self.session.until().since(self.world.now()).clamp(0, 3_600_000_000) as u64;
+        let deadline = Instant::now() + Duration::from_micros(left);
+        let at = record_at.map_or(deadline, |record| record.min(deadline));
+        if timer.deadline() != at {
+            timer.reset(at);
+        }
+    }
+
+    /// Tells the client why, at the next place where the protocol allows it.
+    async fn last_words(&mut self, why: &str) -> std::io::Result<()> {
+        poll_fn(|cx| self.to_client.poll_drain(&mut self.client, cx)).await?;
+        // in the middle of a message: let just that message end
+        while self.observer.server_to_boundary() > 0 {
+            let mut rest = vec![0; self.observer.server_to_boundary().min(CHUNK)];
+            let n = tokio::io::AsyncReadExt::read(&mut self.upstream, &mut rest).await?;
+            if n == 0 {
+                return Ok(());
+            }
+            let now = self.world.now().micros() as u64;
+            for statement in self.observer.server(&rest[..n], now) {
+                self.recorder.add(statement);
+            }
+            self.client.write_all(&rest[..n]).await?;
+        }
+        if self.observer.server_at_boundary() {
+            let message = format!("terminating connection: {why}");
+            self.client.write_all(&fatal(sqlstate::ADMIN_SHUTDOWN, &message, "", "Ask for new access: daypass connect, or the console.")).await?;
+        }
+        self.client.shutdown().await
+    }
+}
+
+/// Moves what can be moved. Pending when neither side has anything.
+#[expect(clippy::too_many_arguments, reason = "the parts of one relay, borrowed apart")]
+fn copy(
+    world: &impl World,
+    session: &Session,
+    client: &mut Guest,
+    upstream: &mut UpstreamStream,
+    to_target: &mut Way,
+    to_client: &mut Way,
+    observer: &mut Observer,
+    recorder: &mut Recorder,
+    record_at: &mut Option<Instant>,
+    cx: &mut Context<'_>,
+) -> Poll<Stop> {
+    SCRATCH.with_borrow_mut(|scratch| {
+        loop {
+            let from_client = pass(client, upstream, to_target, scratch, cx, |bytes, now| {
+                observer.client(bytes, now);
+            }, world, session);
+            let from_client = match from_client {
+                Moved::Closed => return Poll::Ready(Stop::ClientLeft),
+                Moved::Broken => return Poll::Ready(Stop::TargetLeft),
+                Moved::Fenced(why) => return Poll::Ready(Stop::Fenced(why)),
+                Moved::Some => true,
+                Moved::Nothing => false,
+            };
+            let from_target = pass(upstream, client, to_client, scratch, cx, |bytes, now| {
+                for statement in observer.server(bytes, now) {
+                    recorder.add(statement);
+                }
+            }, world, session);
+            let from_target = match from_target {
+                Moved::Closed => return Poll::Ready(Stop::TargetLeft),
+                Moved::Broken => return Poll::Ready(Stop::ClientLeft),
+                Moved::Fenced(why) => return Poll::Ready(Stop::Fenced(why)),
+                Moved::Some => true,
+                Moved::Nothing => false,
+            };
+            if recorder.is_full() {
+                return Poll::Ready(Stop::Record);
+            }
+            if record_at.is_none() && !recorder.is_empty() {
+                *record_at = Some(Instant::now() + RECORD_DELAY);
+                return Poll::Ready(Stop::Record);
+            }
+            if !from_client && !from_target {
+                return Poll::Pending;
+            }
+        }
+    })
+}
+
+enum Moved {
+    Some,
+    Nothing,
+    /// The sender is gone.
+    Closed,
+    /// The receiver is gone.
+    Broken,
+    Fenced(String),
+}
+
+#[expect(clippy::too_many_arguments, reason = "the parts of one relay, borrowed apart")]
+fn pass(
+    from: &mut (impl AsyncRead + Unpin),
+    to: &mut (impl AsyncWrite + Unpin),
+    way: &mut Way,
+    scratch: &mut [u8],
+    cx: &mut Context<'_>,
+    observe: impl FnOnce(&[u8], u64),
+    world: &impl World,
+    session: &Session,
+) -> Moved {
+    match way.poll_drain(to, cx) {
+        Poll::Ready(Ok(())) => {}
+        Poll::Ready(Err(_)) => return Moved::Broken,
+        // the receiver is slow: its sender has to wait
+        Poll::Pending => return Moved::Nothing,
+    }
+    let mut buffer = ReadBuf::new(scratch);
+    match Pin::new(from).poll_read(cx, &mut buffer) {
+        Poll::Pending => return Moved::Nothing,
+        Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {}
+        Poll::Ready(_) => return Moved::Closed,
+    }
+    let now = world.now();
+    if let Some(why) = session.fenced(now) {
+        return Moved::Fenced(why);
+    }
+    observe(buffer.filled(), now.micros() as u64);
+    match way.poll_send(buffer.filled(), to, cx) {
+        Ok(()) => Moved::Some,
+        Err(_) => Moved::Broken,
+    }
+}

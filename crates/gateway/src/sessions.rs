@@ -1,0 +1,218 @@
+//! Live sessions and their fence. Ended means disconnected: a session carries its deadline and a flag, and both are looked at
+//! before every chunk that is forwarded.
+
+use crate::World;
+use daypass_core::{admission, ids::*, names::AccountName, time::Time};
+use daypass_wire::pg::message::CancelKey;
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::{IpAddr, SocketAddr},
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicI64, Ordering},
+    },
+};
+use subtle::ConstantTimeEq;
+use tokio::sync::Notify;
+
+/// One client connection that was let in.
+pub struct Session {
+    pub id: SessionId,
+    pub pass: PassId,
+    pub environment: EnvironmentId,
+    pub environment_name: String,
+    pub account: AccountName,
+    pub address: IpAddr,
+    pub opened_at: Time,
+    /// The key that we gave to the client, and the target's own behind it.
+    pub key: CancelKey,
+    pub upstream_key: CancelKey,
+    pub target: TargetId,
+    pub upstream: SocketAddr,
+    until: AtomicI64,
+    cut: OnceLock<String>,
+    wake: Notify,
+}
+
+impl Session {
+    /// Why no byte may pass any more, if so.
+    pub fn fenced(&self, now: Time) -> Option<String> {
+        match self.cut.get() {
+            Some(why) => Some(why.clone()),
+            None if now >= self.until() => {
+                let end = admission::Fallen::Over(daypass_core::pass::Cause::Expired);
+                Some(self.cut.get_or_init(|| end.words(&self.environment_name)).clone())
+            }
+            None => None,
+        }
+    }
+
+    pub fn until(&self) -> Time {
+        Time::from_micros(self.until.load(Ordering::Acquire))
+    }
+
+    /// Cuts the session now. The first reason stays.
+    pub fn cut(&self, why: &str) {
+        if self.cut.set(why.to_owned()).is_ok() {
+            self.wake.notify_one();
+        }
+    }
+
+    /// Waits until something about the fence changed.
+    pub async fn woken(&self) {
+        self.wake.notified().await;
+    }
+}
+
+/// What makes a session, besides its fence.
+pub struct Opening {
+    pub id: SessionId,
+    pub pass: PassId,
+    pub environment: EnvironmentId,
+    pub environment_name: String,
+    pub account: AccountName,
+    pub address: IpAddr,
+    pub opened_at: Time,
+    pub until: Time,
+    pub key: CancelKey,
+    pub upstream_key: CancelKey,
+    pub target: TargetId,
+    pub upstream: SocketAddr,
+}
+
+/// All live sessions of this process.
+#[derive(Default)]
+pub struct Sessions {
+    live: Mutex<Live>,
+}
+
+#[derive(Default)]
+struct Live {
+    by_id: BTreeMap<SessionId, Arc<Session>>,
+    by_pid: HashMap<u32, SessionId>,
+    /// Logins that were admitted and are not sessions yet count as well.
+    per_pass: HashMap<PassId, usize>,
+}
+
+/// A place among the sessions of a pass, held from admission to the end.
+pub struct Seat {
+    sessions: Arc<Sessions>,
+    pass: PassId,
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut live = self.sessions.lock();
+        if let Some(count) = live.per_pass.get_mut(&self.pass) {
+            *count -= 1;
+            if *count == 0 {
+                live.per_pass.remove(&self.pass);
+            }
+        }
+    }
+}
+
+impl Sessions {
+    fn lock(&self) -> MutexGuard<'_, Live> {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Asks `admit` with the number of sessions that the pass has, and takes a seat when it says yes: nobody gets in between.
+    pub fn seat<T, E>(self: &Arc<Self>, pass: PassId, admit: impl FnOnce(usize) -> Result<T, E>) -> Result<(Seat, T), E> {
+        let mut live = self.lock();
+        let count = live.per_pass.get(&pass).copied().unwrap_or_default();
+        let admitted = admit(count)?;
+        live.per_pass.insert(pass, count + 1);
+        Ok((Seat { sessions: self.clone(), pass }, admitted))
+    }
+
+    /// A process id for a new session's cancel key that no live session has.
+    pub fn free_pid(&self) -> u32 {
+        let live = self.lock();
+        loop {
+            let mut bytes = [0; 4];
+            crate::random(&mut bytes);
+            let pid = u32::from_be_bytes(bytes) >> 1;
+            if pid != 0 && !live.by_pid.contains_key(&pid) {
+                return pid;
+            }
+        }
+    }
+
+    pub fn open(&self, opening: Opening) -> Arc<Session> {
+        let Opening { id, pass, environment, environment_name, account, address, opened_at, until, key, upstream_key, target, upstream } = opening;
+        let session = Arc::new(Session {
+            id,
+            pass,
+            environment,
+            environment_name,
+            account,
+            address,
+            opened_at,
+            key,
+            upstream_key,
+            target,
+            upstream,
+            until: AtomicI64::new(until.micros()),
+            cut: OnceLock::new(),
+            wake: Notify::new(),
+        });
+        let mut live = self.lock();
+        live.by_pid.insert(session.key.pid, id);
+        live.by_id.insert(id, session.clone());
+        session
+    }
+
+    pub fn close(&self, id: SessionId) {
+        let mut live = self.lock();
+        if let Some(session) = live.by_id.remove(&id) {
+            live.by_pid.remove(&session.key.pid);
+        }
+    }
+
+    pub fn get(&self, id: SessionId) -> Option<Arc<Session>> {
+        self.lock().by_id.get(&id).cloned()
+    }
+
+    pub fn all(&self) -> Vec<Arc<Session>> {
+        self.lock().by_id.values().cloned().collect()
+    }
+
+    /// The session that a cancel key belongs to.
+    pub fn by_key(&self, key: &CancelKey) -> Option<Arc<Session>> {
+        let live = self.lock();
+        let session = live.by_id.get(live.by_pid.get(&key.pid)?)?;
+        bool::from(session.key.secret.ct_eq(&key.secret)).then(|| session.clone())
+    }
+
+    /// Looks at every session anew. Called whenever the ledger changed: it takes no hint of what did.
+    pub fn review(&self, world: &impl World) {
+        let now = world.now();
+        let sessions = self.all();
+        world.ledger(|ledger| {
+            for session in sessions {
+                let standing = match ledger.pass(session.pass) {
+                    Some(pass) => admission::standing(ledger, pass, session.address, now),
+                    None => Err(admission::Fallen::NotReady),
+                };
+                match standing {
+                    Ok(until) => {
+                        if session.until.swap(until.micros(), Ordering::AcqRel) != until.micros() {
+                            session.wake.notify_one();
+                        }
+                    }
+                    Err(fallen) => session.cut(&fallen.words(&session.environment_name)),
+                }
+            }
+        });
+    }
+}
+
+/// Keeps the fence up to date for as long as the process lives.
+pub async fn keep_fence(world: Arc<impl World>, sessions: Arc<Sessions>) {
+    let mut changes = world.changes();
+    while changes.changed().await.is_ok() {
+        changes.borrow_and_update();
+        sessions.review(&*world);
+    }
+}
