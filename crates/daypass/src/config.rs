@@ -1,0 +1,144 @@
+//! The configuration: one TOML file, every key of which is in `daypass.example.toml`; environment variables override it.
+//! An unknown key is an error, with the line.
+
+use serde::Deserialize;
+use std::{net::SocketAddr, path::{Path, PathBuf}};
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    pub data_dir: PathBuf,
+    pub api: Api,
+    pub gateway: Gateway,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Api {
+    pub listen: SocketAddr,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Gateway {
+    pub listen: SocketAddr,
+    /// Names and addresses under which people reach the gateway; the first is what they are shown.
+    pub names: Vec<String>,
+    /// PEM files of the operator; none: Daypass has its own CA.
+    pub certificate: Option<PathBuf>,
+    pub key: Option<PathBuf>,
+    pub login_seconds: u64,
+    pub logins_per_address: usize,
+    pub logins_in_all: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config { data_dir: "daypass-data".into(), api: Api::default(), gateway: Gateway::default() }
+    }
+}
+
+impl Default for Api {
+    fn default() -> Self {
+        Api { listen: SocketAddr::from(([127, 0, 0, 1], 7480)) }
+    }
+}
+
+impl Default for Gateway {
+    fn default() -> Self {
+        let limits = daypass_gateway::Limits::default();
+        Gateway {
+            listen: SocketAddr::from(([127, 0, 0, 1], 7432)),
+            names: vec!["localhost".to_owned(), "127.0.0.1".to_owned()],
+            certificate: None,
+            key: None,
+            login_seconds: limits.login.as_secs(),
+            logins_per_address: limits.per_address,
+            logins_in_all: limits.in_all,
+        }
+    }
+}
+
+impl Config {
+    /// Reads the file (none: the defaults), then the environment.
+    pub fn load(file: Option<&Path>) -> anyhow::Result<Config> {
+        let text = match file {
+            Some(path) => std::fs::read_to_string(path).map_err(|e| anyhow::anyhow!("the configuration {} cannot be read: {e}", path.display()))?,
+            None => String::new(),
+        };
+        let name = file.map_or_else(|| "the configuration".to_owned(), |path| path.display().to_string());
+        Config::read(&text, &|key| std::env::var(key).ok()).map_err(|why| anyhow::anyhow!("{name}: {why}"))
+    }
+
+    fn read(text: &str, variable: &dyn Fn(&str) -> Option<String>) -> Result<Config, String> {
+        let mut config: Config = toml::from_str(text).map_err(|e| e.to_string())?;
+        if let Some(dir) = variable("DAYPASS_DATA_DIR") {
+            config.data_dir = dir.into();
+        }
+        for (key, slot) in [("DAYPASS_API_LISTEN", &mut config.api.listen), ("DAYPASS_GATEWAY_LISTEN", &mut config.gateway.listen)] {
+            if let Some(value) = variable(key) {
+                *slot = value.parse().map_err(|_| format!("{key} is '{value}', not an address with a port like 127.0.0.1:7480"))?;
+            }
+        }
+        if let Some(names) = variable("DAYPASS_GATEWAY_NAMES") {
+            config.gateway.names = names.split(',').map(|name| name.trim().to_owned()).collect();
+        }
+        config.check()?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), String> {
+        if self.gateway.names.iter().all(String::is_empty) {
+            return Err("gateway.names is empty; name at least one host under which people reach the gateway".to_owned());
+        }
+        if self.gateway.certificate.is_some() != self.gateway.key.is_some() {
+            return Err("gateway.certificate and gateway.key go together; give both or neither".to_owned());
+        }
+        if !(1..=60).contains(&self.gateway.login_seconds) {
+            return Err("gateway.login_seconds is between 1 and 60".to_owned());
+        }
+        if self.gateway.logins_per_address == 0 || self.gateway.logins_in_all == 0 {
+            return Err("gateway.logins_per_address and gateway.logins_in_all are at least 1".to_owned());
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EXAMPLE: &str = include_str!("../../../daypass.example.toml");
+
+    fn read(text: &str, variables: &[(&str, &str)]) -> Result<Config, String> {
+        Config::read(text, &|key| variables.iter().find(|(k, _)| *k == key).map(|(_, v)| (*v).to_owned()))
+    }
+
+    #[test]
+    fn the_example_names_every_key_and_is_what_holds_without_a_file() {
+        let uncommented: String = EXAMPLE.lines().map(|l| l.strip_prefix("#: ").unwrap_or(l)).collect::<Vec<_>>().join("\n");
+        let full = read(&uncommented, &[]).unwrap();
+        assert!(full.gateway.certificate.is_some(), "the optional keys are in the example as well");
+        let shipped = read(EXAMPLE, &[]).unwrap();
+        assert_eq!(format!("{shipped:?}"), format!("{:?}", Config::default()));
+        // Debug names every field: each has to stand in the example
+        for word in format!("{shipped:#?}").split(|c: char| !(c.is_ascii_lowercase() || c == '_')).filter(|w| w.contains('_')) {
+            assert!(EXAMPLE.contains(word), "{word} is not in the example");
+        }
+    }
+
+    #[test]
+    fn an_unknown_key_is_an_error_that_names_it() {
+        let error = read("[gateway]\nlisten_on = \"127.0.0.1:1\"\n", &[]).unwrap_err();
+        assert!(error.contains("listen_on") && error.contains("line 2"), "{error}");
+        assert!(read("[gateway]\nnames = []\n", &[]).unwrap_err().contains("gateway.names"));
+        assert!(read("[gateway]\nkey = \"k.pem\"\n", &[]).unwrap_err().contains("go together"));
+    }
+
+    #[test]
+    fn the_environment_overrides_the_file() {
+        let config = read("data_dir = \"a\"", &[("DAYPASS_DATA_DIR", "b"), ("DAYPASS_API_LISTEN", "127.0.0.1:9")]).unwrap();
+        assert_eq!((config.data_dir, config.api.listen.port()), ("b".into(), 9));
+        assert!(read("", &[("DAYPASS_API_LISTEN", "nowhere")]).unwrap_err().contains("DAYPASS_API_LISTEN"));
+    }
+}

@@ -1,0 +1,244 @@
+//! One node: the ledger that everybody reads, the store behind it, and the secrets of what is live. The gateway sees it as its
+//! [`World`].
+
+use crate::clock::Clock;
+use daypass_core::{environment::TargetTls, ids::*, ledger::Ledger, secret::Secret, session::*, time::Time};
+use daypass_gateway::{World, sessions::Sessions};
+use daypass_store::{Store, StoreError};
+use daypass_wire::pg::scram::{SaltedPassword, Verifier};
+use rustls::pki_types::{CertificateDer, pem::PemObject};
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
+};
+use tokio::sync::watch;
+
+pub struct Node {
+    pub clock: Clock,
+    pub store: Store,
+    pub sessions: Arc<Sessions>,
+    pub troubles: Troubles,
+    ledger: RwLock<Ledger>,
+    changed: watch::Sender<u64>,
+    vault: RwLock<Vault>,
+}
+
+/// The secrets of live passes, as they are sealed in the store under `pass:<id>`.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PassSecrets {
+    /// What the person types.
+    pub person: String,
+    /// What the gateway checks it against.
+    pub verifier: String,
+    /// What the target knows; nobody sees it.
+    pub target: String,
+    /// What the target is given of it.
+    pub target_verifier: String,
+}
+
+impl PassSecrets {
+    pub fn id(pass: PassId) -> String {
+        format!("pass:{pass}")
+    }
+
+    /// Two fresh random passwords with their verifiers.
+    pub fn make() -> Self {
+        let verifier = |password: &str| {
+            let mut salt = [0; 16];
+            crate::random::fill(&mut salt);
+            Verifier::of(password, &salt, daypass_wire::pg::scram::ITERATIONS).to_string()
+        };
+        let (person, target) = (crate::random::password(), crate::random::password());
+        PassSecrets { verifier: verifier(&person), target_verifier: verifier(&target), person, target }
+    }
+
+    pub fn sealed(&self) -> Secret {
+        Secret::new(serde_json::to_string(self).unwrap_or_else(|_| unreachable!("four texts")))
+    }
+}
+
+/// What the gateway needs at once, and only for passes that are open.
+#[derive(Default)]
+struct Vault {
+    verifiers: HashMap<String, Verifier>,
+    target: HashMap<PassId, (Secret, String)>,
+    salted: HashMap<PassId, SaltedPassword>,
+    tls: HashMap<TargetId, (TargetTls, Arc<rustls::ClientConfig>)>,
+}
+
+impl Node {
+    pub fn new(store: Store, ledger: Ledger) -> Self {
+        let (changed, _) = watch::channel(ledger.seq());
+        Node {
+            clock: Clock::start(),
+            store,
+            sessions: Arc::default(),
+            troubles: Troubles::default(),
+            ledger: RwLock::new(ledger),
+            changed,
+            vault: RwLock::default(),
+        }
+    }
+
+    /// Puts the new state where everybody reads it, then says that it changed. Only `control` calls it.
+    pub fn publish(&self, update: impl FnOnce(&mut Ledger)) {
+        let seq = {
+            let mut ledger = self.ledger.write().unwrap_or_else(PoisonError::into_inner);
+            update(&mut ledger);
+            ledger.seq()
+        };
+        self.changed.send_replace(seq);
+    }
+
+    fn vault<R>(&self, look: impl FnOnce(&Vault) -> R) -> R {
+        look(&self.vault.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn vault_mut<R>(&self, change: impl FnOnce(&mut Vault) -> R) -> R {
+        change(&mut self.vault.write().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Makes the secrets of a pass known to the gateway.
+    pub fn remember(&self, pass: PassId, account: &str, secrets: &PassSecrets) {
+        let Ok(verifier) = secrets.verifier.parse() else { return };
+        self.vault_mut(|vault| {
+            vault.verifiers.insert(account.to_owned(), verifier);
+            vault.target.insert(pass, (Secret::new(&*secrets.target), secrets.target_verifier.clone()));
+        });
+    }
+
+    pub fn forget(&self, pass: PassId, account: &str) {
+        self.vault_mut(|vault| {
+            vault.verifiers.remove(account);
+            vault.target.remove(&pass);
+            vault.salted.remove(&pass);
+        });
+    }
+
+    /// What the target is given as the account's password.
+    pub fn target_verifier(&self, pass: PassId) -> Option<String> {
+        self.vault(|vault| vault.target.get(&pass).map(|(_, verifier)| verifier.clone()))
+    }
+
+    /// The secrets of a pass from the store, to show them to its holder.
+    pub async fn pass_secrets(&self, pass: PassId) -> Result<Option<PassSecrets>, StoreError> {
+        let sealed = self.store.log.secret(&PassSecrets::id(pass)).await?;
+        sealed.map(|text| serde_json::from_str(text.expose()).map_err(|_| StoreError::Damaged(format!("the secrets of pass {pass} cannot be read")))).transpose()
+    }
+}
+
+/// How to reach a target. A CA that cannot be read gives a configuration that trusts nobody: never no TLS.
+pub fn client_tls(ca: Option<&str>) -> Arc<rustls::ClientConfig> {
+    use rustls_platform_verifier::BuilderVerifierExt;
+    let builder = rustls::ClientConfig::builder();
+    let nobody = || rustls::ClientConfig::builder().with_root_certificates(rustls::RootCertStore::empty()).with_no_client_auth();
+    let config = match ca {
+        None => builder.with_platform_verifier().map_or_else(|_| nobody(), |builder| builder.with_no_client_auth()),
+        Some(pem) => {
+            let mut roots = rustls::RootCertStore::empty();
+            for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()).flatten() {
+                let _ = roots.add(certificate);
+            }
+            builder.with_root_certificates(roots).with_no_client_auth()
+        }
+    };
+    Arc::new(config)
+}
+
+impl World for Node {
+    fn ledger<R>(&self, look: impl FnOnce(&Ledger) -> R) -> R {
+        look(&self.ledger.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn now(&self) -> Time {
+        self.clock.now()
+    }
+
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    fn verifier(&self, account: &str) -> Option<Verifier> {
+        self.vault(|vault| vault.verifiers.get(account).cloned())
+    }
+
+    fn target_password(&self, pass: PassId) -> Option<Secret> {
+        self.vault(|vault| vault.target.get(&pass).map(|(password, _)| password.clone()))
+    }
+
+    fn target_tls(&self, target: TargetId) -> Option<Arc<rustls::ClientConfig>> {
+        let wanted = self.ledger(|ledger| ledger.target(target).map(|t| t.spec.tls.clone()));
+        let ca = match &wanted {
+            Some(TargetTls::Off) => return None,
+            Some(TargetTls::VerifyFull { ca }) => ca.clone(),
+            None => Some(String::new()),
+        };
+        let wanted = TargetTls::VerifyFull { ca };
+        if let Some(known) = self.vault(|vault| vault.tls.get(&target).filter(|(spec, _)| *spec == wanted).map(|(_, config)| config.clone())) {
+            return Some(known);
+        }
+        let TargetTls::VerifyFull { ca } = &wanted else { return None };
+        let config = client_tls(ca.as_deref());
+        self.vault_mut(|vault| vault.tls.insert(target, (wanted, config.clone())));
+        Some(config)
+    }
+
+    fn keep_salted(&self, pass: PassId, salted: SaltedPassword) {
+        self.vault_mut(|vault| {
+            if vault.target.contains_key(&pass) {
+                vault.salted.insert(pass, salted);
+            }
+        });
+    }
+
+    fn salted(&self, pass: PassId) -> Option<SaltedPassword> {
+        self.vault(|vault| vault.salted.get(&pass).cloned())
+    }
+
+    async fn session_opened(&self, opened: SessionOpened) -> Result<(), String> {
+        self.store.records.session_opened(opened).await.map_err(|e| e.to_string())
+    }
+
+    async fn statements(&self, block: StatementBlock) -> Result<(), String> {
+        self.store.records.statements(block).await.map_err(|e| e.to_string())
+    }
+
+    async fn session_closed(&self, closed: SessionClosed) -> Result<(), String> {
+        self.store.records.session_closed(closed).await.map_err(|e| e.to_string())
+    }
+}
+
+/// What does not work at the moment, since when and why: for `daypass doctor` and beside the passes that wait for it.
+#[derive(Default)]
+pub struct Troubles(Mutex<BTreeMap<String, Trouble>>);
+
+#[derive(Clone, Debug)]
+pub struct Trouble {
+    pub since: Time,
+    pub why: String,
+}
+
+impl Troubles {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Trouble>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes a trouble; it keeps the moment at which it began.
+    pub fn note(&self, what: impl Into<String>, why: String, now: Time) {
+        self.lock().entry(what.into()).and_modify(|t| t.why.clone_from(&why)).or_insert(Trouble { since: now, why });
+    }
+
+    pub fn clear(&self, what: &str) {
+        self.lock().remove(what);
+    }
+
+    pub fn get(&self, what: &str) -> Option<Trouble> {
+        self.lock().get(what).cloned()
+    }
+
+    pub fn all(&self) -> Vec<(String, Trouble)> {
+        self.lock().iter().map(|(what, trouble)| (what.clone(), trouble.clone())).collect()
+    }
+}

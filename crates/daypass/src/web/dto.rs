@@ -1,0 +1,326 @@
+//! What goes over the API, in both directions: the server writes these and the CLI reads them.
+
+use daypass_core::{environment::Grants, pass::Access, people::Role, policy::Policy, time::Ttl};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// Signing in with name and password.
+#[derive(Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LoginRequest {
+    pub name: String,
+    pub password: String,
+}
+
+/// A token: shown once, and only here.
+#[derive(Serialize, Deserialize, ToSchema)]
+pub struct TokenIssued {
+    pub id: String,
+    pub token: String,
+    pub ends_at: String,
+}
+
+#[derive(Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TokenRequest {
+    /// What it is for.
+    pub label: String,
+    /// Seconds, 1 to 2,592,000 (30 days).
+    pub life: u64,
+}
+
+#[derive(Serialize, Deserialize, ToSchema)]
+pub struct Me {
+    pub name: String,
+    /// The address that this request came from.
+    pub address: String,
+    pub roles: Vec<RoleView>,
+}
+
+/// A role and where it holds: everywhere, in a project, or on an environment.
+#[derive(Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RoleView {
+    #[schema(value_type = String, example = "requester")]
+    pub role: Role,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub project: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub environment: Option<String>,
+}
+
+#[derive(Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewPerson {
+    pub name: String,
+    /// Without one the person signs in by token only.
+    #[serde(default)]
+    pub password: Option<String>,
+    #[serde(default)]
+    pub roles: Vec<RoleView>,
+}
+
+#[derive(Serialize, Deserialize, ToSchema)]
+pub struct PersonView {
+    pub name: String,
+    pub roles: Vec<RoleView>,
+    /// Why the person is locked, while they are.
+    pub locked: Option<String>,
+}
+
+/// A reason for something that is done to somebody else.
+#[derive(Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Why {
+    #[serde(default)]
+    pub why: Option<String>,
+}
+
+#[derive(Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewProject {
+    pub name: String,
+}
+
+#[derive(Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewEnvironment {
+    pub name: String,
+    pub project: String,
+    /// `postgres`
+    pub engine: String,
+    pub host: String,
+    pub port: u16,
+    pub database: String,
+    /// The administrator role on the target, and its password.
+    pub admin: String,
+    pub password: String,
+    /// The CA that signed the target's certificate (PEM); none: the system's.
+    #[serde(default)]
+    pub ca: Option<String>,
+    /// In plain words: no TLS to this target.
+    #[serde(default)]
+    pub without_tls: bool,
+    #[serde(default)]
+    #[schema(value_type = String, example = "granted")]
+    pub grants: Grants,
+    /// The role that receives what an account owned; none: the owner of the database.
+    #[serde(default)]
+    pub heir: Option<String>,
+}
+
+#[derive(Serialize, Deserialize, ToSchema)]
+pub struct EnvironmentView {
+    pub id: String,
+    pub name: String,
+    pub project: String,
+    /// `open`, `closed while its database is moved`, or what is wrong with its target.
+    pub state: String,
+    pub engine: String,
+    /// As LCS writes it: `server\database`.
+    pub server_and_database: String,
+    pub server: String,
+    pub port: u16,
+    pub database: String,
+    /// How often the database has been replaced.
+    pub epoch: u32,
+    /// The wire to the target is not encrypted.
+    pub without_tls: bool,
+    pub movement: Option<String>,
+    /// Passes that are ready now.
+    pub live_passes: usize,
+}
+
+#[derive(Serialize, Deserialize, ToSchema)]
+pub struct CheckView {
+    pub what: String,
+    pub ok: bool,
+    pub remedy: String,
+}
+
+#[derive(Serialize, Deserialize, ToSchema)]
+pub struct Text {
+    pub text: String,
+}
+
+#[derive(Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewAllow {
+    /// Addresses, blocks or ranges, `;` between them; none: the address that this request comes from.
+    #[serde(default)]
+    pub addresses: Option<String>,
+    /// Seconds; none: the default of the policy.
+    #[serde(default)]
+    pub life: Option<u64>,
+    /// For everyone with a pass.
+    #[serde(default)]
+    pub shared: bool,
+    /// For this person instead of oneself.
+    #[serde(default)]
+    pub person: Option<String>,
+    #[serde(default)]
+    pub note: Option<String>,
+}
+
+#[derive(Serialize, Deserialize, ToSchema)]
+pub struct AllowView {
+    pub id: String,
+    pub environment: String,
+    pub addresses: String,
+    /// A person's name, or `everyone`.
+    pub owner: String,
+    pub ends_at: String,
+    pub live: bool,
+}
+
+#[derive(Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewPass {
+    #[schema(value_type = String, example = "read")]
+    pub access: Access,
+    pub reason: String,
+    /// Seconds; none: the default of the policy.
+    #[serde(default)]
+    pub life: Option<u64>,
+}
+
+#[derive(Clone, Serialize, Deserialize, ToSchema)]
+pub struct PassView {
+    pub id: String,
+    pub account: String,
+    pub environment: String,
+    pub holder: String,
+    #[schema(value_type = String)]
+    pub access: Access,
+    pub reason: String,
+    pub state: String,
+    /// Why it is over, or what it waits for.
+    pub because: Option<String>,
+    pub requested_at: String,
+    pub approved_by: Option<String>,
+    pub ends_at: Option<String>,
+    /// Seconds left; 0 when it is over.
+    pub seconds_left: u64,
+    pub sessions: usize,
+}
+
+/// All that a tool needs to connect.
+#[derive(Serialize, Deserialize, ToSchema)]
+pub struct Connection {
+    pub account: String,
+    pub password: String,
+    pub server: String,
+    pub port: u16,
+    pub database: String,
+    pub server_and_database: String,
+    pub ends_at: Option<String>,
+    /// The CA that signed the gateway's certificate (PEM).
+    pub ca: String,
+}
+
+#[derive(Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Extend {
+    /// Seconds to add.
+    pub by: u64,
+}
+
+#[derive(Serialize, Deserialize, ToSchema)]
+pub struct MovementView {
+    pub id: String,
+    pub environment: String,
+    pub state: String,
+    pub why: String,
+}
+
+#[derive(Serialize, Deserialize, ToSchema)]
+pub struct SessionView {
+    pub id: String,
+    pub account: String,
+    pub person: String,
+    pub environment: String,
+    pub address: String,
+    pub application: String,
+    pub opened_at: String,
+    pub closed_at: Option<String>,
+    pub why: Option<String>,
+    pub statements: Option<u64>,
+    pub bytes_to_client: Option<u64>,
+}
+
+#[derive(Serialize, Deserialize, ToSchema)]
+pub struct StatementView {
+    pub at: String,
+    pub micros: u64,
+    pub text: String,
+    pub values: Vec<String>,
+    pub rows: u64,
+    pub bytes: u64,
+    pub error: Option<String>,
+}
+
+#[derive(Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ExplainRequest {
+    pub text: String,
+}
+
+#[derive(Serialize, Deserialize, ToSchema)]
+pub struct ExplainView {
+    pub cause: String,
+    pub remedy: String,
+}
+
+#[derive(Serialize, Deserialize, ToSchema)]
+pub struct TroubleView {
+    pub what: String,
+    pub since: String,
+    pub why: String,
+}
+
+#[derive(Serialize, Deserialize, ToSchema)]
+pub struct Doctor {
+    pub now: String,
+    /// The head of the log, `SEQ:HASH`: keep one elsewhere to notice a rewritten log.
+    pub head: String,
+    pub live_sessions: usize,
+    /// Accounts that still have to be cleaned up on their targets.
+    pub to_clean: Vec<String>,
+    pub troubles: Vec<TroubleView>,
+}
+
+/// The rules of a project or environment. See `Policy` in the documentation of the core.
+#[derive(Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PolicyView {
+    pub name: String,
+    /// `read`, `read_write`
+    pub access: Vec<String>,
+    /// Access levels that another person approves first.
+    pub approval: Vec<String>,
+    pub default_life: u64,
+    pub longest_life: u64,
+    pub longest_total: u64,
+    pub reason_least: u16,
+    #[serde(default)]
+    pub reason_pattern: Option<String>,
+    pub live_passes: u16,
+    pub sessions_per_pass: u16,
+    pub widest_v4: u8,
+    pub widest_v6: u8,
+}
+
+impl PolicyView {
+    pub fn of(policy: &Policy) -> Option<Self> {
+        serde_json::to_value(policy).and_then(serde_json::from_value).ok()
+    }
+
+    pub fn policy(&self) -> Result<Policy, String> {
+        serde_json::to_value(self).and_then(serde_json::from_value).map_err(|e| e.to_string())
+    }
+}
+
+/// A lifetime from seconds.
+pub fn life(seconds: Option<u64>) -> Result<Option<Ttl>, String> {
+    seconds.map(Ttl::seconds).transpose()
+}

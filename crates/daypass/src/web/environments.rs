@@ -1,0 +1,277 @@
+//! Projects, environments, their policies, allow entries and movements.
+
+use super::{App, Problem, auth::Caller, dto::*, environment, people::person, person_name, problem::Body};
+use crate::{control::Job, keeper};
+use axum::{Json, extract::{Path, State}, http::StatusCode};
+use daypass_core::{
+    allow::{AllowEntry, Owner},
+    command::{AllowFor, Command},
+    environment::*,
+    ids::*,
+    ledger::Ledger,
+    movement::{MovementKind, MovementState},
+    names::{Name, Reason},
+    net::Range,
+    pass::State as PassState,
+    people::{Permission, Scope},
+    refusal::Refusal,
+    secret::Secret,
+};
+use daypass_gateway::World;
+use daypass_store::Change;
+use daypass_targets::{Target as _, postgres::grants::recipe as recipe_text};
+
+/// Projects.
+#[utoipa::path(get, path = "/projects", responses((status = 200, body = Vec<String>), (status = "default", body = Problem, content_type = "application/problem+json")))]
+pub async fn projects(State(app): State<App>, _caller: Caller) -> Json<Vec<String>> {
+    Json(app.node.ledger(|ledger| ledger.projects().map(|(_, name)| name.to_string()).collect()))
+}
+
+/// Adds a project.
+#[utoipa::path(post, path = "/projects", request_body = NewProject, responses((status = 204), (status = "default", body = Problem, content_type = "application/problem+json")))]
+pub async fn add_project(State(app): State<App>, caller: Caller, Body(request): Body<NewProject>) -> Result<StatusCode, Problem> {
+    let command = Command::AddProject { project: ProjectId::new(caller.id()), name: request.name.parse()? };
+    app.control.run(command, caller.actor()).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Sets the policy of a project.
+#[utoipa::path(put, path = "/projects/{project}/policy", params(("project" = String, Path)), request_body = PolicyView, responses((status = 204), (status = "default", body = Problem, content_type = "application/problem+json")))]
+pub async fn project_policy(State(app): State<App>, caller: Caller, Path(project): Path<String>, Body(policy): Body<PolicyView>) -> Result<StatusCode, Problem> {
+    caller.need(&app, Permission::ManageEnvironments)?;
+    let id = project_id(&app, &project)?;
+    app.control.run(Command::SetPolicy { scope: Scope::Project(id), policy: policy.policy()? }, caller.actor()).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+fn project_id(app: &App, name: &str) -> Result<ProjectId, Problem> {
+    let parsed: Name = name.parse()?;
+    app.node.ledger(|ledger| ledger.project_named(&parsed)).ok_or_else(|| Refusal::not_found("project", name).into())
+}
+
+/// The environments that the caller may see.
+#[utoipa::path(get, path = "/environments", responses((status = 200, body = Vec<EnvironmentView>), (status = "default", body = Problem, content_type = "application/problem+json")))]
+pub async fn list(State(app): State<App>, caller: Caller) -> Json<Vec<EnvironmentView>> {
+    Json(app.node.ledger(|ledger| {
+        let seen = ledger.environments().filter(|env| ledger.may(caller.user, Permission::SeeEnvironment, Some(env.id)));
+        seen.map(|env| view(&app, ledger, env)).collect()
+    }))
+}
+
+/// Adds an environment: one database on one target server.
+#[utoipa::path(post, path = "/environments", request_body = NewEnvironment, responses((status = 200, body = EnvironmentView), (status = "default", body = Problem, content_type = "application/problem+json")))]
+pub async fn add(State(app): State<App>, caller: Caller, Body(request): Body<NewEnvironment>) -> Result<Json<EnvironmentView>, Problem> {
+    caller.need(&app, Permission::ManageEnvironments)?;
+    if request.engine != "postgres" {
+        return Err(Refusal::invalid(format!("'{}' is not an engine that Daypass knows; it knows: postgres.", daypass_core::names::shown(&request.engine))).into());
+    }
+    if request.admin.is_empty() || request.admin.len() > 63 || request.admin.contains('\0') {
+        return Err(Refusal::invalid("The administrator is a role name of 1 to 63 bytes.").into());
+    }
+    if let Some(ca) = &request.ca {
+        use rustls::pki_types::{CertificateDer, pem::PemObject};
+        if !matches!(CertificateDer::pem_slice_iter(ca.as_bytes()).next(), Some(Ok(_))) {
+            return Err(Refusal::invalid("The CA is not a certificate in PEM form.").into());
+        }
+    }
+    let tls = if request.without_tls { TargetTls::Off } else { TargetTls::VerifyFull { ca: request.ca } };
+    let target_spec = TargetSpec { engine: Engine::Postgres, host: request.host.parse()?, port: request.port, admin: request.admin, tls };
+    let spec = EnvironmentSpec { name: request.name.parse()?, kind: Kind::SelfService, database: request.database.parse()?, grants: request.grants, heir: request.heir };
+    let project = project_id(&app, &request.project)?;
+    let environment = EnvironmentId::new(caller.id());
+    // the same target is found again by where it is, so that two environments on one server share one keeper
+    let known = app.node.ledger(|ledger| {
+        let same = |t: &&Target| (&t.spec.host, t.spec.port) == (&target_spec.host, target_spec.port);
+        ledger.targets().find(same).map(|target| target.id)
+    });
+    let target = known.unwrap_or_else(|| TargetId::new(crate::random::id()));
+    let changes = vec![Change::Put { id: keeper::target_secret(target), secret: Secret::new(request.password) }];
+    let command = Command::AddEnvironment { environment, project, target, target_spec, spec };
+    app.control.run_job(Job { command, by: caller.actor(), changes, secrets: None }).await?;
+    let made = app.node.ledger(|ledger| ledger.environment(environment).map(|env| view(&app, ledger, env)));
+    made.map(Json).ok_or_else(|| Problem::unavailable("The environment was removed meanwhile."))
+}
+
+/// One environment.
+#[utoipa::path(get, path = "/environments/{environment}", params(("environment" = String, Path)), responses((status = 200, body = EnvironmentView), (status = "default", body = Problem, content_type = "application/problem+json")))]
+pub async fn show(State(app): State<App>, caller: Caller, Path(name): Path<String>) -> Result<Json<EnvironmentView>, Problem> {
+    let env = environment(&app, &caller, &name)?;
+    Ok(Json(app.node.ledger(|ledger| view(&app, ledger, &env))))
+}
+
+/// Removes an environment; all access to it ends at once.
+#[utoipa::path(delete, path = "/environments/{environment}", params(("environment" = String, Path)), responses((status = 204), (status = "default", body = Problem, content_type = "application/problem+json")))]
+pub async fn remove(State(app): State<App>, caller: Caller, Path(name): Path<String>) -> Result<StatusCode, Problem> {
+    let env = environment(&app, &caller, &name)?;
+    app.control.run(Command::RemoveEnvironment { environment: env.id }, caller.actor()).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Tries the target and says what is missing.
+#[utoipa::path(post, path = "/environments/{environment}/test", params(("environment" = String, Path)), responses((status = 200, body = Vec<CheckView>), (status = "default", body = Problem, content_type = "application/problem+json")))]
+pub async fn test(State(app): State<App>, caller: Caller, Path(name): Path<String>) -> Result<Json<Vec<CheckView>>, Problem> {
+    let env = environment(&app, &caller, &name)?;
+    caller.need(&app, Permission::ManageEnvironments)?;
+    let checks = match keeper::administrator(&app.node, env.target).await {
+        Ok(target) => target.test(&env.spec.database).await,
+        Err(error) => return Err(Problem::unavailable(error.to_string())),
+    };
+    Ok(Json(checks.into_iter().map(|c| CheckView { what: c.what, ok: c.ok, remedy: c.remedy }).collect()))
+}
+
+/// The SQL that makes the administrator role on the target, with the least rights that it needs.
+#[utoipa::path(get, path = "/environments/{environment}/recipe", params(("environment" = String, Path)), responses((status = 200, body = Text), (status = "default", body = Problem, content_type = "application/problem+json")))]
+pub async fn recipe(State(app): State<App>, caller: Caller, Path(name): Path<String>) -> Result<Json<Text>, Problem> {
+    let env = environment(&app, &caller, &name)?;
+    let admin = app.node.ledger(|ledger| ledger.target(env.target).map(|t| t.spec.admin.clone())).unwrap_or_default();
+    let owner = env.spec.heir.as_deref().unwrap_or("app_owner");
+    Ok(Json(Text { text: recipe_text(&admin, env.spec.database.as_str(), owner) }))
+}
+
+/// The policy that holds on an environment.
+#[utoipa::path(get, path = "/environments/{environment}/policy", params(("environment" = String, Path)), responses((status = 200, body = PolicyView), (status = "default", body = Problem, content_type = "application/problem+json")))]
+pub async fn policy(State(app): State<App>, caller: Caller, Path(name): Path<String>) -> Result<Json<PolicyView>, Problem> {
+    let env = environment(&app, &caller, &name)?;
+    let view = app.node.ledger(|ledger| PolicyView::of(ledger.policy(&env)));
+    view.map(Json).ok_or_else(|| Problem::unavailable("The policy cannot be shown."))
+}
+
+/// Sets a policy for just this environment.
+#[utoipa::path(put, path = "/environments/{environment}/policy", params(("environment" = String, Path)), request_body = PolicyView, responses((status = 204), (status = "default", body = Problem, content_type = "application/problem+json")))]
+pub async fn set_policy(State(app): State<App>, caller: Caller, Path(name): Path<String>, Body(policy): Body<PolicyView>) -> Result<StatusCode, Problem> {
+    let env = environment(&app, &caller, &name)?;
+    app.control.run(Command::SetPolicy { scope: Scope::Environment(env.id), policy: policy.policy()? }, caller.actor()).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// The allow entries of an environment that the caller may see: own and shared ones; all for those who see who is in.
+#[utoipa::path(get, path = "/environments/{environment}/allow", params(("environment" = String, Path)), responses((status = 200, body = Vec<AllowView>), (status = "default", body = Problem, content_type = "application/problem+json")))]
+pub async fn allowed(State(app): State<App>, caller: Caller, Path(name): Path<String>) -> Result<Json<Vec<AllowView>>, Problem> {
+    let env = environment(&app, &caller, &name)?;
+    let all = caller.may(&app, Permission::SeeAccess, Some(env.id));
+    Ok(Json(app.node.ledger(|ledger| {
+        let mine = |entry: &&AllowEntry| entry.environment == env.id && (all || entry.owner == Owner::Shared || entry.owner == Owner::Person(caller.user));
+        ledger.allow().iter().filter(mine).map(|entry| allow_view(&app, ledger, entry)).collect()
+    })))
+}
+
+/// Enters an address, for oneself, for somebody else, or for everyone.
+#[utoipa::path(post, path = "/environments/{environment}/allow", params(("environment" = String, Path)), request_body = NewAllow, responses((status = 200, body = AllowView), (status = "default", body = Problem, content_type = "application/problem+json")))]
+pub async fn allow(State(app): State<App>, caller: Caller, Path(name): Path<String>, Body(request): Body<NewAllow>) -> Result<Json<AllowView>, Problem> {
+    let env = environment(&app, &caller, &name)?;
+    let ranges = match &request.addresses {
+        Some(text) => Range::list(text)?,
+        None => vec![Range::one(caller.address)?],
+    };
+    let owner = match (request.shared, &request.person) {
+        (false, None) => AllowFor::Myself,
+        (true, None) => AllowFor::Everyone,
+        (false, Some(name)) if caller.may(&app, Permission::AllowForOthers, Some(env.id)) => AllowFor::Person(person(&app, name)?),
+        (false, Some(name)) if *name == caller.name.to_string() => AllowFor::Myself,
+        (false, Some(name)) => return Err(Refusal::not_found("person", name).into()),
+        (true, Some(_)) => return Err(Refusal::invalid("An entry is for one person or for everyone, not both.").into()),
+    };
+    let note = request.note.as_deref().map(str::parse::<Reason>).transpose()?;
+    let entry = AllowId::new(caller.id());
+    let command = Command::AddAllow { entry, environment: env.id, owner, ranges, note, life: life(request.life)? };
+    app.control.run(command, caller.actor()).await?;
+    let made = app.node.ledger(|ledger| ledger.allow().get(entry).map(|entry| allow_view(&app, ledger, entry)));
+    made.map(Json).ok_or_else(|| Problem::unavailable("The entry is gone."))
+}
+
+/// Removes an allow entry; sessions that came in by it end.
+#[utoipa::path(delete, path = "/allow/{id}", params(("id" = String, Path)), responses((status = 204), (status = "default", body = Problem, content_type = "application/problem+json")))]
+pub async fn disallow(State(app): State<App>, caller: Caller, Path(id): Path<String>) -> Result<StatusCode, Problem> {
+    let entry: AllowId = id.parse().map_err(|_| Refusal::not_found("allow entry", &id))?;
+    app.control.run(Command::RemoveAllow { entry }, caller.actor()).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Says that another tool is about to replace the database: all access ends now, and none is given until it is finished.
+#[utoipa::path(post, path = "/environments/{environment}/movement/begin", params(("environment" = String, Path)), request_body = Why, responses((status = 200, body = MovementView), (status = "default", body = Problem, content_type = "application/problem+json")))]
+pub async fn movement_begin(State(app): State<App>, caller: Caller, Path(name): Path<String>, Body(why): Body<Why>) -> Result<Json<MovementView>, Problem> {
+    let env = environment(&app, &caller, &name)?;
+    let movement = MovementId::new(caller.id());
+    let why: Reason = why.why.unwrap_or_else(|| "the database is being replaced".to_owned()).parse()?;
+    app.control.run(Command::BeginMovement { movement, environment: env.id, kind: MovementKind::External, why }, caller.actor()).await?;
+    movement_view(&app, movement)
+}
+
+/// Says that the movement is done: the environment opens again, for new access.
+#[utoipa::path(post, path = "/environments/{environment}/movement/finish", params(("environment" = String, Path)), responses((status = 200, body = MovementView), (status = "default", body = Problem, content_type = "application/problem+json")))]
+pub async fn movement_finish(State(app): State<App>, caller: Caller, Path(name): Path<String>) -> Result<Json<MovementView>, Problem> {
+    let movement = running(&app, &caller, &name)?;
+    app.control.run(Command::FinishMovement { movement }, caller.actor()).await?;
+    movement_view(&app, movement)
+}
+
+/// Says that the movement failed: the environment stays closed until somebody finishes it.
+#[utoipa::path(post, path = "/environments/{environment}/movement/fail", params(("environment" = String, Path)), request_body = Why, responses((status = 200, body = MovementView), (status = "default", body = Problem, content_type = "application/problem+json")))]
+pub async fn movement_fail(State(app): State<App>, caller: Caller, Path(name): Path<String>, Body(why): Body<Why>) -> Result<Json<MovementView>, Problem> {
+    let movement = running(&app, &caller, &name)?;
+    let why: Reason = why.why.unwrap_or_default().parse()?;
+    app.control.run(Command::FailMovement { movement, why }, caller.actor()).await?;
+    movement_view(&app, movement)
+}
+
+fn running(app: &App, caller: &Caller, name: &str) -> Result<MovementId, Problem> {
+    let env = environment(app, caller, name)?;
+    env.frozen_by.ok_or_else(|| Refusal::state(format!("No movement runs on {name}."), format!("One begins with `daypass move {name} begin`.")).into())
+}
+
+fn movement_view(app: &App, id: MovementId) -> Result<Json<MovementView>, Problem> {
+    let view = app.node.ledger(|ledger| {
+        let movement = ledger.movement(id)?;
+        let state = match &movement.state {
+            MovementState::Running => "running: access is closed".to_owned(),
+            MovementState::Failed { why } => format!("failed ({why}): access stays closed until it is finished"),
+            MovementState::Finished { at } => format!("finished at {at}: access is open for new requests"),
+        };
+        let environment = ledger.environment(movement.environment)?.spec.name.to_string();
+        Some(MovementView { id: id.to_string(), environment, state, why: movement.why.to_string() })
+    });
+    view.map(Json).ok_or_else(|| Refusal::not_found("movement", &id.to_string()).into())
+}
+
+fn allow_view(app: &App, ledger: &Ledger, entry: &AllowEntry) -> AllowView {
+    let env = ledger.environment(entry.environment);
+    let ranges: Vec<String> = entry.ranges.iter().map(Range::to_string).collect();
+    AllowView {
+        id: entry.id.to_string(),
+        environment: env.map(|env| env.spec.name.to_string()).unwrap_or_default(),
+        addresses: ranges.join(";"),
+        owner: match entry.owner {
+            Owner::Person(user) => person_name(ledger, user),
+            Owner::Shared => "everyone".to_owned(),
+        },
+        ends_at: entry.ends_at.to_string(),
+        live: env.is_some_and(|env| entry.is_live(env.epoch(), app.node.now())),
+    }
+}
+
+fn view(app: &App, ledger: &Ledger, env: &Environment) -> EnvironmentView {
+    let target = ledger.target(env.target);
+    let now = app.node.now();
+    let trouble = app.node.troubles.get(&format!("target:{}", env.target)).or_else(|| app.node.troubles.get(&format!("environment:{}", env.id)));
+    let state = match (env.frozen_by, trouble) {
+        (Some(_), _) => "closed while its database is moved".to_owned(),
+        (None, Some(trouble)) => trouble.why,
+        (None, None) => "open".to_owned(),
+    };
+    let live = |pass: &&daypass_core::pass::Pass| pass.environment == env.id && matches!(pass.state(), PassState::Ready { .. }) && ledger.over(pass, now).is_none();
+    EnvironmentView {
+        id: env.id.to_string(),
+        name: env.spec.name.to_string(),
+        project: ledger.project_name(env.project).map(ToString::to_string).unwrap_or_default(),
+        state,
+        engine: "postgres".to_owned(),
+        server_and_database: format!("{}\\{}", app.place.server, env.spec.database),
+        server: app.place.server.clone(),
+        port: app.place.port,
+        database: env.spec.database.to_string(),
+        epoch: env.epoch(),
+        without_tls: target.is_some_and(|t| t.spec.tls == TargetTls::Off),
+        movement: env.frozen_by.map(|id| id.to_string()),
+        live_passes: ledger.open_passes().filter(live).count(),
+    }
+}

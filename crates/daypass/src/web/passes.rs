@@ -1,0 +1,244 @@
+//! Passes: asking, waiting, showing, extending, ending.
+
+use super::{App, Problem, auth::Caller, dto::*, environment, person_name, problem::Body};
+use crate::{control::Job, node::PassSecrets};
+use axum::{Json, extract::{Path, Query, State}};
+use daypass_core::{
+    chain,
+    command::Command,
+    ids::*,
+    ledger::Ledger,
+    names::Reason,
+    pass::{Approver, Pass, State as PassState},
+    people::Permission,
+    refusal::Refusal,
+    time::{Time, Ttl},
+};
+use daypass_gateway::World;
+use serde::Deserialize;
+use std::time::Duration;
+use utoipa::IntoParams;
+
+/// A request waits no longer than this for a change.
+const LONGEST_WAIT: u64 = 30;
+
+/// Asks for a pass. The account is usually ready a moment later: `GET /passes/{pass}?wait=10`.
+#[utoipa::path(post, path = "/environments/{environment}/passes", params(("environment" = String, Path)), request_body = NewPass, responses((status = 200, body = PassView), (status = "default", body = Problem, content_type = "application/problem+json")))]
+pub async fn request(State(app): State<App>, caller: Caller, Path(name): Path<String>, Body(request): Body<NewPass>) -> Result<Json<PassView>, Problem> {
+    let env = environment(&app, &caller, &name)?;
+    let reason: Reason = request.reason.parse()?;
+    let life = life(request.life)?;
+    let pass = PassId::new(caller.id());
+    // two key derivations take a millisecond each: not on a thread that relays
+    let secrets = tokio::task::spawn_blocking(PassSecrets::make).await.map_err(|_| Problem::unavailable("Daypass is stopping."))?;
+    let command = Command::RequestPass { pass, environment: env.id, access: request.access, reason, life, salt: crate::random::number() };
+    app.control.run_job(Job { command, by: caller.actor(), changes: Vec::new(), secrets: Some((pass, secrets)) }).await?;
+    app.node.ledger(|ledger| ledger.pass(pass).map(|pass| view(&app, ledger, pass))).map(Json).ok_or_else(|| Refusal::not_found("pass", &pass.to_string()).into())
+}
+
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+pub struct Filter {
+    /// Only of this environment.
+    pub environment: Option<String>,
+    /// Also those that are over.
+    #[serde(default)]
+    pub all: bool,
+    /// As it was at this moment (RFC 3339), by replay of the log.
+    pub at: Option<String>,
+}
+
+/// The caller's passes; all for those who see who is in.
+#[utoipa::path(get, path = "/passes", params(Filter), responses((status = 200, body = Vec<PassView>), (status = "default", body = Problem, content_type = "application/problem+json")))]
+pub async fn list(State(app): State<App>, caller: Caller, filter: Result<Query<Filter>, axum::extract::rejection::QueryRejection>) -> Result<Json<Vec<PassView>>, Problem> {
+    let Query(filter) = filter.map_err(|e| Problem::from(e.body_text()))?;
+    let only = filter.environment.as_deref().map(|name| environment(&app, &caller, name)).transpose()?.map(|env| env.id);
+    let visible = |ledger: &Ledger, now: Time, past: bool| -> Vec<PassView> {
+        let seen = |pass: &&Pass| pass.holder == caller.user || app.node.ledger(|today| today.may(caller.user, Permission::SeeAccess, Some(pass.environment)));
+        let wanted = |pass: &&Pass| only.is_none_or(|id| pass.environment == id) && (filter.all || (!pass.state().is_final() && ledger.over(pass, now).is_none()));
+        let passes: Vec<&Pass> = ledger.passes().filter(wanted).filter(|pass| past || pass.holder == caller.user || ledger.may(caller.user, Permission::SeeAccess, Some(pass.environment))).collect();
+        passes.into_iter().filter(|pass| !past || seen(pass)).map(|pass| view_at(&app, ledger, pass, now)).collect()
+    };
+    match &filter.at {
+        None => {
+            let now = app.node.now();
+            Ok(Json(app.node.ledger(|ledger| visible(ledger, now, false))))
+        }
+        Some(text) => {
+            let at: Time = text.parse()?;
+            let past = replay(&app, at).await?;
+            Ok(Json(visible(&past, at, true)))
+        }
+    }
+}
+
+/// The ledger as it was at a moment, from the log.
+async fn replay(app: &App, at: Time) -> Result<Ledger, Problem> {
+    let (mut ledger, mut head) = (Ledger::default(), chain::Head::EMPTY);
+    loop {
+        let lines = app.node.store.log.read(head.seq, 5_000).await?;
+        if lines.is_empty() {
+            return Ok(ledger);
+        }
+        for line in lines {
+            let damaged = |why: String| Problem::unavailable(format!("The log is damaged: {why}"));
+            let (entry, next) = chain::open(&line, &head).map_err(damaged)?;
+            if entry.at > at {
+                return Ok(ledger);
+            }
+            ledger.apply(&entry).map_err(|e| damaged(e.to_string()))?;
+            head = next;
+        }
+    }
+}
+
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+pub struct Wait {
+    /// Seconds to wait until the pass is ready or over, at most 30.
+    #[serde(default)]
+    pub wait: u64,
+}
+
+/// One pass, by id or account name.
+#[utoipa::path(get, path = "/passes/{pass}", params(("pass" = String, Path), Wait), responses((status = 200, body = PassView), (status = "default", body = Problem, content_type = "application/problem+json")))]
+pub async fn show(State(app): State<App>, caller: Caller, Path(pass): Path<String>, wait: Result<Query<Wait>, axum::extract::rejection::QueryRejection>) -> Result<Json<PassView>, Problem> {
+    let Query(Wait { wait }) = wait.map_err(|e| Problem::from(e.body_text()))?;
+    let id = find(&app, &caller, &pass)?;
+    let mut changes = app.node.changes();
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(wait.min(LONGEST_WAIT));
+    loop {
+        changes.borrow_and_update();
+        let now = app.node.now();
+        let (view, settled) = app
+            .node
+            .ledger(|ledger| {
+                let pass = ledger.pass(id)?;
+                let settled = ledger.over(pass, now).is_some() || !matches!(pass.state(), PassState::Requested | PassState::Approved { .. });
+                Some((view(&app, ledger, pass), settled))
+            })
+            .ok_or_else(|| Refusal::not_found("pass", &pass))?;
+        if settled || tokio::time::timeout_at(deadline, changes.changed()).await.is_err() {
+            return Ok(Json(view));
+        }
+    }
+}
+
+/// What the holder needs to connect: account, password, server, database, CA.
+#[utoipa::path(post, path = "/passes/{pass}/reveal", params(("pass" = String, Path)), responses((status = 200, body = Connection), (status = "default", body = Problem, content_type = "application/problem+json")))]
+pub async fn reveal(State(app): State<App>, caller: Caller, Path(pass): Path<String>) -> Result<Json<Connection>, Problem> {
+    let id = find(&app, &caller, &pass)?;
+    let now = app.node.now();
+    let known = app.node.ledger(|ledger| {
+        let pass = ledger.pass(id).filter(|pass| pass.holder == caller.user)?;
+        let ready = matches!(pass.state(), PassState::Ready { .. }) && ledger.over(pass, now).is_none();
+        Some((pass.clone(), ledger.environment(pass.environment)?.clone(), ready))
+    });
+    let (found, env, ready) = known.ok_or_else(|| Problem::from(Refusal::not_found("pass", &pass)))?;
+    let not_ready = || Problem::from(Refusal::state("This pass is not ready, so there is no account to show.", "Wait until it is ready, or ask for a new one."));
+    if !ready {
+        return Err(not_ready());
+    }
+    let secrets = app.node.pass_secrets(id).await?.ok_or_else(not_ready)?;
+    Ok(Json(Connection {
+        account: found.account.to_string(),
+        password: secrets.person,
+        server: app.place.server.clone(),
+        port: app.place.port,
+        database: env.spec.database.to_string(),
+        server_and_database: format!("{}\\{}", app.place.server, env.spec.database),
+        ends_at: found.ends_at.map(|at| at.to_string()),
+        ca: app.place.ca.clone(),
+    }))
+}
+
+/// Moves the end of a ready pass, within what the policy allows in all.
+#[utoipa::path(post, path = "/passes/{pass}/extend", params(("pass" = String, Path)), request_body = Extend, responses((status = 200, body = PassView), (status = "default", body = Problem, content_type = "application/problem+json")))]
+pub async fn extend(State(app): State<App>, caller: Caller, Path(pass): Path<String>, Body(request): Body<Extend>) -> Result<Json<PassView>, Problem> {
+    let id = find(&app, &caller, &pass)?;
+    let command = Command::ExtendPass { pass: id, by: Ttl::seconds(request.by)? };
+    done(&app, &caller, id, command).await
+}
+
+/// Gives a pass back (its holder) or revokes it (a manager, with a reason).
+#[utoipa::path(post, path = "/passes/{pass}/end", params(("pass" = String, Path)), request_body = Why, responses((status = 200, body = PassView), (status = "default", body = Problem, content_type = "application/problem+json")))]
+pub async fn end(State(app): State<App>, caller: Caller, Path(pass): Path<String>, Body(why): Body<Why>) -> Result<Json<PassView>, Problem> {
+    let id = find(&app, &caller, &pass)?;
+    let why = why.why.as_deref().map(str::parse::<Reason>).transpose()?;
+    done(&app, &caller, id, Command::EndPass { pass: id, why }).await
+}
+
+/// Agrees to somebody else's request.
+#[utoipa::path(post, path = "/passes/{pass}/approve", params(("pass" = String, Path)), responses((status = 200, body = PassView), (status = "default", body = Problem, content_type = "application/problem+json")))]
+pub async fn approve(State(app): State<App>, caller: Caller, Path(pass): Path<String>) -> Result<Json<PassView>, Problem> {
+    let id = find(&app, &caller, &pass)?;
+    done(&app, &caller, id, Command::ApprovePass { pass: id }).await
+}
+
+/// Denies somebody else's request.
+#[utoipa::path(post, path = "/passes/{pass}/deny", params(("pass" = String, Path)), request_body = Why, responses((status = 200, body = PassView), (status = "default", body = Problem, content_type = "application/problem+json")))]
+pub async fn deny(State(app): State<App>, caller: Caller, Path(pass): Path<String>, Body(why): Body<Why>) -> Result<Json<PassView>, Problem> {
+    let id = find(&app, &caller, &pass)?;
+    let why: Reason = why.why.unwrap_or_default().parse()?;
+    done(&app, &caller, id, Command::DenyPass { pass: id, why }).await
+}
+
+async fn done(app: &App, caller: &Caller, id: PassId, command: Command) -> Result<Json<PassView>, Problem> {
+    app.control.run(command, caller.actor()).await?;
+    app.node.ledger(|ledger| ledger.pass(id).map(|pass| view(app, ledger, pass))).map(Json).ok_or_else(|| Refusal::not_found("pass", &id.to_string()).into())
+}
+
+/// The pass of this id or account name, if the caller may see it.
+fn find(app: &App, caller: &Caller, text: &str) -> Result<PassId, Problem> {
+    let found = app.node.ledger(|ledger| {
+        let pass = match text.parse::<PassId>() {
+            Ok(id) => ledger.pass(id),
+            Err(_) => ledger.pass_of_account(text),
+        };
+        let pass = pass.filter(|pass| pass.holder == caller.user || ledger.may(caller.user, Permission::SeeAccess, Some(pass.environment)));
+        pass.map(|pass| pass.id)
+    });
+    found.ok_or_else(|| Refusal::not_found("pass", text).into())
+}
+
+fn view(app: &App, ledger: &Ledger, pass: &Pass) -> PassView {
+    view_at(app, ledger, pass, app.node.now())
+}
+
+fn view_at(app: &App, ledger: &Ledger, pass: &Pass, now: Time) -> PassView {
+    let over = ledger.over(pass, now).filter(|_| !pass.state().is_final() || matches!(pass.state(), PassState::Ended { .. }));
+    // over and not cleaned up yet is `ending`, whatever the last event said
+    let state = match (&over, pass.state()) {
+        (Some(_), PassState::Approved { .. } | PassState::Ready { .. }) => "ending",
+        (_, state) => state.word(),
+    };
+    let trouble = || app.node.troubles.get(&format!("pass:{}", pass.id)).or_else(|| {
+        let target = ledger.environment(pass.environment)?.target;
+        app.node.troubles.get(&format!("target:{target}"))
+    });
+    let because = match (&over, pass.state()) {
+        (Some(cause), _) => Some(format!("it {}", cause.words())),
+        (None, PassState::Requested) => Some("it waits for an approval".to_owned()),
+        (None, PassState::Approved { .. }) => Some(trouble().map_or_else(|| "the account is being made".to_owned(), |t| format!("the account cannot be made yet: {}", t.why))),
+        (None, _) => None,
+    };
+    let left = pass.ends_at.filter(|_| over.is_none() && matches!(pass.state(), PassState::Approved { .. } | PassState::Ready { .. }));
+    PassView {
+        id: pass.id.to_string(),
+        account: pass.account.to_string(),
+        environment: ledger.environment(pass.environment).map(|env| env.spec.name.to_string()).unwrap_or_default(),
+        holder: person_name(ledger, pass.holder),
+        access: pass.access,
+        reason: pass.reason.to_string(),
+        state: state.to_owned(),
+        because,
+        requested_at: pass.requested_at.to_string(),
+        approved_by: pass.approver.as_ref().map(|approver| match approver {
+            Approver::Policy(name) => format!("policy '{name}'"),
+            Approver::Person(user) => person_name(ledger, *user),
+        }),
+        ends_at: pass.ends_at.map(|at| at.to_string()),
+        seconds_left: left.map_or(0, |at| at.since(now).max(0) as u64 / 1_000_000),
+        sessions: app.node.sessions.all().iter().filter(|session| session.pass == pass.id).count(),
+    }
+}

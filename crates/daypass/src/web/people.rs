@@ -1,0 +1,163 @@
+//! Signing in, people, roles, tokens.
+
+use super::{
+    App, Problem, auth::{Caller, check_password, hash_password, password_secret}, dto::*, problem::Body,
+};
+use crate::control::Job;
+use axum::{Json, extract::{Path, State}, http::StatusCode};
+use daypass_core::{
+    command::Command,
+    event::Actor,
+    ids::*,
+    ledger::Ledger,
+    names::{Name, Reason, UserName},
+    people::{Permission, Role, Scope},
+    refusal::Refusal,
+    secret::{Secret, TokenHash},
+    time::Ttl,
+};
+use daypass_gateway::World;
+use daypass_store::Change;
+
+/// A person who signed in stays so for a working day.
+const SIGNED_IN: Ttl = Ttl::hours(12);
+
+/// Signs in with name and password; gives a token for 12 hours.
+#[utoipa::path(post, path = "/login", request_body = LoginRequest, responses((status = 200, body = TokenIssued), (status = "default", body = Problem, content_type = "application/problem+json")))]
+pub async fn login(State(app): State<App>, Body(request): Body<LoginRequest>) -> Result<Json<TokenIssued>, Problem> {
+    let wrong = || Problem::new(StatusCode::UNAUTHORIZED, "not_signed_in", "The name or the password is wrong, or the person is locked.", "Check both; an administrator can unlock or set a new password.");
+    let known = request.name.parse::<UserName>().ok().and_then(|name| app.node.ledger(|ledger| ledger.user_named(&name).map(|user| user.id)));
+    let hash = match known {
+        Some(user) => app.node.store.log.secret(&password_secret(user)).await?.map(|hash| hash.expose().to_owned()),
+        None => None,
+    };
+    let _place = app.password_checks.acquire().await.map_err(|_| wrong())?;
+    if !check_password(request.password, hash).await {
+        return Err(wrong());
+    }
+    let user = known.ok_or_else(wrong)?;
+    issue(&app, user, "signed in".to_owned(), SIGNED_IN).await.map_err(|_| wrong())
+}
+
+async fn issue(app: &App, user: UserId, label: String, life: Ttl) -> Result<Json<TokenIssued>, Problem> {
+    let (id, token) = (TokenId::new(crate::random::id()), crate::random::token());
+    let command = Command::AddToken { token: id, user, label, hash: TokenHash::of(&token), life };
+    app.control.run(command, Actor::User(user)).await?;
+    let ends_at = app.node.ledger(|ledger| ledger.token(id).map(|token| token.ends_at.to_string())).unwrap_or_default();
+    Ok(Json(TokenIssued { id: id.to_string(), token, ends_at }))
+}
+
+/// Who am I, and what may I do?
+#[utoipa::path(get, path = "/me", responses((status = 200, body = Me), (status = "default", body = Problem, content_type = "application/problem+json")))]
+pub async fn me(State(app): State<App>, caller: Caller) -> Json<Me> {
+    let roles = app.node.ledger(|ledger| ledger.user(caller.user).map(|user| role_views(ledger, &user.roles)).unwrap_or_default());
+    Json(Me { name: caller.name.to_string(), address: caller.address.to_string(), roles })
+}
+
+/// Makes a token for oneself, for scripts. It is shown once.
+#[utoipa::path(post, path = "/tokens", request_body = TokenRequest, responses((status = 200, body = TokenIssued), (status = "default", body = Problem, content_type = "application/problem+json")))]
+pub async fn add_token(State(app): State<App>, caller: Caller, Body(request): Body<TokenRequest>) -> Result<Json<TokenIssued>, Problem> {
+    issue(&app, caller.user, request.label, Ttl::seconds(request.life)?).await
+}
+
+/// Takes a token back.
+#[utoipa::path(delete, path = "/tokens/{id}", params(("id" = String, Path)), responses((status = 204), (status = "default", body = Problem, content_type = "application/problem+json")))]
+pub async fn remove_token(State(app): State<App>, caller: Caller, Path(id): Path<String>) -> Result<StatusCode, Problem> {
+    let token: TokenId = id.parse().map_err(|_| Refusal::not_found("token", &id))?;
+    app.control.run(Command::RemoveToken { token }, caller.actor()).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// All people, for administrators.
+#[utoipa::path(get, path = "/people", responses((status = 200, body = Vec<PersonView>), (status = "default", body = Problem, content_type = "application/problem+json")))]
+pub async fn list(State(app): State<App>, caller: Caller) -> Result<Json<Vec<PersonView>>, Problem> {
+    caller.need(&app, Permission::ManagePeople)?;
+    Ok(Json(app.node.ledger(|ledger| {
+        ledger.users().map(|user| PersonView { name: user.name.to_string(), roles: role_views(ledger, &user.roles), locked: user.locked.clone() }).collect()
+    })))
+}
+
+/// Adds a person.
+#[utoipa::path(post, path = "/people", request_body = NewPerson, responses((status = 204), (status = "default", body = Problem, content_type = "application/problem+json")))]
+pub async fn add(State(app): State<App>, caller: Caller, Body(request): Body<NewPerson>) -> Result<StatusCode, Problem> {
+    caller.need(&app, Permission::ManagePeople)?;
+    let (user, name) = (UserId::new(caller.id()), request.name.parse::<UserName>()?);
+    let roles = request.roles.iter().map(|role| Ok((role.role, scope(&app, role)?))).collect::<Result<Vec<_>, Problem>>()?;
+    let mut changes = Vec::new();
+    if let Some(password) = request.password {
+        let _place = app.password_checks.acquire().await.map_err(|_| Problem::unavailable("Daypass is stopping."))?;
+        changes.push(Change::Put { id: password_secret(user), secret: Secret::new(hash_password(password).await?) });
+    }
+    app.control.run_job(Job { command: Command::AddUser { user, name, roles }, by: caller.actor(), changes, secrets: None }).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Locks a person: tokens, passes and sessions end at once.
+#[utoipa::path(post, path = "/people/{name}/lock", params(("name" = String, Path)), request_body = Why, responses((status = 204), (status = "default", body = Problem, content_type = "application/problem+json")))]
+pub async fn lock(State(app): State<App>, caller: Caller, Path(name): Path<String>, Body(why): Body<Why>) -> Result<StatusCode, Problem> {
+    caller.need(&app, Permission::ManagePeople)?;
+    let why: Reason = why.why.unwrap_or_default().parse()?;
+    let command = Command::LockUser { user: person(&app, &name)?, why };
+    app.control.run(command, caller.actor()).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Unlocks a person. What the lock ended stays ended.
+#[utoipa::path(post, path = "/people/{name}/unlock", params(("name" = String, Path)), responses((status = 204), (status = "default", body = Problem, content_type = "application/problem+json")))]
+pub async fn unlock(State(app): State<App>, caller: Caller, Path(name): Path<String>) -> Result<StatusCode, Problem> {
+    caller.need(&app, Permission::ManagePeople)?;
+    app.control.run(Command::UnlockUser { user: person(&app, &name)? }, caller.actor()).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Gives a role.
+#[utoipa::path(post, path = "/people/{name}/roles", params(("name" = String, Path)), request_body = RoleView, responses((status = 204), (status = "default", body = Problem, content_type = "application/problem+json")))]
+pub async fn give_role(State(app): State<App>, caller: Caller, Path(name): Path<String>, Body(role): Body<RoleView>) -> Result<StatusCode, Problem> {
+    caller.need(&app, Permission::ManagePeople)?;
+    let command = Command::GiveRole { user: person(&app, &name)?, role: role.role, scope: scope(&app, &role)? };
+    app.control.run(command, caller.actor()).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Takes a role; passes that it alone allowed end at once.
+#[utoipa::path(post, path = "/people/{name}/roles/take", params(("name" = String, Path)), request_body = RoleView, responses((status = 204), (status = "default", body = Problem, content_type = "application/problem+json")))]
+pub async fn take_role(State(app): State<App>, caller: Caller, Path(name): Path<String>, Body(role): Body<RoleView>) -> Result<StatusCode, Problem> {
+    caller.need(&app, Permission::ManagePeople)?;
+    let command = Command::TakeRole { user: person(&app, &name)?, role: role.role, scope: scope(&app, &role)? };
+    app.control.run(command, caller.actor()).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// The person of this name. Only for callers who may see people.
+pub fn person(app: &App, name: &str) -> Result<UserId, Problem> {
+    let known = name.parse::<UserName>().ok().and_then(|name| app.node.ledger(|ledger| ledger.user_named(&name).map(|user| user.id)));
+    known.ok_or_else(|| Refusal::not_found("person", name).into())
+}
+
+fn scope(app: &App, role: &RoleView) -> Result<Scope, Problem> {
+    match (&role.project, &role.environment) {
+        (None, None) => Ok(Scope::All),
+        (Some(project), None) => {
+            let name: Name = project.parse()?;
+            app.node.ledger(|ledger| ledger.project_named(&name)).map(Scope::Project).ok_or_else(|| Refusal::not_found("project", project).into())
+        }
+        (None, Some(environment)) => {
+            let name: Name = environment.parse()?;
+            let found = app.node.ledger(|ledger| ledger.environment_named(&name).map(|env| env.id));
+            found.map(Scope::Environment).ok_or_else(|| Refusal::not_found("environment", environment).into())
+        }
+        (Some(_), Some(_)) => Err(Refusal::invalid("A role holds in a project or on an environment, not both.").into()),
+    }
+}
+
+fn role_views(ledger: &Ledger, roles: &[(Role, Scope)]) -> Vec<RoleView> {
+    let view = |(role, scope): &(Role, Scope)| {
+        let (project, environment) = match scope {
+            Scope::All => (None, None),
+            Scope::Project(id) => (ledger.project_name(*id).map(ToString::to_string), None),
+            Scope::Environment(id) => (None, ledger.environment(*id).map(|env| env.spec.name.to_string())),
+        };
+        RoleView { role: *role, project, environment }
+    };
+    roles.iter().map(view).collect()
+}

@@ -1,0 +1,86 @@
+//! Sessions, live and past, and what was run in them.
+
+use super::{App, Problem, auth::Caller, dto::*, environment, person_name};
+use axum::{Json, extract::{Path, Query, State}, http::StatusCode};
+use daypass_core::{ids::*, people::Permission, refusal::Refusal, session::StatementRecord};
+use daypass_gateway::World;
+use daypass_store::SessionRow;
+use serde::Deserialize;
+use utoipa::IntoParams;
+
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+pub struct Filter {
+    /// Only of this environment.
+    pub environment: Option<String>,
+    /// Only those that are open now.
+    #[serde(default)]
+    pub live: bool,
+    /// At most so many, newest first; 1 to 1,000.
+    pub limit: Option<u32>,
+}
+
+/// The caller's sessions; all for those who see who is in.
+#[utoipa::path(get, path = "/sessions", params(Filter), responses((status = 200, body = Vec<SessionView>), (status = "default", body = Problem, content_type = "application/problem+json")))]
+pub async fn list(State(app): State<App>, caller: Caller, filter: Result<Query<Filter>, axum::extract::rejection::QueryRejection>) -> Result<Json<Vec<SessionView>>, Problem> {
+    let Query(filter) = filter.map_err(|e| Problem::from(e.body_text()))?;
+    let only = filter.environment.as_deref().map(|name| environment(&app, &caller, name)).transpose()?.map(|env| env.id);
+    let limit = filter.limit.unwrap_or(100).clamp(1, 1_000);
+    let rows = app.node.store.records.find(only, None, filter.live, limit).await?;
+    Ok(Json(rows.into_iter().filter(|row| may_see(&app, &caller, row)).map(|row| view(&app, row)).collect()))
+}
+
+/// Ends one session. Its pass stays.
+#[utoipa::path(post, path = "/sessions/{id}/kill", params(("id" = String, Path)), responses((status = 204), (status = "default", body = Problem, content_type = "application/problem+json")))]
+pub async fn kill(State(app): State<App>, caller: Caller, Path(id): Path<String>) -> Result<StatusCode, Problem> {
+    let not_found = || Problem::from(Refusal::not_found("live session", &id));
+    let session = id.parse::<SessionId>().ok().and_then(|id| app.node.sessions.get(id)).ok_or_else(not_found)?;
+    let own = app.node.ledger(|ledger| ledger.pass(session.pass).is_some_and(|pass| pass.holder == caller.user));
+    if !own && !caller.may(&app, Permission::EndAnyAccess, Some(session.environment)) {
+        return Err(not_found());
+    }
+    let by = if own { "its holder".to_owned() } else { caller.name.to_string() };
+    session.cut(&format!("this session was ended by {by}"));
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// What was run in a session. For its holder, and for those who read the log.
+#[utoipa::path(get, path = "/sessions/{id}/statements", params(("id" = String, Path)), responses((status = 200, body = Vec<StatementView>), (status = "default", body = Problem, content_type = "application/problem+json")))]
+pub async fn statements(State(app): State<App>, caller: Caller, Path(id): Path<String>) -> Result<Json<Vec<StatementView>>, Problem> {
+    let not_found = || Problem::from(Refusal::not_found("session", &id));
+    let session: SessionId = id.parse().map_err(|_| not_found())?;
+    let row = app.node.store.records.session(session).await?.ok_or_else(not_found)?;
+    if row.opened.holder != caller.user && !caller.may(&app, Permission::ReadLog, Some(row.opened.environment)) {
+        return Err(not_found());
+    }
+    let mut found = Vec::new();
+    for block in app.node.store.records.blocks(session).await? {
+        for line in block.lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+            let record: StatementRecord = serde_json::from_slice(line).map_err(|_| Problem::unavailable("A statement record cannot be read."))?;
+            let StatementRecord { at, micros, text, values, rows, bytes, error, .. } = record;
+            found.push(StatementView { at: at.to_string(), micros, text, values, rows, bytes, error });
+        }
+    }
+    Ok(Json(found))
+}
+
+fn may_see(app: &App, caller: &Caller, row: &SessionRow) -> bool {
+    row.opened.holder == caller.user || caller.may(app, Permission::SeeAccess, Some(row.opened.environment))
+}
+
+fn view(app: &App, row: SessionRow) -> SessionView {
+    let SessionRow { opened, closed } = row;
+    app.node.ledger(|ledger| SessionView {
+        id: opened.session.to_string(),
+        account: opened.account.to_string(),
+        person: person_name(ledger, opened.holder),
+        environment: ledger.environment(opened.environment).map(|env| env.spec.name.to_string()).unwrap_or_default(),
+        address: opened.address.to_string(),
+        application: opened.application.clone(),
+        opened_at: opened.at.to_string(),
+        closed_at: closed.as_ref().map(|c| c.at.to_string()),
+        why: closed.as_ref().map(|c| c.why.clone()),
+        statements: closed.as_ref().map(|c| c.statements),
+        bytes_to_client: closed.as_ref().map(|c| c.bytes_to_client),
+    })
+}
