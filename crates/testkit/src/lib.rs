@@ -1,1 +1,4 @@
+//! What tests and the demo need around Daypass: throw-away servers and a network that misbehaves on order.
 
+pub mod faulty;
+pub mod postgres;

@@ -1,0 +1,131 @@
+//! All wiring and spawning: opens the store, replays the log, starts writer, keepers, gateway and API.
+
+use crate::{
+    config::Config,
+    control::{Control, Job},
+    keeper,
+    node::Node,
+    pki::{self, Ca},
+    web::{self, App, Place, auth},
+};
+use anyhow::{Context, Result};
+use daypass_core::{
+    chain::{self, Head},
+    command::Command,
+    event::{Actor, Entry, Event},
+    ids::*,
+    ledger::Ledger,
+    people::{Role, Scope},
+    secret::Secret,
+};
+use daypass_gateway::{Limits, World};
+use daypass_store::{Change, LogStore, MasterKey, Store};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+use tokio::{net::TcpListener, sync::Semaphore};
+
+/// A running node.
+pub struct Running {
+    pub node: Arc<Node>,
+    pub control: Control,
+    pub api: SocketAddr,
+    pub gateway: SocketAddr,
+    /// Made at the first start: the administrator's password, to be shown once.
+    pub first_password: Option<Secret>,
+}
+
+/// Starts everything; it runs until the process ends.
+pub async fn start(config: Config) -> Result<Running> {
+    let key = match std::env::var("DAYPASS_MASTER_KEY") {
+        Ok(text) => Some(MasterKey::from_hex(&text).context("DAYPASS_MASTER_KEY")?),
+        Err(_) => None,
+    };
+    // ports first: a port that is taken must not leave a half-made store
+    let gateway_listener = listen(config.gateway.listen, "gateway.listen").await?;
+    let api_listener = listen(config.api.listen, "api.listen").await?;
+    let store = Store::open(&config.data_dir, key).await?;
+    let (mut ledger, mut head) = replay(&store.log).await?;
+    if ledger.store().is_none() {
+        head = found(&store.log, &mut ledger).await?;
+    }
+    let ca = Ca::open(&store.log, head).await?;
+    std::fs::write(config.data_dir.join("ca.pem"), &ca.certificate_pem).context("ca.pem cannot be written to the data directory")?;
+    let certificate = Arc::new(pki::certificate(&config.gateway, &ca)?);
+
+    let node = Arc::new(Node::new(store, ledger));
+    recall(&node).await?;
+    node.store.records.close_orphans(node.now()).await?;
+    let control = Control::start(node.clone(), head);
+    let first_password = first_administrator(&node, &control).await?;
+
+    let gateway = gateway_listener.local_addr()?;
+    let api = api_listener.local_addr()?;
+    let limits = Limits { login: Duration::from_secs(config.gateway.login_seconds), per_address: config.gateway.logins_per_address, in_all: config.gateway.logins_in_all };
+    tokio::spawn(daypass_gateway::serve(gateway_listener, node.clone(), node.sessions.clone(), certificate.clone(), limits));
+    let server = config.gateway.names.first().cloned().unwrap_or_default();
+    // an operator's own certificate is signed by a CA that clients know already
+    let place = Place { server, port: gateway.port(), ca: if config.gateway.certificate.is_some() { String::new() } else { ca.certificate_pem.clone() } };
+    let app = App { node: node.clone(), control: control.clone(), place: Arc::new(place), password_checks: Arc::new(Semaphore::new(2)) };
+    tokio::spawn(web::serve(api_listener, web::router(app).0, certificate.clone()));
+    tokio::spawn(pki::keep(config.gateway.clone(), ca, certificate));
+    tokio::spawn(keeper::keep_all(node.clone(), control.clone()));
+    Ok(Running { node, control, api, gateway, first_password })
+}
+
+async fn listen(address: SocketAddr, key: &str) -> Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| format!("{address} cannot be listened on. Is it in use? Choose another with {key} in the configuration"))
+}
+
+/// The ledger that follows from the log. Every hash and every step is checked.
+async fn replay(log: &LogStore) -> Result<(Ledger, Head)> {
+    let (mut ledger, mut head) = (Ledger::default(), Head::EMPTY);
+    loop {
+        let lines = log.read(head.seq, 10_000).await?;
+        if lines.is_empty() {
+            return Ok((ledger, head));
+        }
+        for line in lines {
+            let damaged = |why: String| anyhow::anyhow!("the log is damaged at entry {}: {why}. Nobody is let in on a damaged log; restore the data directory from a backup", head.seq + 1);
+            let (entry, next) = chain::open(&line, &head).map_err(damaged)?;
+            ledger.apply(&entry).map_err(|e| damaged(e.to_string()))?;
+            head = next;
+        }
+    }
+}
+
+/// The first entry of a new log.
+async fn found(log: &LogStore, ledger: &mut Ledger) -> Result<Head> {
+    let at = crate::clock::Clock::start().now();
+    let entry = Entry { seq: 1, at, by: Actor::System, event: Event::StoreCreated { store: StoreId::new(crate::random::id()) } };
+    let head = log.append(Head::EMPTY, std::slice::from_ref(&entry), &[]).await?;
+    ledger.apply(&entry)?;
+    Ok(head)
+}
+
+/// The secrets of open passes, for the gateway. A pass without them stays shut.
+async fn recall(node: &Node) -> Result<()> {
+    let open: Vec<_> = node.ledger(|ledger| ledger.open_passes().map(|pass| (pass.id, pass.account.to_string())).collect());
+    for (pass, account) in open {
+        match node.pass_secrets(pass).await? {
+            Some(secrets) => node.remember(pass, &account, &secrets),
+            None => tracing::warn!(%account, "the secrets of an open pass are not in the store; nobody can use it"),
+        }
+    }
+    Ok(())
+}
+
+/// A log without people gets the person `admin`, who may do all but get access: for that they give themselves a role, in the log.
+async fn first_administrator(node: &Node, control: &Control) -> Result<Option<Secret>> {
+    if node.ledger(|ledger| ledger.users().next().is_some()) {
+        return Ok(None);
+    }
+    let user = UserId::new(crate::random::id());
+    let password = crate::random::password();
+    let hash = auth::hash_password(password.clone()).await.map_err(anyhow::Error::msg)?;
+    let name = "admin".parse().map_err(anyhow::Error::msg)?;
+    let command = Command::AddUser { user, name, roles: vec![(Role::Admin, Scope::All)] };
+    let changes = vec![Change::Put { id: auth::password_secret(user), secret: Secret::new(hash) }];
+    control.run_job(Job { command, by: Actor::System, changes, secrets: None }).await?;
+    let project = Command::AddProject { project: ProjectId::new(crate::random::id()), name: "main".parse().map_err(anyhow::Error::msg)? };
+    control.run(project, Actor::System).await?;
+    Ok(Some(Secret::new(password)))
+}

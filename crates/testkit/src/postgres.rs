@@ -1,0 +1,190 @@
+//! A throw-away PostgreSQL: its own directory, a free port on loopback, TLS on, gone when dropped. It refuses to run as root,
+//! so as root it runs as the user `postgres`.
+
+use anyhow::{Context, Result, bail};
+use std::{
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+use tokio::process::{Child, Command as AsyncCommand};
+
+pub struct Postgres {
+    directory: PathBuf,
+    pub port: u16,
+    /// The CA that signed the server's certificate (PEM).
+    pub ca: String,
+    bin: PathBuf,
+    child: Option<Child>,
+}
+
+/// Where the server's programs are: the newest version that is there.
+pub fn binaries() -> Result<PathBuf> {
+    let mut found: Vec<PathBuf> = std::fs::read_dir("/usr/lib/postgresql")
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| Some(entry.ok()?.path().join("bin")))
+        .filter(|bin| bin.join("initdb").exists())
+        .collect();
+    found.sort_by_key(|bin| bin.parent().and_then(|v| v.file_name()?.to_str()?.parse::<u32>().ok()));
+    found.pop().context("no PostgreSQL server programs under /usr/lib/postgresql; install them: apt-get install postgresql")
+}
+
+/// A port that is free now.
+pub fn free_port() -> Result<u16> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}
+
+fn as_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// The program, as a user that PostgreSQL runs as.
+fn unprivileged(program: &Path) -> Command {
+    if !as_root() {
+        return Command::new(program);
+    }
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups", "--"]).arg(program);
+    command
+}
+
+impl Postgres {
+    pub async fn start() -> Result<Postgres> {
+        let bin = binaries()?;
+        let port = free_port()?;
+        let directory = std::env::temp_dir().join(format!("daypass-pg-{}-{port}", std::process::id()));
+        std::fs::create_dir_all(&directory)?;
+        if as_root() {
+            run(Command::new("chown").arg("postgres:postgres").arg(&directory))?;
+        }
+        run(unprivileged(&bin.join("initdb")).args(["--no-sync", "--username=postgres", "--auth=trust", "--encoding=UTF8", "--pgdata"]).arg(directory.join("data")))?;
+        let ca = certificates(&directory)?;
+        let hba = "local all all trust\nhostssl all all 127.0.0.1/32 scram-sha-256\nhostssl all all ::1/128 scram-sha-256\n";
+        std::fs::write(directory.join("data/pg_hba.conf"), hba)?;
+        if as_root() {
+            run(Command::new("chown").arg("-R").arg("postgres:postgres").arg(&directory))?;
+        }
+        let mut server = Postgres { directory, port, ca, bin, child: None };
+        server.boot().await?;
+        Ok(server)
+    }
+
+    /// Starts the server on its directory and waits until it answers.
+    pub async fn boot(&mut self) -> Result<()> {
+        let mut command = unprivileged(&self.bin.join("postgres"));
+        command.arg("-D").arg(self.directory.join("data")).args(["-p", &self.port.to_string(), "-k"]).arg(&self.directory);
+        for setting in ["listen_addresses=127.0.0.1", "ssl=on", "fsync=off", "max_connections=1200", "shared_buffers=64MB", "max_prepared_transactions=8", "unix_socket_permissions=0777"] {
+            command.arg("-c").arg(setting);
+        }
+        command.arg("-c").arg(format!("ssl_cert_file={}", self.directory.join("server.crt").display()));
+        command.arg("-c").arg(format!("ssl_key_file={}", self.directory.join("server.key").display()));
+        let log = std::fs::File::create(std::env::temp_dir().join(format!("daypass-pg-{}.log", self.port)))?;
+        command.stdout(Stdio::null()).stderr(log).stdin(Stdio::null());
+        self.child = Some(AsyncCommand::from(command).spawn().context("postgres could not be started")?);
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while self.sql("postgres", "SELECT 1").await.is_err() {
+            if Instant::now() > deadline {
+                bail!("PostgreSQL did not answer within 30 seconds; its log is daypass-pg-{}.log in the temporary directory", self.port);
+            }
+            tokio::time::sleep(Duration::from_millis(30)).await;
+        }
+        Ok(())
+    }
+
+    /// Stops the server at once, as a crash would, and leaves its directory.
+    pub async fn stop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            signal(&child);
+            let _ = child.wait().await;
+        }
+    }
+
+    /// Runs SQL as the superuser; gives what psql prints, unaligned, rows by line.
+    pub async fn sql(&self, database: &str, sql: &str) -> Result<String> {
+        let output = AsyncCommand::new(self.bin.join("psql"))
+            .env("PGOPTIONS", "-c client_min_messages=warning")
+            .args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-U", "postgres", "-d", database, "-p", &self.port.to_string(), "-h"])
+            .arg(&self.directory)
+            .arg("-c")
+            .arg(sql)
+            .stdin(Stdio::null())
+            .output()
+            .await?;
+        if !output.status.success() {
+            bail!("{}", String::from_utf8_lossy(&output.stderr).trim());
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    }
+
+    /// An administrator role for Daypass that is no superuser, with the password `admin-secret`, as the recipe makes it.
+    pub async fn administrator(&self) -> Result<()> {
+        self.sql("postgres", "CREATE ROLE daypass_admin LOGIN CREATEROLE PASSWORD 'admin-secret'; GRANT pg_signal_backend TO daypass_admin").await?;
+        Ok(())
+    }
+
+    /// A database owned by `<name>_owner`, to which the administrator belongs, with some rows to look at.
+    pub async fn database(&self, name: &str) -> Result<()> {
+        self.sql("postgres", &format!("CREATE ROLE {name}_owner NOLOGIN; GRANT {name}_owner TO daypass_admin")).await?;
+        self.sql("postgres", &format!("CREATE DATABASE {name} OWNER {name}_owner")).await?;
+        self.sql("postgres", &format!("REVOKE CONNECT ON DATABASE {name} FROM PUBLIC; GRANT CONNECT ON DATABASE {name} TO daypass_admin WITH GRANT OPTION")).await?;
+        let sample = format!(
+            "SET ROLE {name}_owner; CREATE SCHEMA sales; \
+             CREATE TABLE sales.orders (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, customer text NOT NULL, amount numeric(10,2) NOT NULL, placed date NOT NULL); \
+             INSERT INTO sales.orders (customer, amount, placed) SELECT (ARRAY['Contoso','Fabrikam','Adventure Works','Northwind'])[1 + i % 4], 10 + (i * 37 % 990), date '2026-01-01' + i % 300 FROM generate_series(1, 400) i; \
+             CREATE VIEW sales.by_customer AS SELECT customer, count(*) AS orders, sum(amount) AS total FROM sales.orders GROUP BY customer ORDER BY total DESC"
+        );
+        self.sql(name, &sample).await?;
+        Ok(())
+    }
+
+    pub fn psql(&self) -> PathBuf {
+        self.bin.join("psql")
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            signal(&child);
+            let deadline = Instant::now() + Duration::from_secs(5);
+            while matches!(child.try_wait(), Ok(None)) && Instant::now() < deadline {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        }
+        let _ = std::fs::remove_dir_all(&self.directory);
+        let _ = std::fs::remove_file(std::env::temp_dir().join(format!("daypass-pg-{}.log", self.port)));
+    }
+}
+
+/// SIGQUIT: PostgreSQL's immediate shutdown, children included.
+fn signal(child: &Child) {
+    if let Some(pid) = child.id().and_then(|pid| rustix::process::Pid::from_raw(pid as i32)) {
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::QUIT);
+    }
+}
+
+fn run(command: &mut Command) -> Result<()> {
+    let output = command.stdin(Stdio::null()).output().with_context(|| format!("{} could not be started", command.get_program().to_string_lossy()))?;
+    if !output.status.success() {
+        bail!("{}: {}", command.get_program().to_string_lossy(), String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(())
+}
+
+/// A CA and a certificate for 127.0.0.1 and localhost; gives the CA.
+fn certificates(directory: &Path) -> Result<String> {
+    use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+    let ca_key = KeyPair::generate()?;
+    let mut ca = CertificateParams::default();
+    ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let ca_pem = ca.self_signed(&ca_key)?.pem();
+    let key = KeyPair::generate()?;
+    let leaf = CertificateParams::new(vec!["127.0.0.1".to_owned(), "localhost".to_owned()])?.signed_by(&key, &Issuer::from_ca_cert_pem(&ca_pem, ca_key)?)?;
+    std::fs::write(directory.join("server.crt"), leaf.pem())?;
+    let key_file = directory.join("server.key");
+    std::fs::write(&key_file, key.serialize_pem())?;
+    std::fs::set_permissions(&key_file, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+    Ok(ca_pem)
+}
