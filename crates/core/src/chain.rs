@@ -35,7 +35,7 @@ impl Head {
 
 impl std::str::FromStr for Head {
     type Err = String;
-    /// `SEQ:HASH`, as `daypass log head` prints it.
+    /// `SEQ:HASH`, as `daypass log verify` and `daypass doctor` print it.
     fn from_str(text: &str) -> Result<Self, String> {
         let how = || "a head is written SEQ:HASH, as `daypass log verify` prints it".to_owned();
         let (seq, hash) = text.split_once(':').ok_or_else(how)?;

@@ -64,7 +64,7 @@ fn name(common: &str) -> DistinguishedName {
 
 /// Good from yesterday (clocks differ) until so many days from now.
 fn valid(params: &mut CertificateParams, days: i64) {
-    let today = jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC).date();
+    let today = jiff::Timestamp::now().to_zoned_datetime(jiff::tz::TimeZone::UTC).date();
     let day = |from_today: i64| {
         let date = today.checked_add(jiff::Span::new().days(from_today)).unwrap_or(today);
         rcgen::date_time_ymd(i32::from(date.year()), date.month().unsigned_abs(), date.day().unsigned_abs())

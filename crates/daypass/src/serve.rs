@@ -26,11 +26,26 @@ use tokio::{net::TcpListener, sync::Semaphore};
 /// A running node.
 pub struct Running {
     pub node: Arc<Node>,
-    pub control: Control,
     pub api: SocketAddr,
     pub gateway: SocketAddr,
     /// Made at the first start: the administrator's password, to be shown once.
     pub first_password: Option<Secret>,
+}
+
+impl Running {
+    /// Tells every session that Daypass stops, waits a moment until they are closed, and writes what is not written yet.
+    pub async fn stop(self, goodbye: Duration) {
+        for session in self.node.sessions.all() {
+            session.cut("Daypass is stopping");
+        }
+        let deadline = tokio::time::Instant::now() + goodbye;
+        while !self.node.sessions.all().is_empty() && tokio::time::Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        if let Err(error) = self.node.store.records.flush().await {
+            tracing::error!(%error, "the last records could not be written");
+        }
+    }
 }
 
 /// Starts everything; it runs until the process ends.
@@ -68,7 +83,7 @@ pub async fn start(config: Config) -> Result<Running> {
     tokio::spawn(web::serve(api_listener, web::router(app).0, certificate.clone()));
     tokio::spawn(pki::keep(config.gateway.clone(), ca, certificate));
     tokio::spawn(keeper::keep_all(node.clone(), control.clone()));
-    Ok(Running { node, control, api, gateway, first_password })
+    Ok(Running { node, api, gateway, first_password })
 }
 
 async fn listen(address: SocketAddr, key: &str) -> Result<TcpListener> {

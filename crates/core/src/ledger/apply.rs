@@ -136,9 +136,10 @@ impl Ledger {
                     locks,
                     state: State::Requested,
                 };
-                if self.accounts.insert(account.clone(), *pass).is_some() {
+                if self.accounts.contains_key(account) {
                     return Err(format!("the account {account} belongs to another pass"));
                 }
+                self.accounts.insert(account.clone(), *pass);
                 self.passes.insert(*pass, fresh);
                 self.open.insert(*pass);
             }

@@ -1,0 +1,286 @@
+//! The main job: allow an address, ask for a pass, connect; and what else people do with passes.
+
+use super::{
+    client::{Client, Failure, NOTHING, directory, write_private},
+    duration, exit,
+    show::{Show, left, moment},
+};
+use crate::web::dto::*;
+use clap::{Args, Subcommand};
+use daypass_core::{net::Range, pass::Access};
+use reqwest::Method;
+use std::os::unix::process::CommandExt;
+
+#[derive(Subcommand)]
+pub enum Verb {
+    /// Enter an address from which you may connect (your own when none is named)
+    Allow {
+        environment: String,
+        /// One address, a block (10.1.2.0/24), a range (10.1.2.3-10.1.2.9), or several with ';' between them
+        addresses: Option<String>,
+        /// How long; when left out, as the policy says (usually 8h)
+        #[arg(long, value_parser = duration)]
+        life: Option<u64>,
+        /// For somebody else (managers)
+        #[arg(long = "for", value_name = "PERSON", conflicts_with = "everyone")]
+        person: Option<String>,
+        /// For everyone who has a pass (managers)
+        #[arg(long)]
+        everyone: bool,
+        /// Whose address it is, or why
+        #[arg(long)]
+        note: Option<String>,
+    },
+    /// Show the allowed addresses of an environment
+    Allowed { environment: String },
+    /// Take an allowed address back; sessions that came in by it end
+    Disallow { id: String },
+    /// Ask for access; waits until the account is ready and shows it
+    Request {
+        environment: String,
+        #[command(flatten)]
+        wish: Wish,
+        /// Do not wait until the account is ready
+        #[arg(long)]
+        no_wait: bool,
+    },
+    /// Allow your address, ask for access (or use what you have), and start psql
+    Connect {
+        environment: String,
+        #[command(flatten)]
+        wish: Wish,
+        /// For psql, after `--`: daypass connect uat -- -c 'SELECT 1'
+        #[arg(last = true)]
+        psql: Vec<String>,
+    },
+    /// Show passes: yours, or everybody's if you may see them
+    Passes {
+        #[arg(long, value_name = "ENVIRONMENT")]
+        env: Option<String>,
+        /// Also those that are over
+        #[arg(long)]
+        all: bool,
+        /// As it was at this moment, like 2026-11-24T10:00:00Z (a replay of the log)
+        #[arg(long, value_name = "TIME")]
+        at: Option<String>,
+    },
+    /// Show the account of a pass of yours again, with its password
+    Reveal { pass: String },
+    /// Move the end of a pass of yours, within what the policy allows in all
+    Extend {
+        pass: String,
+        /// By how much
+        #[arg(long, value_parser = duration)]
+        by: u64,
+    },
+    /// Give a pass back, or revoke somebody's (managers, with a reason)
+    End {
+        pass: String,
+        #[arg(long)]
+        reason: Option<String>,
+    },
+    /// Agree to somebody's request
+    Approve { pass: String },
+    /// Deny somebody's request
+    Deny {
+        pass: String,
+        #[arg(long)]
+        reason: String,
+    },
+    /// Say what an error message means and what to do about it
+    Explain { text: Vec<String> },
+}
+
+#[derive(Args)]
+pub struct Wish {
+    /// What you need it for
+    #[arg(long)]
+    reason: Option<String>,
+    /// read or read_write
+    #[arg(long, default_value = "read", value_parser = access)]
+    access: Access,
+    /// How long; when left out, as the policy says (usually 8h)
+    #[arg(long, value_parser = duration)]
+    life: Option<u64>,
+}
+
+fn access(text: &str) -> Result<Access, String> {
+    match text.replace('-', "_").as_str() {
+        "read" => Ok(Access::Read),
+        "read_write" => Ok(Access::ReadWrite),
+        _ => Err("it is read or read_write".to_owned()),
+    }
+}
+
+pub async fn run(verb: Verb, client: &Client, show: Show) -> Result<(), Failure> {
+    match verb {
+        Verb::Allow { environment, addresses, life, person, everyone, note } => {
+            let entry: AllowView = client.post(&["environments", &environment, "allow"], Some(&NewAllow { addresses, life, shared: everyone, person, note })).await?;
+            show.one(&entry, |entry| format!("{} may reach {} until {} ({}).", entry.addresses, entry.environment, moment(&entry.ends_at), entry.owner));
+        }
+        Verb::Allowed { environment } => {
+            let entries: Vec<AllowView> = client.get(&["environments", &environment, "allow"], &[]).await?;
+            show.list(&entries, &["id", "addresses", "for", "until", "live"], "No address is allowed.", |entry| {
+                vec![entry.id.clone(), entry.addresses.clone(), entry.owner.clone(), moment(&entry.ends_at), if entry.live { "yes" } else { "no" }.to_owned()]
+            });
+        }
+        Verb::Disallow { id } => {
+            client.tell(Method::DELETE, &["allow", &id], NOTHING).await?;
+            show.done("The address is not allowed any more.");
+        }
+        Verb::Request { environment, wish, no_wait } => {
+            let pass = request(client, &environment, &wish).await?;
+            if no_wait {
+                show.one(&pass, sentence);
+            } else {
+                let pass = wait(client, pass, show).await?;
+                reveal(client, &pass, show).await?;
+            }
+        }
+        Verb::Connect { environment, wish, psql } => return connect(client, &environment, &wish, &psql, show).await,
+        Verb::Passes { env, all, at } => passes(client, env, all, at, show).await?,
+        Verb::Reveal { pass } => {
+            let pass: PassView = client.get(&["passes", &pass], &[]).await?;
+            reveal(client, &pass, show).await?;
+        }
+        Verb::Extend { pass, by } => {
+            let pass: PassView = client.post(&["passes", &pass, "extend"], Some(&Extend { by })).await?;
+            show.one(&pass, sentence);
+        }
+        Verb::End { pass, reason } => {
+            let pass: PassView = client.post(&["passes", &pass, "end"], Some(&Why { why: reason })).await?;
+            show.one(&pass, sentence);
+        }
+        Verb::Approve { pass } => {
+            let pass: PassView = client.post(&["passes", &pass, "approve"], NOTHING).await?;
+            show.one(&pass, sentence);
+        }
+        Verb::Deny { pass, reason } => {
+            let pass: PassView = client.post(&["passes", &pass, "deny"], Some(&Why { why: Some(reason) })).await?;
+            show.one(&pass, sentence);
+        }
+        Verb::Explain { text } => {
+            let found: ExplainView = client.post(&["explain"], Some(&ExplainRequest { text: text.join(" ") })).await?;
+            show.one(&found, |found| format!("{}\n{}", found.cause, found.remedy));
+        }
+    }
+    Ok(())
+}
+
+fn sentence(pass: &PassView) -> String {
+    let until = match (&pass.ends_at, pass.seconds_left) {
+        (Some(at), 1..) => format!(" until {} ({} left)", moment(at), left(pass.seconds_left)),
+        _ => String::new(),
+    };
+    let because = pass.because.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
+    format!("{} on {}, {}: {}{until}{because}", pass.account, pass.environment, pass.access.as_str(), pass.state)
+}
+
+async fn passes(client: &Client, env: Option<String>, all: bool, at: Option<String>, show: Show) -> Result<(), Failure> {
+    let mut query = Vec::new();
+    query.extend(env.as_deref().map(|env| ("environment", env)));
+    query.extend(all.then_some(("all", "true")));
+    query.extend(at.as_deref().map(|at| ("at", at)));
+    let passes: Vec<PassView> = client.get(&["passes"], &query).await?;
+    show.list(&passes, &["account", "environment", "holder", "access", "state", "ends", "left", "sessions", "reason"], "No passes.", |pass| {
+        let ends = pass.ends_at.as_deref().map(moment).unwrap_or_default();
+        let state = pass.because.as_ref().map_or_else(|| pass.state.clone(), |why| format!("{}: {why}", pass.state));
+        let remaining = if pass.seconds_left > 0 { left(pass.seconds_left) } else { String::new() };
+        vec![pass.account.clone(), pass.environment.clone(), pass.holder.clone(), pass.access.as_str().to_owned(), state, ends, remaining, pass.sessions.to_string(), pass.reason.clone()]
+    });
+    Ok(())
+}
+
+async fn request(client: &Client, environment: &str, wish: &Wish) -> Result<PassView, Failure> {
+    // an empty reason goes to the server as well: it says what its policy wants
+    let body = NewPass { access: wish.access, reason: wish.reason.clone().unwrap_or_default(), life: wish.life };
+    client.post(&["environments", environment, "passes"], Some(&body)).await
+}
+
+/// Waits until a pass is ready, and says what it waits for.
+async fn wait(client: &Client, mut pass: PassView, show: Show) -> Result<PassView, Failure> {
+    let mut said = String::new();
+    loop {
+        match pass.state.as_str() {
+            "ready" => return Ok(pass),
+            "requested" | "approved" => {}
+            _ => return Err(Failure::new(exit::REFUSED, "state", format!("The account is not to be had: {}", sentence(&pass)), "`daypass passes --all` shows what became of it.")),
+        }
+        let why = pass.because.clone().unwrap_or_default();
+        if why != said {
+            show.progress(&format!("{}: {why} ...", pass.account));
+            said = why;
+        }
+        pass = client.get(&["passes", &pass.id], &[("wait", "5")]).await?;
+    }
+}
+
+async fn reveal(client: &Client, pass: &PassView, show: Show) -> Result<(), Failure> {
+    let way: Connection = client.post(&["passes", &pass.id, "reveal"], NOTHING).await?;
+    show.one(&way, |way| {
+        let ends = way.ends_at.as_deref().map(moment).unwrap_or_default();
+        format!(
+            "Server\\database  {}\nPort             {}\nAccount          {}\nPassword         {}\nAccess           {}\nEnds             {ends} ({} left)\n\npsql \"host={} port={} dbname={} user={} sslmode=verify-full sslrootcert={}\"",
+            way.server_and_database,
+            way.port,
+            way.account,
+            way.password,
+            pass.access.as_str(),
+            left(pass.seconds_left),
+            way.server,
+            way.port,
+            way.database,
+            way.account,
+            ca_file(way).unwrap_or_else(|_| "system".to_owned()),
+        )
+    });
+    Ok(())
+}
+
+/// The CA of the gateway in a file, for tools that want one; `system` when the certificate is from a public one.
+fn ca_file(way: &Connection) -> Result<String, Failure> {
+    if way.ca.is_empty() {
+        return Ok("system".to_owned());
+    }
+    let path = directory()?.join(format!("ca-{}-{}.pem", way.server, way.port));
+    write_private(&path, way.ca.as_bytes())?;
+    Ok(path.display().to_string())
+}
+
+async fn connect(client: &Client, environment: &str, wish: &Wish, psql: &[String], show: Show) -> Result<(), Failure> {
+    let me: Me = client.get(&["me"], &[]).await?;
+    let allowed: Vec<AllowView> = client.get(&["environments", environment, "allow"], &[]).await?;
+    let covers = |entry: &AllowView| {
+        let mine = entry.owner == me.name || entry.owner == "everyone";
+        let here = me.address.parse().is_ok_and(|address| Range::list(&entry.addresses).is_ok_and(|ranges| ranges.iter().any(|range| range.contains(address))));
+        entry.live && mine && here
+    };
+    let passes: Vec<PassView> = client.get(&["passes"], &[("environment", environment)]).await?;
+    let usable = |pass: &PassView| pass.holder == me.name && pass.access == wish.access && matches!(pass.state.as_str(), "ready" | "approved" | "requested");
+    // the request first: when it is refused, no address is left open for it
+    let pass = match passes.into_iter().find(usable) {
+        Some(pass) => pass,
+        None => request(client, environment, wish).await?,
+    };
+    if !allowed.iter().any(covers) {
+        let body = NewAllow { addresses: None, life: wish.life, shared: false, person: None, note: None };
+        let entry: AllowView = client.post(&["environments", environment, "allow"], Some(&body)).await?;
+        show.progress(&format!("{} may reach {} until {}.", entry.addresses, entry.environment, moment(&entry.ends_at)));
+    }
+    let pass = wait(client, pass, show).await?;
+    let way: Connection = client.post(&["passes", &pass.id, "reveal"], NOTHING).await?;
+    show.progress(&sentence(&pass));
+    // the password goes by the environment, which other users cannot read; psql takes the place of this process
+    let error = std::process::Command::new("psql")
+        .env("PGHOST", &way.server)
+        .env("PGPORT", way.port.to_string())
+        .env("PGDATABASE", &way.database)
+        .env("PGUSER", &way.account)
+        .env("PGPASSWORD", &way.password)
+        .env("PGSSLMODE", "verify-full")
+        .env("PGSSLROOTCERT", ca_file(&way)?)
+        .args(psql)
+        .exec();
+    let remedy = format!("Install it (apt-get install postgresql-client), or see the account for another tool: daypass reveal {}", way.account);
+    Err(Failure::new(exit::FAILED, "failed", format!("psql could not be started: {error}"), remedy))
+}

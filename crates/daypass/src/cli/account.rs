@@ -1,0 +1,109 @@
+//! Signing in and out, and tokens for scripts.
+
+use super::{
+    client::{Client, Failure, NOTHING, SignIn},
+    duration, password,
+    show::{Show, moment},
+};
+use crate::web::dto::{LoginRequest, Me, RoleView, TokenIssued, TokenRequest};
+use clap::Subcommand;
+use reqwest::Method;
+use std::path::PathBuf;
+
+#[derive(Subcommand)]
+pub enum Verb {
+    /// Sign in; holds for 12 hours
+    Login {
+        /// The address of Daypass, like https://daypass.example.com:7480; when left out, where you were signed in last
+        #[arg(long)]
+        server: Option<String>,
+        /// Your name; when left out, the name you have on this machine
+        #[arg(long)]
+        name: Option<String>,
+        /// The CA that signed the server's certificate (a PEM file; on the server: ca.pem in the data directory)
+        #[arg(long, value_name = "FILE")]
+        ca: Option<PathBuf>,
+        /// Read the password from standard input
+        #[arg(long)]
+        password_stdin: bool,
+    },
+    /// Forget the sign-in of this machine
+    Logout,
+    /// Who am I, from which address, with which roles
+    Whoami,
+    /// Tokens for scripts
+    #[command(subcommand)]
+    Token(Token),
+}
+
+#[derive(Subcommand)]
+pub enum Token {
+    /// Make a token for yourself; it is shown once
+    Add {
+        /// What it is for
+        label: String,
+        /// How long it holds
+        #[arg(long, default_value = "8h", value_parser = duration)]
+        life: u64,
+    },
+    /// Take a token back
+    Rm { id: String },
+}
+
+pub async fn run(verb: Verb, show: Show) -> Result<(), Failure> {
+    match verb {
+        Verb::Login { server, name, ca, password_stdin } => login(server, name, ca, password_stdin, show).await,
+        Verb::Logout => {
+            SignIn::forget()?;
+            show.done("Signed out here. The token itself ends by itself, within 12 hours.");
+            Ok(())
+        }
+        Verb::Whoami => {
+            let me: Me = Client::signed_in()?.get(&["me"], &[]).await?;
+            show.one(&me, |me| format!("{} from {}, {}", me.name, me.address, roles(&me.roles)));
+            Ok(())
+        }
+        Verb::Token(Token::Add { label, life }) => {
+            let made: TokenIssued = Client::signed_in()?.post(&["tokens"], Some(&TokenRequest { label, life })).await?;
+            show.progress(&format!("Token {} holds until {}. It is shown only now:", made.id, moment(&made.ends_at)));
+            show.one(&made, |made| made.token.clone());
+            Ok(())
+        }
+        Verb::Token(Token::Rm { id }) => {
+            Client::signed_in()?.tell(Method::DELETE, &["tokens", &id], NOTHING).await?;
+            show.done("The token is taken back.");
+            Ok(())
+        }
+    }
+}
+
+async fn login(server: Option<String>, name: Option<String>, ca: Option<PathBuf>, from_stdin: bool, show: Show) -> Result<(), Failure> {
+    let last = SignIn::last();
+    let ca = match &ca {
+        Some(path) => Some(std::fs::read_to_string(path).map_err(|e| Failure::failed(format!("the CA {} cannot be read: {e}", path.display())))?),
+        None => last.as_ref().filter(|last| server.as_ref().is_none_or(|server| *server == last.server)).and_then(|last| last.ca.clone()),
+    };
+    let server = server.or(last.map(|last| last.server)).ok_or_else(|| Failure::failed("where is Daypass? Name it: daypass login --server https://HOST:7480"))?;
+    let name = name.or_else(|| std::env::var("USER").ok()).ok_or_else(|| Failure::failed("who are you? Name yourself: daypass login --name NAME"))?;
+    let client = Client::new(&server, String::new(), ca.as_deref())?;
+    let password = password(&format!("Password of {name} on {server}: "), from_stdin)?;
+    let issued: TokenIssued = client.post(&["login"], Some(&LoginRequest { name: name.clone(), password })).await?;
+    SignIn { server, token: issued.token, ca }.keep()?;
+    show.done(&format!("Signed in as {name} until {}.", moment(&issued.ends_at)));
+    Ok(())
+}
+
+pub fn roles(roles: &[RoleView]) -> String {
+    if roles.is_empty() {
+        return "no roles".to_owned();
+    }
+    let word = |role: &RoleView| {
+        let name = serde_json::to_value(role.role).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default();
+        match (&role.project, &role.environment) {
+            (Some(project), _) => format!("{name}@project:{project}"),
+            (None, Some(environment)) => format!("{name}@env:{environment}"),
+            (None, None) => name,
+        }
+    };
+    roles.iter().map(word).collect::<Vec<_>>().join(", ")
+}

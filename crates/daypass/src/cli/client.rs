@@ -1,0 +1,208 @@
+//! The command line's way to the API, and where it keeps its sign-in: one file, readable by its owner only.
+
+use super::exit;
+use crate::web::Problem;
+use daypass_core::secret::Secret;
+use reqwest::{Method, Url};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use std::{io::Write, os::unix::fs::OpenOptionsExt, path::PathBuf, time::Duration};
+
+/// What went wrong, for people and for the exit code.
+#[derive(Debug)]
+pub struct Failure {
+    pub exit: u8,
+    pub code: String,
+    pub title: String,
+    pub remedy: String,
+}
+
+impl Failure {
+    pub fn new(exit: u8, code: &str, title: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Failure { exit, code: code.to_owned(), title: title.into(), remedy: remedy.into() }
+    }
+
+    pub fn failed(title: impl Into<String>) -> Self {
+        Failure::new(exit::FAILED, "failed", title, "")
+    }
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}", self.title, self.remedy)
+    }
+}
+
+impl std::error::Error for Failure {}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Failure::failed(format!("{error:#}"))
+    }
+}
+
+impl From<Problem> for Failure {
+    fn from(problem: Problem) -> Self {
+        let exit = match problem.status {
+            401 => exit::NOT_SIGNED_IN,
+            500.. => exit::UNAVAILABLE,
+            _ => exit::REFUSED,
+        };
+        Failure { exit, code: problem.code, title: problem.title, remedy: problem.remedy }
+    }
+}
+
+/// Where one is signed in.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SignIn {
+    pub server: String,
+    pub token: String,
+    /// The CA that signed the server's certificate (PEM); none: the system's.
+    #[serde(default)]
+    pub ca: Option<String>,
+}
+
+/// The directory of the command line's own files.
+pub fn directory() -> Result<PathBuf, Failure> {
+    let from = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    from("DAYPASS_CONFIG_DIR")
+        .or_else(|| Some(from("XDG_CONFIG_HOME")?.join("daypass")))
+        .or_else(|| Some(from("HOME")?.join(".config/daypass")))
+        .ok_or_else(|| Failure::failed("there is no home directory; name one for Daypass in DAYPASS_CONFIG_DIR"))
+}
+
+/// Writes a file that only its owner can read, whole or not at all.
+pub fn write_private(path: &std::path::Path, content: &[u8]) -> Result<(), Failure> {
+    let written = || {
+        let directory = path.parent().ok_or(std::io::ErrorKind::NotFound)?;
+        std::fs::create_dir_all(directory)?;
+        let fresh = directory.join(format!(".{}.{}", path.file_name().unwrap_or_default().to_string_lossy(), std::process::id()));
+        let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
+        file.write_all(content)?;
+        file.sync_all()?;
+        std::fs::rename(&fresh, path)
+    };
+    written().map_err(|e: std::io::Error| Failure::failed(format!("{} cannot be written: {e}", path.display())))
+}
+
+impl SignIn {
+    fn path() -> Result<PathBuf, Failure> {
+        Ok(directory()?.join("sign-in.json"))
+    }
+
+    /// The sign-in of the environment variables, else the one of the file.
+    fn load() -> Result<SignIn, Failure> {
+        let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        if let (Some(server), Some(token)) = (variable("DAYPASS_SERVER"), variable("DAYPASS_TOKEN")) {
+            let read = |path: String| std::fs::read_to_string(&path).map_err(|e| Failure::failed(format!("DAYPASS_CA {path} cannot be read: {e}")));
+            return Ok(SignIn { server, token, ca: variable("DAYPASS_CA").map(read).transpose()? });
+        }
+        let not_signed_in = || Failure::new(exit::NOT_SIGNED_IN, "not_signed_in", "You are not signed in.", "Sign in: daypass login --server https://HOST:7480");
+        let text = std::fs::read_to_string(SignIn::path()?).map_err(|_| not_signed_in())?;
+        serde_json::from_str(&text).map_err(|_| not_signed_in())
+    }
+
+    /// Where one was signed in last, to sign in there again.
+    pub fn last() -> Option<SignIn> {
+        SignIn::load().ok()
+    }
+
+    pub fn keep(&self) -> Result<(), Failure> {
+        write_private(&SignIn::path()?, serde_json::to_string_pretty(self).unwrap_or_default().as_bytes())
+    }
+
+    pub fn forget() -> Result<(), Failure> {
+        match std::fs::remove_file(SignIn::path()?) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Failure::failed(format!("the sign-in could not be removed: {error}"))),
+            _ => Ok(()),
+        }
+    }
+}
+
+pub struct Client {
+    http: reqwest::Client,
+    base: Url,
+    token: Secret,
+}
+
+/// A body of nothing.
+pub const NOTHING: Option<&()> = None;
+
+impl Client {
+    pub fn new(server: &str, token: String, ca: Option<&str>) -> Result<Client, Failure> {
+        let base: Url = server.parse().map_err(|_| Failure::failed(format!("'{server}' is not an address; write it like https://daypass.example.com:7480")))?;
+        if base.scheme() != "https" || base.cannot_be_a_base() {
+            return Err(Failure::failed(format!("'{server}' is not an https address; a token is never sent without TLS")));
+        }
+        let http = reqwest::Client::builder()
+            .tls_backend_preconfigured((*crate::node::client_tls(ca)).clone())
+            .https_only(true)
+            .connect_timeout(Duration::from_secs(10))
+            .timeout(Duration::from_secs(120))
+            .build()
+            .map_err(|e| Failure::failed(format!("the connection could not be set up: {e}")))?;
+        Ok(Client { http, base, token: Secret::new(token) })
+    }
+
+    /// With the sign-in that is kept.
+    pub fn signed_in() -> Result<Client, Failure> {
+        let SignIn { server, token, ca } = SignIn::load()?;
+        Client::new(&server, token, ca.as_deref())
+    }
+
+    /// Calls `/api/v1/<path…>`; each part of the path is escaped by itself.
+    async fn send<B: Serialize>(&self, method: Method, path: &[&str], query: &[(&str, &str)], body: Option<&B>) -> Result<String, Failure> {
+        let mut url = self.base.clone();
+        if let Ok(mut parts) = url.path_segments_mut() {
+            parts.clear().extend(["api", "v1"]).extend(path);
+        }
+        if !query.is_empty() {
+            url.query_pairs_mut().extend_pairs(query);
+        }
+        let mut request = self.http.request(method, url);
+        if !self.token.expose().is_empty() {
+            request = request.bearer_auth(self.token.expose());
+        }
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        let response = request.send().await.map_err(|error| self.unreachable(&error))?;
+        let status = response.status();
+        let text = response.text().await.map_err(|error| self.unreachable(&error))?;
+        if status.is_success() {
+            return Ok(text);
+        }
+        let unreadable = || Problem { status: status.as_u16(), code: "unavailable".to_owned(), title: format!("The server answered {status}."), remedy: "Is this the address of a Daypass?".to_owned() };
+        Err(serde_json::from_str::<Problem>(&text).unwrap_or_else(|_| unreadable()).into())
+    }
+
+    fn unreachable(&self, error: &reqwest::Error) -> Failure {
+        let mut why: &dyn std::error::Error = error;
+        while let Some(cause) = why.source() {
+            why = cause;
+        }
+        let server = self.base.origin().ascii_serialization();
+        Failure::new(exit::UNAVAILABLE, "unreachable", format!("{server} cannot be reached: {why}"), "Is it running? A certificate that is not trusted needs its CA: daypass login --ca FILE")
+    }
+
+    pub async fn text(&self, path: &[&str]) -> Result<String, Failure> {
+        self.send(Method::GET, path, &[], NOTHING).await
+    }
+
+    pub async fn get<T: DeserializeOwned>(&self, path: &[&str], query: &[(&str, &str)]) -> Result<T, Failure> {
+        read(&self.send(Method::GET, path, query, NOTHING).await?)
+    }
+
+    pub async fn post<T: DeserializeOwned>(&self, path: &[&str], body: Option<&impl Serialize>) -> Result<T, Failure> {
+        read(&self.send(Method::POST, path, &[], body).await?)
+    }
+
+    /// A call whose answer is empty.
+    pub async fn tell(&self, method: Method, path: &[&str], body: Option<&impl Serialize>) -> Result<(), Failure> {
+        self.send(method, path, &[], body).await.map(drop)
+    }
+}
+
+fn read<T: DeserializeOwned>(text: &str) -> Result<T, Failure> {
+    serde_json::from_str(text).map_err(|e| Failure::failed(format!("the answer of the server cannot be read ({e}); is it of another version? Compare `daypass --version`")))
+}

@@ -1,0 +1,224 @@
+//! Environments, projects and movements: for administrators and managers.
+
+use super::{
+    client::{Client, Failure, NOTHING},
+    password,
+    show::Show,
+};
+use crate::web::dto::*;
+use clap::{Subcommand, ValueEnum};
+use daypass_core::environment::Grants;
+use reqwest::Method;
+use std::path::PathBuf;
+
+#[derive(Subcommand)]
+pub enum Verb {
+    /// Environments: the databases that people get access to
+    #[command(subcommand)]
+    Env(Env),
+    /// Projects: groups of environments
+    #[command(subcommand)]
+    Project(Project),
+    /// A movement replaces the database: all access ends when it begins, and opens again when it is finished
+    Move {
+        environment: String,
+        step: Step,
+        /// Why (for begin and fail)
+        #[arg(long)]
+        reason: Option<String>,
+    },
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub enum Step {
+    /// Another tool is about to replace the database: end all access now
+    Begin,
+    /// The new database is there: open for new access
+    Finish,
+    /// It went wrong: stay closed until it is finished
+    Fail,
+}
+
+#[derive(Subcommand)]
+pub enum Env {
+    /// Add an environment: one database on one server
+    Add(Box<NewEnv>),
+    /// List environments
+    Ls,
+    /// Show one
+    Show { name: String },
+    /// Try its server and say what is missing
+    Test { name: String },
+    /// Remove one; all access to it ends at once
+    Rm { name: String },
+    /// Print the SQL that makes the administrator role with the least rights it needs
+    Recipe {
+        /// Of this environment; without it, of --database
+        #[arg(required_unless_present = "database", conflicts_with_all = ["database", "admin", "owner"])]
+        name: Option<String>,
+        #[arg(long)]
+        database: Option<String>,
+        #[arg(long, default_value = "daypass_admin")]
+        admin: String,
+        /// The role that owns the tables
+        #[arg(long, default_value = "app_owner")]
+        owner: String,
+    },
+    /// Show the policy of an environment, or set it from a file as shown by --json
+    Policy {
+        name: String,
+        #[arg(long, value_name = "FILE")]
+        set: Option<PathBuf>,
+    },
+}
+
+#[derive(clap::Args)]
+pub struct NewEnv {
+    name: String,
+    #[arg(long, default_value = "main")]
+    project: String,
+    #[arg(long, default_value = "postgres")]
+    engine: String,
+    #[arg(long)]
+    host: String,
+    #[arg(long, default_value_t = 5432)]
+    port: u16,
+    #[arg(long)]
+    database: String,
+    /// The administrator role on the server (see: daypass env recipe)
+    #[arg(long, default_value = "daypass_admin")]
+    admin: String,
+    /// Read the administrator's password from standard input
+    #[arg(long)]
+    password_stdin: bool,
+    /// The CA that signed the server's certificate (PEM file); without it the system's
+    #[arg(long, value_name = "FILE", conflicts_with = "without_tls")]
+    ca: Option<PathBuf>,
+    /// No TLS to this server: whoever can listen on the way sees everything
+    #[arg(long)]
+    without_tls: bool,
+    /// granted: rights per schema by a group role; predefined: PostgreSQL's pg_read_all_data and pg_write_all_data
+    #[arg(long, default_value = "granted", value_parser = grants)]
+    grants: Grants,
+    /// The role that receives what accounts leave behind; without it the owner of the database
+    #[arg(long)]
+    heir: Option<String>,
+}
+
+fn grants(text: &str) -> Result<Grants, String> {
+    match text {
+        "granted" => Ok(Grants::Granted),
+        "predefined" => Ok(Grants::Predefined),
+        _ => Err("it is granted or predefined".to_owned()),
+    }
+}
+
+#[derive(Subcommand)]
+pub enum Project {
+    /// Add a project
+    Add { name: String },
+    /// List projects
+    Ls,
+}
+
+pub async fn run(verb: Verb, client: &Client, show: Show) -> Result<(), Failure> {
+    match verb {
+        Verb::Env(verb) => env(verb, client, show).await,
+        Verb::Project(Project::Add { name }) => {
+            client.tell(Method::POST, &["projects"], Some(&NewProject { name })).await?;
+            show.done("The project is added.");
+            Ok(())
+        }
+        Verb::Project(Project::Ls) => {
+            let names: Vec<String> = client.get(&["projects"], &[]).await?;
+            show.list(&names, &["project"], "No projects.", |name| vec![name.clone()]);
+            Ok(())
+        }
+        Verb::Move { environment, step, reason } => {
+            let word = match step {
+                Step::Begin => "begin",
+                Step::Finish => "finish",
+                Step::Fail => "fail",
+            };
+            let path = ["environments", &environment, "movement", word];
+            let moved: MovementView = match step {
+                Step::Finish => client.post(&path, NOTHING).await?,
+                _ => client.post(&path, Some(&Why { why: reason })).await?,
+            };
+            show.one(&moved, |moved| format!("Movement of {}: {}.", moved.environment, moved.state));
+            Ok(())
+        }
+    }
+}
+
+async fn env(verb: Env, client: &Client, show: Show) -> Result<(), Failure> {
+    match verb {
+        Env::Add(new) => add(*new, client, show).await?,
+        Env::Ls => {
+            let found: Vec<EnvironmentView> = client.get(&["environments"], &[]).await?;
+            show.list(&found, &["environment", "project", "server\\database", "port", "state", "live passes"], "No environments. Add one: daypass env add NAME --host HOST --database DATABASE", |env| {
+                vec![env.name.clone(), env.project.clone(), env.server_and_database.clone(), env.port.to_string(), env.state.clone(), env.live_passes.to_string()]
+            });
+        }
+        Env::Show { name } => {
+            let found: EnvironmentView = client.get(&["environments", &name], &[]).await?;
+            show.one(&found, |env| {
+                let tls = if env.without_tls { "\nTo the server    NOT ENCRYPTED (added with --without-tls)" } else { "" };
+                format!(
+                    "Environment      {} (project {})\nServer\\database  {}\nPort             {}\nState            {}\nLive passes      {}\nReplaced         {} times{tls}",
+                    env.name, env.project, env.server_and_database, env.port, env.state, env.live_passes, env.epoch
+                )
+            });
+        }
+        Env::Test { name } => {
+            let checks: Vec<CheckView> = client.post(&["environments", &name, "test"], NOTHING).await?;
+            show.list(&checks, &["", "check", "what to do"], "Nothing was checked.", |check| {
+                let mark = if check.ok { "ok" } else { "MISSING" };
+                vec![mark.to_owned(), check.what.clone(), if check.ok { String::new() } else { check.remedy.clone() }]
+            });
+            if checks.iter().any(|check| !check.ok) {
+                return Err(Failure::failed(format!("{name} is not ready for access yet.")));
+            }
+        }
+        Env::Rm { name } => {
+            client.tell(Method::DELETE, &["environments", &name], NOTHING).await?;
+            show.done(&format!("{name} is removed; its accounts are being cleaned up."));
+        }
+        Env::Recipe { name, .. } => {
+            let name = name.unwrap_or_default();
+            let found: Text = client.get(&["environments", &name, "recipe"], &[]).await?;
+            show.one(&found, |found| found.text.trim_end().to_owned());
+        }
+        Env::Policy { name, set: None } => {
+            let policy: PolicyView = client.get(&["environments", &name, "policy"], &[]).await?;
+            show.text(&serde_json::to_string_pretty(&policy).unwrap_or_default());
+        }
+        Env::Policy { name, set: Some(file) } => {
+            let text = read(&file)?;
+            let policy: PolicyView = serde_json::from_str(&text).map_err(|e| Failure::failed(format!("{}: {e}", file.display())))?;
+            client.tell(Method::PUT, &["environments", &name, "policy"], Some(&policy)).await?;
+            show.done(&format!("The policy of {name} is set."));
+        }
+    }
+    Ok(())
+}
+
+async fn add(new: NewEnv, client: &Client, show: Show) -> Result<(), Failure> {
+    let ca = new.ca.as_deref().map(read).transpose()?;
+    let password = password(&format!("Password of {} on {}:{}: ", new.admin, new.host, new.port), new.password_stdin)?;
+    let NewEnv { name, project, engine, host, port, database, admin, without_tls, grants, heir, .. } = new;
+    let body = NewEnvironment { name, project, engine, host, port, database, admin, password, ca, without_tls, grants, heir };
+    let made: EnvironmentView = client.post(&["environments"], Some(&body)).await?;
+    show.one(&made, |env| format!("{} is added as {}. Try it: daypass env test {}", env.name, env.server_and_database, env.name));
+    Ok(())
+}
+
+fn read(path: impl AsRef<std::path::Path>) -> Result<String, Failure> {
+    let path = path.as_ref();
+    std::fs::read_to_string(path).map_err(|e| Failure::failed(format!("{} cannot be read: {e}", path.display())))
+}
+
+/// The recipe for a server that Daypass does not know yet.
+pub fn recipe(database: &str, admin: &str, owner: &str) -> String {
+    daypass_targets::postgres::grants::recipe(admin, database, owner)
+}

@@ -1,0 +1,142 @@
+//! What happened: sessions, statements, the log; and the state of things.
+
+use super::{
+    client::{Client, Failure, NOTHING},
+    exit,
+    show::{Show, clean, moment},
+};
+use crate::web::dto::*;
+use clap::Subcommand;
+use daypass_core::chain::{self, Head};
+use reqwest::Method;
+use std::path::PathBuf;
+
+#[derive(Subcommand)]
+pub enum Verb {
+    /// Sessions, live and past
+    #[command(subcommand)]
+    Sessions(Sessions),
+    /// The log: every change of access, chained by hashes
+    #[command(subcommand)]
+    Log(Log),
+    /// What does not work at the moment, and what is still to be cleaned up
+    Doctor,
+}
+
+#[derive(Subcommand)]
+pub enum Sessions {
+    /// List sessions, newest first
+    Ls {
+        #[arg(long, value_name = "ENVIRONMENT")]
+        env: Option<String>,
+        /// Also those that are over
+        #[arg(long)]
+        all: bool,
+    },
+    /// End one session; its pass stays
+    Kill { id: String },
+    /// Show what was run in a session
+    Statements { id: String },
+}
+
+#[derive(Subcommand)]
+pub enum Log {
+    /// Show entries, oldest first
+    Ls {
+        /// After this number
+        #[arg(long, default_value_t = 0)]
+        after: u64,
+        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=5000))]
+        limit: u32,
+    },
+    /// Write the whole log to standard output
+    Export,
+    /// Prove an export, offline: every hash, every link, every step. Names the first bad line
+    Verify {
+        /// What `daypass log export` wrote; - for standard input
+        file: PathBuf,
+        /// A head that you kept from an earlier proof, SEQ:HASH: is the log still the one that had it?
+        #[arg(long)]
+        head: Option<String>,
+    },
+}
+
+pub async fn run(verb: Verb, client: &Client, show: Show) -> Result<(), Failure> {
+    match verb {
+        Verb::Sessions(Sessions::Ls { env, all }) => {
+            let mut query = vec![("live", if all { "false" } else { "true" })];
+            query.extend(env.as_deref().map(|env| ("environment", env)));
+            let found: Vec<SessionView> = client.get(&["sessions"], &query).await?;
+            show.list(&found, &["session", "account", "person", "environment", "address", "application", "since", "until", "statements"], "No sessions.", |session| {
+                let over = session.closed_at.as_deref().map(|at| format!("{} ({})", moment(at), session.why.clone().unwrap_or_default())).unwrap_or_default();
+                let statements = session.statements.map(|n| n.to_string()).unwrap_or_default();
+                let SessionView { id, account, person, environment, address, application, opened_at, .. } = session;
+                vec![id.clone(), account.clone(), person.clone(), environment.clone(), address.clone(), application.clone(), moment(opened_at), over, statements]
+            });
+        }
+        Verb::Sessions(Sessions::Kill { id }) => {
+            client.tell(Method::POST, &["sessions", &id, "kill"], NOTHING).await?;
+            show.done("The session is ended; its pass stays.");
+        }
+        Verb::Sessions(Sessions::Statements { id }) => {
+            let found: Vec<StatementView> = client.get(&["sessions", &id, "statements"], &[]).await?;
+            show.list(&found, &["at", "ms", "rows", "statement", "values", "error"], "No statements were run.", |statement| {
+                let millis = format!("{}.{:03}", statement.micros / 1000, statement.micros % 1000);
+                let StatementView { at, rows, text, values, error, .. } = statement;
+                vec![moment(at), millis, rows.to_string(), text.split_whitespace().collect::<Vec<_>>().join(" "), values.join(", "), error.clone().unwrap_or_default()]
+            });
+        }
+        Verb::Log(Log::Ls { after, limit }) => {
+            let found: Vec<serde_json::Value> = client.get(&["log"], &[("after", &after.to_string()), ("limit", &limit.to_string())]).await?;
+            show.list(&found, &["no", "at", "by", "event", "what"], "No entries.", entry);
+        }
+        Verb::Log(Log::Export) => {
+            let text = client.text(&["log", "export"]).await?;
+            show.text(&text);
+        }
+        // carried out without a server
+        Verb::Log(Log::Verify { file, head }) => verify(&file, head, show)?,
+        Verb::Doctor => {
+            let found: Doctor = client.get(&["doctor"], &[]).await?;
+            show.one(&found, |doctor| {
+                let mut lines = vec![format!("Live sessions  {}", doctor.live_sessions), format!("Log            {}", doctor.head)];
+                lines.extend(doctor.to_clean.iter().map(|account| format!("To clean       {account}")));
+                lines.extend(doctor.troubles.iter().map(|trouble| format!("TROUBLE        {} since {}: {}", trouble.what, moment(&trouble.since), clean(&trouble.why))));
+                if doctor.troubles.is_empty() {
+                    lines.push("No troubles.".to_owned());
+                }
+                lines.join("\n")
+            });
+            if !found.troubles.is_empty() {
+                return Err(Failure::failed("Something does not work; see above."));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// One line of the log as a row.
+fn entry(line: &serde_json::Value) -> Vec<String> {
+    let text = |value: &serde_json::Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    let by = match &line["by"] {
+        serde_json::Value::Object(user) => user.values().map(text).collect(),
+        other => text(other),
+    };
+    let (event, what) = line["event"].as_object().and_then(|event| event.iter().next()).map(|(name, fields)| (name.clone(), fields.to_string())).unwrap_or_default();
+    vec![text(&line["seq"]), moment(&text(&line["at"])), by, event, what]
+}
+
+/// Proves an export without a server.
+pub fn verify(file: &std::path::Path, head: Option<String>, show: Show) -> Result<(), Failure> {
+    let unread = |e: std::io::Error| Failure::failed(format!("{} cannot be read: {e}", file.display()));
+    let text = if file == std::path::Path::new("-") { std::io::read_to_string(std::io::stdin()).map_err(unread)? } else { std::fs::read_to_string(file).map_err(unread)? };
+    let expected = head.map(|head| head.parse::<Head>()).transpose().map_err(Failure::failed)?;
+    match chain::verify(text.lines(), expected) {
+        Ok((_, head)) => {
+            let proved = serde_json::json!({ "entries": head.seq, "head": head.to_string() });
+            show.one(&proved, |_| format!("The log is whole: {} entries, each one follows from the one before.\nHead {head}", head.seq));
+            Ok(())
+        }
+        Err(broken) => Err(Failure::new(exit::FAILED, "broken", format!("The log is NOT whole. {broken}"), "Compare with another copy: everything before that line is proved.")),
+    }
+}

@@ -1,0 +1,35 @@
+//! `daypass serve`.
+
+use super::client::{Failure, write_private};
+use crate::{config::Config, serve};
+use std::{path::Path, time::Duration};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Sessions get this long to tell their clients that Daypass stops.
+const GOODBYE: Duration = Duration::from_secs(2);
+
+/// Runs Daypass until it is told to stop.
+pub async fn serve(file: Option<&Path>) -> Result<(), Failure> {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("DAYPASS_LOG").unwrap_or_else(|_| "info".into());
+    tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_writer(std::io::stderr).init();
+    let config = Config::load(file)?;
+    let data = config.data_dir.clone();
+    let unset = |e: std::io::Error| Failure::failed(format!("signals cannot be received: {e}"));
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate()).map_err(unset)?, signal(SignalKind::interrupt()).map_err(unset)?);
+    let running = serve::start(config).await?;
+    if let Some(password) = &running.first_password {
+        // not in the output: service managers keep that for everybody to read
+        let path = data.join("first-password");
+        write_private(&path, format!("{}\n", password.expose()).as_bytes())?;
+        tracing::info!("this is the first start: the person 'admin' was made; the password is in {}. Sign in, then delete the file", path.display());
+    }
+    tracing::info!("the CA to trust is in {}", data.join("ca.pem").display());
+    tracing::info!("API on https://{}, gateway on {}", running.api, running.gateway);
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!("stopping: sessions are told, then closed");
+    running.stop(GOODBYE).await;
+    Ok(())
+}

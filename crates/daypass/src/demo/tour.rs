@@ -1,0 +1,188 @@
+//! The walk through the main job. Each step says what it expects; the first that comes out wrong ends the walk.
+
+use super::stage::*;
+use anyhow::{Context, Result, bail};
+use std::time::{Duration, Instant};
+
+/// The step came out as it should, or the walk ends here.
+fn right(as_wanted: bool, wanted: &str) -> Result<()> {
+    if !as_wanted {
+        bail!("this step came out wrong: {wanted}");
+    }
+    Ok(())
+}
+
+pub async fn walk(stage: &mut Stage) -> Result<()> {
+    people(stage).await?;
+    environments(stage).await?;
+    let read = refused_then_allowed(stage).await?;
+    read_and_write(stage, &read).await?;
+    cut_at_the_end(stage).await?;
+    movement(stage).await?;
+    evidence(stage).await?;
+    println!("\nAll {} steps came out right.", stage.steps());
+    Ok(())
+}
+
+async fn people(stage: &mut Stage) -> Result<()> {
+    stage.step("The administrator signs in and adds three people");
+    let first = std::fs::read_to_string(stage.path("data/first-password"))?;
+    let (server, ca) = (stage.server(), stage.path("data/ca.pem").display().to_string());
+    let signed_in = stage.daypass_with(ADMIN, &["login", "--server", &server, "--ca", &ca, "--name", ADMIN, "--password-stdin"], &first).await?;
+    right(signed_in.ok, "signing in")?;
+    let mut passwords = format!("{ADMIN} {first}");
+    for (person, role) in [(REQUESTER, "requester@project:main"), (MANAGER, "manager@project:main"), (AUDITOR, "auditor")] {
+        let password = crate::random::password();
+        right(stage.daypass_with(ADMIN, &["people", "add", person, "--role", role, "--password-stdin"], &password).await?.ok, "adding a person")?;
+        right(stage.daypass_with(person, &["login", "--server", &server, "--ca", &ca, "--name", person, "--password-stdin"], &password).await?.ok, "signing in")?;
+        passwords.push_str(&format!("{person} {password}\n"));
+    }
+    Ok(crate::cli::write_private(&stage.path("passwords"), passwords.as_bytes())?)
+}
+
+async fn environments(stage: &mut Stage) -> Result<()> {
+    stage.step("The two databases become environments");
+    let (port, ca) = (stage.postgres.port.to_string(), stage.path("postgres-ca.pem").display().to_string());
+    for name in ["golden", "uat"] {
+        let add = ["env", "add", name, "--host", "127.0.0.1", "--port", &port, "--database", name, "--ca", &ca, "--password-stdin"];
+        right(stage.daypass_with(ADMIN, &add, "admin-secret\n").await?.ok, "adding an environment")?;
+    }
+    right(stage.daypass(ADMIN, &["env", "test", "uat"]).await?.ok, "every check is ok")
+}
+
+/// An account of the requester, the newest on uat with this access.
+async fn newest(stage: &Stage, access: &str) -> Result<Account> {
+    let passes = stage.json(REQUESTER, &["passes"]).await?;
+    let found = passes.as_array().into_iter().flatten().rfind(|pass| pass["access"] == access && pass["state"] == "ready");
+    let name = found.and_then(|pass| pass["account"].as_str()).context("there is no account that is ready")?;
+    let way = stage.json(REQUESTER, &["reveal", name]).await?;
+    Ok(Account { name: name.to_owned(), password: way["password"].as_str().unwrap_or_default().to_owned() })
+}
+
+async fn refused_then_allowed(stage: &mut Stage) -> Result<Account> {
+    stage.step("Maria asks for read access, and gets an account with its end");
+    let asked = stage.daypass(REQUESTER, &["request", "uat", "--reason", "OPS-17: totals look wrong"]).await?;
+    right(asked.ok && asked.text.contains("Ends"), "an account with its end is shown")?;
+    let account = newest(stage, "read").await?;
+
+    stage.step("The account alone is not enough: her address is not on the allow-list");
+    let select = "SELECT * FROM sales.by_customer";
+    let refused = finish(stage.psql(&account, select)).await?;
+    right(!refused.ok && refused.text.contains("not on the allow-list"), "psql is refused, with the reason")?;
+
+    stage.step("She enters her address, and looks at the data (TLS, certificate checked)");
+    right(stage.daypass(REQUESTER, &["allow", "uat"]).await?.ok, "the address is entered")?;
+    let rows = finish(stage.psql(&account, select)).await?;
+    right(rows.ok && rows.text.contains("Contoso"), "the rows come back")?;
+    Ok(account)
+}
+
+const INSERT: &str = "INSERT INTO sales.orders (customer, amount, placed) VALUES ('Tailspin', 42, '2026-11-01')";
+
+async fn read_and_write(stage: &mut Stage, read: &Account) -> Result<()> {
+    stage.step("Read means read: the database itself refuses a change");
+    let refused = finish(stage.psql(read, INSERT)).await?;
+    right(!refused.ok && refused.text.contains("permission denied"), "the INSERT is refused")?;
+
+    stage.step("With read_write it is done");
+    right(stage.daypass(REQUESTER, &["request", "uat", "--access", "read_write", "--reason", "OPS-17: mend one order"]).await?.ok, "an account for writing")?;
+    let account = newest(stage, "read_write").await?;
+    let done = finish(stage.psql(&account, INSERT)).await?;
+    right(done.ok && done.text.contains("INSERT 0 1"), "the INSERT is done")
+}
+
+async fn cut_at_the_end(stage: &mut Stage) -> Result<()> {
+    stage.step("An end is an end: a running query is cut when the pass expires (5 seconds, for the show)");
+    right(stage.daypass(REQUESTER, &["request", "uat", "--life", "5s", "--reason", "OPS-17: a long query"]).await?.ok, "an account for five seconds")?;
+    let account = newest(stage, "read").await?;
+    let cut = finish(stage.psql(&account, "SELECT pg_sleep(60)")).await?;
+    right(!cut.ok && cut.text.contains("has expired"), "psql says that the access has expired")
+}
+
+async fn movement(stage: &mut Stage) -> Result<()> {
+    stage.step("A movement ends everything at once: Maria's query runs, Sam begins a refresh of uat from golden");
+    let account = newest(stage, "read_write").await?;
+    let mut running = stage.psql(&account, "SELECT pg_sleep(60)");
+    running.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).kill_on_drop(true);
+    let running = running.spawn()?;
+    until(stage, "the query runs", "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep%' AND state = 'active' AND usename LIKE 'jit%'", "1").await?;
+    let begun = Instant::now();
+    right(stage.daypass(MANAGER, &["move", "uat", "begin", "--reason", "refresh from golden"]).await?.ok, "the movement begins")?;
+    let output = tokio::time::timeout(Duration::from_secs(10), running.wait_with_output()).await.context("the query was not cut")??;
+    println!("  and in Maria's window, {} ms after Sam pressed Enter:", begun.elapsed().as_millis());
+    right(show(&output).text.contains("being replaced"), "psql says why")?;
+
+    stage.step("Sam's tool replaces the database; then the environment opens again, for new access only");
+    for sql in ["DROP DATABASE uat", "CREATE DATABASE uat TEMPLATE golden OWNER uat_owner", "REVOKE CONNECT ON DATABASE uat FROM PUBLIC; GRANT CONNECT ON DATABASE uat TO daypass_admin WITH GRANT OPTION"] {
+        println!("postgres=# {sql};");
+        stage.postgres.sql("postgres", sql).await?;
+    }
+    right(stage.daypass(MANAGER, &["move", "uat", "finish"]).await?.ok, "the movement is finished")?;
+    let old = finish(stage.psql(&account, "SELECT 1")).await?;
+    right(!old.ok, "the account of before opens nothing")?;
+    right(stage.daypass(REQUESTER, &["passes"]).await?.ok, "no pass is left")?;
+
+    stage.step("Nothing is left on the server: the accounts are gone");
+    let count = "SELECT count(*) FROM pg_roles WHERE rolname LIKE 'jit\\_%'";
+    until(stage, "the accounts are gone", count, "0").await?;
+    println!("postgres=# {count};\n    0");
+    Ok(())
+}
+
+/// Asks until the answer is as wanted, for ten seconds.
+async fn until(stage: &Stage, what: &str, sql: &str, wanted: &str) -> Result<()> {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        let answer = stage.postgres.sql("postgres", sql).await?;
+        if answer == wanted {
+            return Ok(());
+        }
+        if Instant::now() > deadline {
+            bail!("after 10 seconds, {what} is still not so: {answer} instead of {wanted}");
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+async fn evidence(stage: &mut Stage) -> Result<()> {
+    stage.step("Vera, the auditor, sees who was in and what they ran");
+    right(stage.daypass(AUDITOR, &["sessions", "ls", "--all"]).await?.ok, "the sessions are listed")?;
+    let sessions = stage.json(AUDITOR, &["sessions", "ls", "--all"]).await?;
+    let mut found = false;
+    for session in sessions.as_array().into_iter().flatten() {
+        let id = session["id"].as_str().unwrap_or_default();
+        let statements = stage.json(AUDITOR, &["sessions", "statements", id]).await?;
+        if statements.to_string().contains("Tailspin") && !found {
+            found = stage.daypass(AUDITOR, &["sessions", "statements", id]).await?.text.contains("Tailspin");
+        }
+    }
+    right(found, "the INSERT is on record")?;
+
+    stage.step("And proves the log, away from the server");
+    let export = stage.daypass_into_file(AUDITOR, &["log", "export"], "log.jsonl").await?;
+    let file = stage.path("log.jsonl");
+    let name = file.display().to_string();
+    let proof = stage.daypass(AUDITOR, &["log", "verify", &name]).await?;
+    right(proof.ok && proof.text.contains("The log is whole"), "the log is whole")?;
+    println!("  ... and with one word changed:");
+    std::fs::write(&file, export.replacen("totals look wrong", "totals look right", 1))?;
+    right(!stage.daypass(AUDITOR, &["log", "verify", &name]).await?.ok, "the change is found")
+}
+
+/// A fresh account, and what to try by hand.
+pub async fn stay(stage: &mut Stage) -> Result<()> {
+    println!();
+    stage.json(REQUESTER, &["allow", "uat"]).await?;
+    stage.json(REQUESTER, &["request", "uat", "--reason", "trying Daypass by hand"]).await?;
+    let account = newest(stage, "read").await?;
+    let program = std::env::current_exe()?;
+    let home = |person: &str| stage.home(person).display().to_string();
+    println!("Daypass stays up until Ctrl-C. An account is ready; in another window:\n");
+    println!("  PGPASSWORD={} psql \"{}\"\n", account.password, stage.connection(&account));
+    println!("Or as a person, with the command line:\n");
+    println!("  alias daypass={}", program.display());
+    println!("  export DAYPASS_CONFIG_DIR={}      # Maria; Sam's is {}", home(REQUESTER), home(MANAGER));
+    println!("  daypass connect uat --reason \"a look around\"\n  daypass passes\n");
+    println!("API {} (documented at /api/v1/openapi.json), gateway localhost:{}; everybody's password is in {}", stage.server(), stage.gateway_port, stage.path("passwords").display());
+    Ok(())
+}
