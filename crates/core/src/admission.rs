@@ -35,13 +35,34 @@ pub struct Admit<'a> {
 pub enum Refused {
     /// No such account: answered like a wrong password.
     Unknown,
-    NotReady { account: String },
-    Over { environment: String, cause: Cause },
-    AddressNotAllowed { environment: String, address: IpAddr, database: String, account: String },
-    WrongDatabase { asked: String, database: String },
-    AccessNotAllowed { environment: String, policy: String },
-    TooManySessions { environment: String, most: u16 },
-    Frozen { environment: String },
+    NotReady {
+        account: String,
+    },
+    Over {
+        environment: String,
+        cause: Cause,
+    },
+    AddressNotAllowed {
+        environment: String,
+        address: IpAddr,
+        database: String,
+        account: String,
+    },
+    WrongDatabase {
+        asked: String,
+        database: String,
+    },
+    AccessNotAllowed {
+        environment: String,
+        policy: String,
+    },
+    TooManySessions {
+        environment: String,
+        most: u16,
+    },
+    Frozen {
+        environment: String,
+    },
 }
 
 /// Decides about a login, once the password is proved. Order: account, life, address, database, policy, limits.

@@ -2,7 +2,10 @@
 
 use crate::{ids::*, names::Reason, net::Range, time::Time};
 use prefix_trie::joint::map::JointPrefixMap;
-use std::{collections::{BTreeMap, HashMap}, net::IpAddr};
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::IpAddr,
+};
 
 /// Whose connections an entry lets through.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, serde::Serialize, serde::Deserialize)]

@@ -7,7 +7,11 @@
 //! where the log ended: lines missing at the end are noticed. Whoever wants to notice a forged end as well keeps a head
 //! elsewhere and compares.
 
-use crate::{event::Entry, ledger::Ledger, secret::{hex, unhex}};
+use crate::{
+    event::Entry,
+    ledger::Ledger,
+    secret::{hex, unhex},
+};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -148,10 +152,9 @@ pub fn verify<'a>(lines: impl IntoIterator<Item = &'a str>, expected: Option<Hea
         return Err(Broken { line: count + 1, why: "the closing line is missing: the export was cut off".to_owned() });
     }
     match expected {
-        Some(expected) if expected != head => Err(Broken {
-            line: count,
-            why: format!("the log ends at {head}, not at the head {expected} that you kept: it was rewritten or cut"),
-        }),
+        Some(expected) if expected != head => {
+            Err(Broken { line: count, why: format!("the log ends at {head}, not at the head {expected} that you kept: it was rewritten or cut") })
+        }
         _ => Ok((ledger, head)),
     }
 }

@@ -4,34 +4,110 @@ use crate::{environment::*, ids::*, movement::MovementKind, names::*, net::Range
 
 #[derive(Clone, Debug)]
 pub enum Command {
-    AddUser { user: UserId, name: UserName, roles: Vec<(Role, Scope)> },
-    LockUser { user: UserId, why: Reason },
-    UnlockUser { user: UserId },
-    GiveRole { user: UserId, role: Role, scope: Scope },
-    TakeRole { user: UserId, role: Role, scope: Scope },
-    AddToken { token: TokenId, user: UserId, label: String, hash: TokenHash, life: Ttl },
-    RemoveToken { token: TokenId },
+    AddUser {
+        user: UserId,
+        name: UserName,
+        roles: Vec<(Role, Scope)>,
+    },
+    LockUser {
+        user: UserId,
+        why: Reason,
+    },
+    UnlockUser {
+        user: UserId,
+    },
+    GiveRole {
+        user: UserId,
+        role: Role,
+        scope: Scope,
+    },
+    TakeRole {
+        user: UserId,
+        role: Role,
+        scope: Scope,
+    },
+    AddToken {
+        token: TokenId,
+        user: UserId,
+        label: String,
+        hash: TokenHash,
+        life: Ttl,
+    },
+    RemoveToken {
+        token: TokenId,
+    },
 
-    AddProject { project: ProjectId, name: Name },
-    SetPolicy { scope: Scope, policy: Policy },
+    AddProject {
+        project: ProjectId,
+        name: Name,
+    },
+    SetPolicy {
+        scope: Scope,
+        policy: Policy,
+    },
     /// `target` is used when no known target has the same engine, host and port.
-    AddEnvironment { environment: EnvironmentId, project: ProjectId, target: TargetId, target_spec: TargetSpec, spec: EnvironmentSpec },
-    RemoveEnvironment { environment: EnvironmentId },
+    AddEnvironment {
+        environment: EnvironmentId,
+        project: ProjectId,
+        target: TargetId,
+        target_spec: TargetSpec,
+        spec: EnvironmentSpec,
+    },
+    RemoveEnvironment {
+        environment: EnvironmentId,
+    },
 
     /// For oneself, for somebody else, or shared.
-    AddAllow { entry: AllowId, environment: EnvironmentId, owner: AllowFor, ranges: Vec<Range>, note: Option<Reason>, life: Option<Ttl> },
-    RemoveAllow { entry: AllowId },
+    AddAllow {
+        entry: AllowId,
+        environment: EnvironmentId,
+        owner: AllowFor,
+        ranges: Vec<Range>,
+        note: Option<Reason>,
+        life: Option<Ttl>,
+    },
+    RemoveAllow {
+        entry: AllowId,
+    },
 
-    RequestPass { pass: PassId, environment: EnvironmentId, access: Access, reason: Reason, life: Option<Ttl>, salt: u64 },
-    ApprovePass { pass: PassId },
-    DenyPass { pass: PassId, why: Reason },
+    RequestPass {
+        pass: PassId,
+        environment: EnvironmentId,
+        access: Access,
+        reason: Reason,
+        life: Option<Ttl>,
+        salt: u64,
+    },
+    ApprovePass {
+        pass: PassId,
+    },
+    DenyPass {
+        pass: PassId,
+        why: Reason,
+    },
     /// By the holder: given back or withdrawn. By somebody else: revoked, which needs a reason.
-    EndPass { pass: PassId, why: Option<Reason> },
-    ExtendPass { pass: PassId, by: Ttl },
+    EndPass {
+        pass: PassId,
+        why: Option<Reason>,
+    },
+    ExtendPass {
+        pass: PassId,
+        by: Ttl,
+    },
 
-    BeginMovement { movement: MovementId, environment: EnvironmentId, kind: MovementKind, why: Reason },
-    FailMovement { movement: MovementId, why: Reason },
-    FinishMovement { movement: MovementId },
+    BeginMovement {
+        movement: MovementId,
+        environment: EnvironmentId,
+        kind: MovementKind,
+        why: Reason,
+    },
+    FailMovement {
+        movement: MovementId,
+        why: Reason,
+    },
+    FinishMovement {
+        movement: MovementId,
+    },
 
     /// The keeper's reports of what it observed. Only [`crate::event::Actor::System`] may make them.
     Observed(Observed),
@@ -46,10 +122,19 @@ pub enum AllowFor {
 
 #[derive(Clone, Debug)]
 pub enum Observed {
-    Identity { environment: EnvironmentId, identity: Identity },
-    LoginWorks { pass: PassId },
+    Identity {
+        environment: EnvironmentId,
+        identity: Identity,
+    },
+    LoginWorks {
+        pass: PassId,
+    },
     /// The account is gone and no backend of it is left.
-    Gone { pass: PassId },
+    Gone {
+        pass: PassId,
+    },
     /// The pass waits for an approval that will not come any more.
-    Lapse { pass: PassId },
+    Lapse {
+        pass: PassId,
+    },
 }

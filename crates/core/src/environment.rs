@@ -1,6 +1,9 @@
 //! Environments and the targets behind them.
 
-use crate::{ids::*, names::{DatabaseName, Host, Name}};
+use crate::{
+    ids::*,
+    names::{DatabaseName, Host, Name},
+};
 use serde::{Deserialize, Serialize};
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]

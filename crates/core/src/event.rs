@@ -1,6 +1,8 @@
 //! The events of the log. An event says what became true; it holds no secret and nothing that grows with traffic.
 
-use crate::{allow::Owner, environment::*, ids::*, movement::MovementKind, names::*, net::Range, pass::*, people::*, policy::Policy, secret::TokenHash, time::*};
+use crate::{
+    allow::Owner, environment::*, ids::*, movement::MovementKind, names::*, net::Range, pass::*, people::*, policy::Policy, secret::TokenHash, time::*,
+};
 use serde::{Deserialize, Serialize};
 
 /// On whose behalf something happened.
@@ -26,44 +28,144 @@ pub struct Entry {
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Event {
-    StoreCreated { store: StoreId },
+    StoreCreated {
+        store: StoreId,
+    },
 
-    UserAdded { user: UserId, name: UserName },
-    UserLocked { user: UserId, why: Reason },
-    UserUnlocked { user: UserId },
-    RoleGiven { user: UserId, role: Role, scope: Scope },
-    RoleTaken { user: UserId, role: Role, scope: Scope },
-    TokenAdded { token: TokenId, user: UserId, label: String, hash: TokenHash, ends_at: Time },
-    TokenRemoved { token: TokenId },
+    UserAdded {
+        user: UserId,
+        name: UserName,
+    },
+    UserLocked {
+        user: UserId,
+        why: Reason,
+    },
+    UserUnlocked {
+        user: UserId,
+    },
+    RoleGiven {
+        user: UserId,
+        role: Role,
+        scope: Scope,
+    },
+    RoleTaken {
+        user: UserId,
+        role: Role,
+        scope: Scope,
+    },
+    TokenAdded {
+        token: TokenId,
+        user: UserId,
+        label: String,
+        hash: TokenHash,
+        ends_at: Time,
+    },
+    TokenRemoved {
+        token: TokenId,
+    },
 
-    ProjectAdded { project: ProjectId, name: Name },
-    PolicySet { scope: Scope, policy: Policy },
-    TargetAdded { target: TargetId, spec: TargetSpec },
-    TargetChanged { target: TargetId, spec: TargetSpec },
-    EnvironmentAdded { environment: EnvironmentId, project: ProjectId, target: TargetId, spec: EnvironmentSpec },
-    EnvironmentRemoved { environment: EnvironmentId },
+    ProjectAdded {
+        project: ProjectId,
+        name: Name,
+    },
+    PolicySet {
+        scope: Scope,
+        policy: Policy,
+    },
+    TargetAdded {
+        target: TargetId,
+        spec: TargetSpec,
+    },
+    TargetChanged {
+        target: TargetId,
+        spec: TargetSpec,
+    },
+    EnvironmentAdded {
+        environment: EnvironmentId,
+        project: ProjectId,
+        target: TargetId,
+        spec: EnvironmentSpec,
+    },
+    EnvironmentRemoved {
+        environment: EnvironmentId,
+    },
     /// The first look at the database of this epoch.
-    DatabaseIdentified { environment: EnvironmentId, identity: Identity },
+    DatabaseIdentified {
+        environment: EnvironmentId,
+        identity: Identity,
+    },
     /// The identity is another one, and no movement was running. Ends the epoch.
-    DatabaseReplaced { environment: EnvironmentId, identity: Identity },
+    DatabaseReplaced {
+        environment: EnvironmentId,
+        identity: Identity,
+    },
 
-    AllowAdded { entry: AllowId, environment: EnvironmentId, owner: Owner, ranges: Vec<Range>, note: Option<Reason>, ends_at: Time },
-    AllowRemoved { entry: AllowId },
+    AllowAdded {
+        entry: AllowId,
+        environment: EnvironmentId,
+        owner: Owner,
+        ranges: Vec<Range>,
+        note: Option<Reason>,
+        ends_at: Time,
+    },
+    AllowRemoved {
+        entry: AllowId,
+    },
 
-    PassRequested { pass: PassId, environment: EnvironmentId, holder: UserId, access: Access, reason: Reason, account: AccountName, life: Ttl },
-    PassApproved { pass: PassId, approver: Approver, ends_at: Time },
-    PassDenied { pass: PassId, why: Reason },
-    PassWithdrawn { pass: PassId },
-    PassLapsed { pass: PassId },
+    PassRequested {
+        pass: PassId,
+        environment: EnvironmentId,
+        holder: UserId,
+        access: Access,
+        reason: Reason,
+        account: AccountName,
+        life: Ttl,
+    },
+    PassApproved {
+        pass: PassId,
+        approver: Approver,
+        ends_at: Time,
+    },
+    PassDenied {
+        pass: PassId,
+        why: Reason,
+    },
+    PassWithdrawn {
+        pass: PassId,
+    },
+    PassLapsed {
+        pass: PassId,
+    },
     /// The account exists and a real login with it succeeded.
-    PassReady { pass: PassId },
-    PassExtended { pass: PassId, ends_at: Time },
-    PassEnding { pass: PassId, cause: Cause },
+    PassReady {
+        pass: PassId,
+    },
+    PassExtended {
+        pass: PassId,
+        ends_at: Time,
+    },
+    PassEnding {
+        pass: PassId,
+        cause: Cause,
+    },
     /// An observation of the target showed no account and no backend.
-    PassEnded { pass: PassId, cause: Cause },
+    PassEnded {
+        pass: PassId,
+        cause: Cause,
+    },
 
     /// Ends the epoch and freezes the environment.
-    MovementBegun { movement: MovementId, environment: EnvironmentId, kind: MovementKind, why: Reason },
-    MovementFailed { movement: MovementId, why: Reason },
-    MovementFinished { movement: MovementId },
+    MovementBegun {
+        movement: MovementId,
+        environment: EnvironmentId,
+        kind: MovementKind,
+        why: Reason,
+    },
+    MovementFailed {
+        movement: MovementId,
+        why: Reason,
+    },
+    MovementFinished {
+        movement: MovementId,
+    },
 }

@@ -19,25 +19,43 @@ pub fn explain(text: &str, ledger: Option<&Ledger>, now: Time) -> Explanation {
     let text = text.to_lowercase();
     let has = |words: &str| text.contains(words);
     if has("no access for host") || has("not on the allow-list") {
-        say("The address that the connection came from is not entered on the environment, or its entry has ended.", "Enter it: daypass allow ENV (add the address that the message names if you come through another network).")
+        say(
+            "The address that the connection came from is not entered on the environment, or its entry has ended.",
+            "Enter it: daypass allow ENV (add the address that the message names if you come through another network).",
+        )
     } else if has("no longer allowed on") {
         say("The allow entry of the address ended or was removed, so the session was closed.", "Enter the address again: daypass allow ENV")
     } else if has("has expired") {
         say("The time of the account is over.", "Ask for a new one: daypass request ENV --reason '...'")
     } else if has("being replaced") || has("was replaced") {
-        say("The database was replaced by a movement; all access to it ended at that moment.", "When the movement is finished, enter your address and ask again: daypass connect ENV")
+        say(
+            "The database was replaced by a movement; all access to it ended at that moment.",
+            "When the movement is finished, enter your address and ask again: daypass connect ENV",
+        )
     } else if has("was revoked") {
         say("Somebody ended the account; the log says who and why.", "Ask the person who revoked it, or ask for a new one: daypass request ENV")
     } else if has("was given back") {
         say("The account was given back by its holder.", "Ask for a new one: daypass request ENV")
     } else if has("password authentication failed") {
-        say("The user name or the password is wrong, or the account has been gone for long.", "Copy both again from `daypass passes` / `daypass request`; an old account needs a new request.")
+        say(
+            "The user name or the password is wrong, or the account has been gone for long.",
+            "Copy both again from `daypass passes` / `daypass request`; an old account needs a new request.",
+        )
     } else if has("requires tls") || has("sslmode=require") {
-        say("The connection was not encrypted; the gateway takes encrypted ones only.", "Switch on TLS: sslmode=verify-full with the CA file that `daypass connect --print ENV` names.")
+        say(
+            "The connection was not encrypted; the gateway takes encrypted ones only.",
+            "Switch on TLS: sslmode=verify-full with the CA file that `daypass connect --print ENV` names.",
+        )
     } else if has("certificate verify failed") || has("root certificate file") || has("unable to get local issuer") {
-        say("The client does not know the CA that signed the gateway's certificate.", "Give it the CA file: sslrootcert=… as `daypass connect --print ENV` names it.")
+        say(
+            "The client does not know the CA that signed the gateway's certificate.",
+            "Give it the CA file: sslrootcert=… as `daypass connect --print ENV` names it.",
+        )
     } else if has("does not match host name") {
-        say("The client connected under a name that is not in the gateway's certificate.", "Use the server name that `daypass env show ENV` prints, or add the name to `gateway.names` in the configuration.")
+        say(
+            "The client connected under a name that is not in the gateway's certificate.",
+            "Use the server name that `daypass env show ENV` prints, or add the name to `gateway.names` in the configuration.",
+        )
     } else if has("does not exist for this account") || (has("database") && has("does not exist")) {
         say("The database named in the tool is not the one that the account opens.", "Name the database that `daypass passes` shows.")
     } else if has("too many connections") {

@@ -93,15 +93,7 @@ impl AccountName {
     pub fn make(person: &UserName, salt: u64) -> AccountName {
         // no 0/o or 1/l: people read this name aloud
         const LETTERS: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
-        let person: String = person
-            .as_str()
-            .split('@')
-            .next()
-            .unwrap_or_default()
-            .chars()
-            .filter(char::is_ascii_alphanumeric)
-            .take(20)
-            .collect();
+        let person: String = person.as_str().split('@').next().unwrap_or_default().chars().filter(char::is_ascii_alphanumeric).take(20).collect();
         let suffix: String = (0..4).map(|i| LETTERS[(salt >> (5 * i)) as usize & 31] as char).collect();
         AccountName(format!("jit_{person}_{suffix}"))
     }

@@ -83,9 +83,9 @@ fn number(address: IpAddr) -> u128 {
 }
 
 fn address(text: &str) -> Result<IpAddr, String> {
-    text.parse::<IpAddr>().map(|a| a.to_canonical()).map_err(|_| {
-        format!("'{}' is not an IP address; write it like 203.0.113.9 or 2001:db8::7", crate::names::shown(text))
-    })
+    text.parse::<IpAddr>()
+        .map(|a| a.to_canonical())
+        .map_err(|_| format!("'{}' is not an IP address; write it like 203.0.113.9 or 2001:db8::7", crate::names::shown(text)))
 }
 
 impl FromStr for Range {
@@ -101,9 +101,9 @@ impl FromStr for Range {
             if !plain {
                 return Err(format!("'{}' is not a block of addresses; write it like 203.0.113.0/28", crate::names::shown(text)));
             }
-            let net: IpNet = format!("{}/{}", base.trim(), length.trim()).parse().map_err(|_| {
-                format!("'{}' is not a block of addresses; write it like 203.0.113.0/28", crate::names::shown(text))
-            })?;
+            let net: IpNet = format!("{}/{}", base.trim(), length.trim())
+                .parse()
+                .map_err(|_| format!("'{}' is not a block of addresses; write it like 203.0.113.0/28", crate::names::shown(text)))?;
             // `network` and `broadcast` are the first and last address of the block, in both families
             return Range::between(net.network(), net.broadcast());
         }
@@ -157,8 +157,23 @@ mod tests {
     #[test]
     fn what_opens_the_door_to_everybody_is_refused_with_the_rule() {
         for wrong in [
-            "0.0.0.0/0", "::/0", "0.0.0.0", "0.0.0.0-255.255.255.255", "224.0.0.1", "ff02::1", "10.0.0.9-10.0.0.1", "10.0.0.1-::1",
-            "127.*", "127.evil.test", "010.0.0.1", "0x7f.1", "fe80::1%eth0", "10.0.0.0/33", "::ffff:10.0.0.0/100", "", "239.0.0.0/8",
+            "0.0.0.0/0",
+            "::/0",
+            "0.0.0.0",
+            "0.0.0.0-255.255.255.255",
+            "224.0.0.1",
+            "ff02::1",
+            "10.0.0.9-10.0.0.1",
+            "10.0.0.1-::1",
+            "127.*",
+            "127.evil.test",
+            "010.0.0.1",
+            "0x7f.1",
+            "fe80::1%eth0",
+            "10.0.0.0/33",
+            "::ffff:10.0.0.0/100",
+            "",
+            "239.0.0.0/8",
         ] {
             assert!(wrong.parse::<Range>().is_err(), "{wrong}");
         }

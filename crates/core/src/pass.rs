@@ -3,7 +3,11 @@
 //! `Requested -> Approved -> Ready -> Ending(cause) -> Ended(cause)`; from Requested also Denied, Withdrawn and Lapsed.
 //! A pass can be over before an event says so: see [`crate::ledger::Ledger::over`].
 
-use crate::{ids::*, names::{AccountName, Name, Reason}, time::{Time, Ttl}};
+use crate::{
+    ids::*,
+    names::{AccountName, Name, Reason},
+    time::{Time, Ttl},
+};
 use serde::{Deserialize, Serialize};
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
@@ -38,14 +42,21 @@ pub enum Cause {
     Expired,
     /// Given back by its holder.
     Returned,
-    Revoked { by: UserId, why: Reason },
-    Moved { movement: MovementId },
+    Revoked {
+        by: UserId,
+        why: Reason,
+    },
+    Moved {
+        movement: MovementId,
+    },
     /// The database is another one than before, and nobody had said so.
     Replaced,
     HolderLocked,
     EnvironmentRemoved,
     /// It could not be made before its time was over.
-    Failed { why: String },
+    Failed {
+        why: String,
+    },
 }
 
 impl Cause {

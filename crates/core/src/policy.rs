@@ -1,6 +1,12 @@
 //! What an environment allows, and who must agree. One policy per project, with an override per environment.
 
-use crate::{names::{Name, Reason}, net::Range, pass::Access, refusal::Refusal, time::Ttl};
+use crate::{
+    names::{Name, Reason},
+    net::Range,
+    pass::Access,
+    refusal::Refusal,
+    time::Ttl,
+};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
@@ -92,10 +98,7 @@ impl Policy {
             return Ok(());
         }
         let allowed: Vec<_> = self.access.iter().map(|a| a.as_str()).collect();
-        Err(Refusal::policy(
-            format!("Policy '{}' does not allow {} here.", self.name, access.as_str()),
-            format!("Ask for: {}.", allowed.join(", ")),
-        ))
+        Err(Refusal::policy(format!("Policy '{}' does not allow {} here.", self.name, access.as_str()), format!("Ask for: {}.", allowed.join(", "))))
     }
 
     pub fn check_reason(&self, reason: &Reason) -> Result<(), Refusal> {

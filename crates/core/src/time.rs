@@ -48,9 +48,9 @@ impl FromStr for Time {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        text.parse::<jiff::Timestamp>().map(|stamp| Time(stamp.as_microsecond())).map_err(|_| {
-            format!("'{text}' is not a moment; write it like 2026-11-23T14:30:00Z or 2026-11-23T15:30:00+01:00")
-        })
+        text.parse::<jiff::Timestamp>()
+            .map(|stamp| Time(stamp.as_microsecond()))
+            .map_err(|_| format!("'{text}' is not a moment; write it like 2026-11-23T14:30:00Z or 2026-11-23T15:30:00+01:00"))
     }
 }
 
@@ -86,7 +86,7 @@ impl Ttl {
     /// The lifetime of so many seconds, or why it cannot be one.
     pub fn seconds(seconds: u64) -> Result<Ttl, String> {
         match u32::try_from(seconds) {
-            Ok(s) if s >= 1 && s <= Self::LONGEST.0 => Ok(Ttl(s)),
+            Ok(s) if (1..=Self::LONGEST.0).contains(&s) => Ok(Ttl(s)),
             _ => Err(format!("a lifetime is between 1 second and 30 days, not {seconds} seconds")),
         }
     }

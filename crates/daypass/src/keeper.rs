@@ -136,7 +136,8 @@ impl<T: Target> Keeper<'_, T> {
             self.refresh_grants().await;
             return Ok(false);
         }
-        let results: Vec<Result<(), TargetError>> = futures_util::stream::iter(actions).map(|action| self.act(action)).buffer_unordered(AT_ONCE).collect().await;
+        let results: Vec<Result<(), TargetError>> =
+            futures_util::stream::iter(actions).map(|action| self.act(action)).buffer_unordered(AT_ONCE).collect().await;
         results.into_iter().collect::<Result<Vec<()>, _>>()?;
         Ok(true)
     }

@@ -125,7 +125,9 @@ impl Node {
     /// The secrets of a pass from the store, to show them to its holder.
     pub async fn pass_secrets(&self, pass: PassId) -> Result<Option<PassSecrets>, StoreError> {
         let sealed = self.store.log.secret(&PassSecrets::id(pass)).await?;
-        sealed.map(|text| serde_json::from_str(text.expose()).map_err(|_| StoreError::Damaged(format!("the secrets of pass {pass} cannot be read")))).transpose()
+        sealed
+            .map(|text| serde_json::from_str(text.expose()).map_err(|_| StoreError::Damaged(format!("the secrets of pass {pass} cannot be read"))))
+            .transpose()
     }
 }
 

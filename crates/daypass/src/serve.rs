@@ -74,7 +74,11 @@ pub async fn start(config: Config) -> Result<Running> {
 
     let gateway = gateway_listener.local_addr()?;
     let api = api_listener.local_addr()?;
-    let limits = Limits { login: Duration::from_secs(config.gateway.login_seconds), per_address: config.gateway.logins_per_address, in_all: config.gateway.logins_in_all };
+    let limits = Limits {
+        login: Duration::from_secs(config.gateway.login_seconds),
+        per_address: config.gateway.logins_per_address,
+        in_all: config.gateway.logins_in_all,
+    };
     tokio::spawn(daypass_gateway::serve(gateway_listener, node.clone(), node.sessions.clone(), certificate.clone(), limits));
     let server = config.gateway.names.first().cloned().unwrap_or_default();
     // an operator's own certificate is signed by a CA that clients know already
@@ -99,7 +103,12 @@ async fn replay(log: &LogStore) -> Result<(Ledger, Head)> {
             return Ok((ledger, head));
         }
         for line in lines {
-            let damaged = |why: String| anyhow::anyhow!("the log is damaged at entry {}: {why}. Nobody is let in on a damaged log; restore the data directory from a backup", head.seq + 1);
+            let damaged = |why: String| {
+                anyhow::anyhow!(
+                    "the log is damaged at entry {}: {why}. Nobody is let in on a damaged log; restore the data directory from a backup",
+                    head.seq + 1
+                )
+            };
             let (entry, next) = chain::open(&line, &head).map_err(damaged)?;
             ledger.apply(&entry).map_err(|e| damaged(e.to_string()))?;
             head = next;

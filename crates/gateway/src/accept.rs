@@ -1,6 +1,10 @@
 //! Accepting connections: one task each, with limits on those that have not logged in yet.
 
-use crate::{World, connection, sessions::{Sessions, keep_fence}, tls::Certificate};
+use crate::{
+    World, connection,
+    sessions::{Sessions, keep_fence},
+    tls::Certificate,
+};
 use std::{
     collections::HashMap,
     fs::File,

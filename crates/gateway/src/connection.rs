@@ -24,7 +24,14 @@ use daypass_wire::{
         startup::{Found, Login, Settings, Startup},
     },
 };
-use std::{io, net::SocketAddr, pin::Pin, sync::Arc, task::{Context, Poll}, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
     net::TcpStream,
@@ -176,7 +183,7 @@ async fn greet<W: World>(gateway: &Arc<Gateway<W>>, tcp: TcpStream) -> io::Resul
     let mut startup = Startup::new(Settings { nonce: nonce(), certificate: identity.end_point });
     let mut line = Line::Plain(tcp);
     loop {
-        match startup.next() {
+        match startup.step() {
             Step::Peek => {
                 let Line::Plain(tcp) = &line else { return Err(io::ErrorKind::InvalidData.into()) };
                 let mut first = [0];
@@ -283,7 +290,11 @@ async fn open<W: World>(gateway: &Arc<Gateway<W>>, login: &Login, peer: SocketAd
     let (recorded, upstreamed) = tokio::join!(world.session_opened(opened), upstream::login(&**world, &pass, &environment, &target, parameters));
     if let Err(why) = recorded {
         tracing::error!(%why, "a session could not be recorded, so it was not let in");
-        return Err(Refusal::new(sqlstate::CANNOT_CONNECT_NOW, "this session could not be recorded, so it cannot begin", "Tell whoever runs Daypass: its store cannot be written."));
+        return Err(Refusal::new(
+            sqlstate::CANNOT_CONNECT_NOW,
+            "this session could not be recorded, so it cannot begin",
+            "Tell whoever runs Daypass: its store cannot be written.",
+        ));
     }
     let name = environment.spec.name.to_string();
     let upstreamed = match upstreamed {
@@ -315,7 +326,7 @@ async fn open<W: World>(gateway: &Arc<Gateway<W>>, login: &Login, peer: SocketAd
         gateway.sessions.close(id);
         let words = fallen.words(&session.environment_name);
         closed(gateway, id, &words).await;
-        return Err(Refusal::new(sqlstate::INVALID_AUTHORIZATION, &words, "Ask for new access: daypass connect, or the console."));
+        return Err(Refusal::new(sqlstate::INVALID_AUTHORIZATION, &words, "Ask for new access: daypass request."));
     }
     Ok((upstreamed, session, target.spec.host.to_string(), seat))
 }
@@ -347,11 +358,10 @@ async fn relay<W: World>(gateway: Arc<Gateway<W>>, opened: Opened) {
         }
     }
     let words = end.words();
-    if let Some(block) = recorder.take() {
-        if let Err(why) = gateway.world.statements(block).await {
+    if let Some(block) = recorder.take()
+        && let Err(why) = gateway.world.statements(block).await {
             tracing::error!(%why, "statements could not be recorded");
         }
-    }
     let closed = SessionClosed {
         session: session.id,
         at: gateway.world.now(),
@@ -368,7 +378,8 @@ async fn relay<W: World>(gateway: Arc<Gateway<W>>, opened: Opened) {
 
 /// The closing record of a session that never relayed a byte.
 async fn closed<W: World>(gateway: &Arc<Gateway<W>>, session: SessionId, why: &str) {
-    let closed = SessionClosed { session, at: gateway.world.now(), why: why.to_owned(), bytes_from_client: 0, bytes_to_client: 0, statements: 0, digest: String::new() };
+    let closed =
+        SessionClosed { session, at: gateway.world.now(), why: why.to_owned(), bytes_from_client: 0, bytes_to_client: 0, statements: 0, digest: String::new() };
     if let Err(why) = gateway.world.session_closed(closed).await {
         tracing::error!(%why, "the end of a session could not be recorded");
     }

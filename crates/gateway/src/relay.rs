@@ -4,7 +4,10 @@
 //! side did not take at once is kept.
 
 use crate::{World, connection::Guest, recorder::Recorder, sessions::Session, upstream::UpstreamStream};
-use daypass_wire::pg::{observe::Observer, refuse::{fatal, sqlstate}};
+use daypass_wire::pg::{
+    observe::Observer,
+    refuse::{fatal, sqlstate},
+};
 use std::{
     cell::RefCell,
     future::poll_fn,
@@ -231,7 +234,7 @@ impl<W: World> Relay<W> {
         }
         if self.observer.server_at_boundary() {
             let message = format!("terminating connection: {why}");
-            self.client.write_all(&fatal(sqlstate::ADMIN_SHUTDOWN, &message, "", "Ask for new access: daypass connect, or the console.")).await?;
+            self.client.write_all(&fatal(sqlstate::ADMIN_SHUTDOWN, &message, "", "Ask for new access: daypass request.")).await?;
         }
         self.client.shutdown().await
     }
@@ -253,9 +256,18 @@ fn copy(
 ) -> Poll<Stop> {
     SCRATCH.with_borrow_mut(|scratch| {
         loop {
-            let from_client = pass(client, upstream, to_target, scratch, cx, |bytes, now| {
-                observer.client(bytes, now);
-            }, world, session);
+            let from_client = pass(
+                client,
+                upstream,
+                to_target,
+                scratch,
+                cx,
+                |bytes, now| {
+                    observer.client(bytes, now);
+                },
+                world,
+                session,
+            );
             let from_client = match from_client {
                 Moved::Closed => return Poll::Ready(Stop::ClientLeft),
                 Moved::Broken => return Poll::Ready(Stop::TargetLeft),
@@ -263,11 +275,20 @@ fn copy(
                 Moved::Some => true,
                 Moved::Nothing => false,
             };
-            let from_target = pass(upstream, client, to_client, scratch, cx, |bytes, now| {
-                for statement in observer.server(bytes, now) {
-                    recorder.add(statement);
-                }
-            }, world, session);
+            let from_target = pass(
+                upstream,
+                client,
+                to_client,
+                scratch,
+                cx,
+                |bytes, now| {
+                    for statement in observer.server(bytes, now) {
+                        recorder.add(statement);
+                    }
+                },
+                world,
+                session,
+            );
             let from_target = match from_target {
                 Moved::Closed => return Poll::Ready(Stop::TargetLeft),
                 Moved::Broken => return Poll::Ready(Stop::ClientLeft),

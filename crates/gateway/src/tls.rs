@@ -1,6 +1,9 @@
 //! The gateway's certificate, exchangeable while it runs, and the hash of a certificate for channel binding.
 
-use rustls::{ServerConfig, pki_types::{CertificateDer, PrivateKeyDer}};
+use rustls::{
+    ServerConfig,
+    pki_types::{CertificateDer, PrivateKeyDer},
+};
 use sha2::{Digest, Sha256, Sha384, Sha512};
 use std::sync::{Arc, RwLock};
 

@@ -1,10 +1,22 @@
 //! The gateway's own login at a target: the same for a person's session and for the probe that makes a pass ready.
 
 use crate::{World, nonce, tls::end_point_hash};
-use daypass_core::{environment::{Environment, Target}, pass::Pass};
-use daypass_wire::{machine::Step, pg::upstream::{Credentials, Found, Ready, Upstream}};
+use daypass_core::{
+    environment::{Environment, Target},
+    pass::Pass,
+};
+use daypass_wire::{
+    machine::Step,
+    pg::upstream::{Credentials, Found, Ready, Upstream},
+};
 use rustls::pki_types::ServerName;
-use std::{net::SocketAddr, pin::Pin, sync::Arc, task::{Context, Poll}, time::Duration};
+use std::{
+    net::SocketAddr,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
     net::TcpStream,
@@ -70,7 +82,13 @@ pub struct Upstreamed {
 }
 
 /// Logs in at the target with the pass's own account and the password that only the gateway knows.
-pub async fn login(world: &impl World, pass: &Pass, env: &Environment, target: &Target, parameters: Vec<(String, String)>) -> Result<Upstreamed, UpstreamError> {
+pub async fn login(
+    world: &impl World,
+    pass: &Pass,
+    env: &Environment,
+    target: &Target,
+    parameters: Vec<(String, String)>,
+) -> Result<Upstreamed, UpstreamError> {
     let password = world.target_password(pass.id).ok_or(UpstreamError::NoSecret)?;
     let tls = world.target_tls(target.id);
     let credentials = Credentials {
@@ -107,11 +125,17 @@ async fn start_tls(tcp: TcpStream, tls: Arc<rustls::ClientConfig>, host: &str) -
     Ok(UpstreamStream::Tls(Box::new(stream)))
 }
 
-async fn drive(mut machine: Upstream, tcp: TcpStream, peer: SocketAddr, tls: Option<Arc<rustls::ClientConfig>>, host: &str) -> Result<(Upstreamed, Upstream), UpstreamError> {
+async fn drive(
+    mut machine: Upstream,
+    tcp: TcpStream,
+    peer: SocketAddr,
+    tls: Option<Arc<rustls::ClientConfig>>,
+    host: &str,
+) -> Result<(Upstreamed, Upstream), UpstreamError> {
     let mut stream = UpstreamStream::Plain(tcp);
     let mut buffer = Vec::new();
     loop {
-        match machine.next() {
+        match machine.step() {
             Step::Send(bytes) => {
                 stream.write_all(&bytes).await.map_err(UpstreamError::Unreachable)?;
                 stream.flush().await.map_err(UpstreamError::Unreachable)?;
@@ -136,7 +160,12 @@ async fn drive(mut machine: Upstream, tcp: TcpStream, peer: SocketAddr, tls: Opt
 }
 
 /// Cancels what runs on a target's backend, with the key that it gave us. Encrypted like the session itself.
-pub async fn cancel(peer: SocketAddr, host: &str, tls: Option<Arc<rustls::ClientConfig>>, key: &daypass_wire::pg::message::CancelKey) -> Result<(), UpstreamError> {
+pub async fn cancel(
+    peer: SocketAddr,
+    host: &str,
+    tls: Option<Arc<rustls::ClientConfig>>,
+    key: &daypass_wire::pg::message::CancelKey,
+) -> Result<(), UpstreamError> {
     let cancelling = async {
         let tcp = TcpStream::connect(peer).await.map_err(UpstreamError::Unreachable)?;
         let mut stream = UpstreamStream::Plain(tcp);

@@ -10,7 +10,9 @@ pub enum StoreError {
     File { path: PathBuf, source: std::io::Error },
     #[error("{0} may be read by others (its mode is {1:o}). Make it private first: chmod 600")]
     OpenToOthers(PathBuf, u32),
-    #[error("the master key does not open this store. Give the key that it was made with (file master.key, or DAYPASS_MASTER_KEY); without it the sealed secrets cannot be read")]
+    #[error(
+        "the master key does not open this store. Give the key that it was made with (file master.key, or DAYPASS_MASTER_KEY); without it the sealed secrets cannot be read"
+    )]
     WrongKey,
     #[error("the master key is not 64 hexadecimal digits")]
     MalformedKey,

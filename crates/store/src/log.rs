@@ -1,8 +1,19 @@
 //! The log and the sealed secrets: written together, in one transaction, by one writer.
 
-use crate::{StoreError, seal::{MasterKey, Sealer}};
-use daypass_core::{chain::{self, Head}, event::Entry, secret::Secret};
-use sqlx::{Row, SqlitePool, migrate::{Migration, MigrationType, Migrator}, sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous}};
+use crate::{
+    StoreError,
+    seal::{MasterKey, Sealer},
+};
+use daypass_core::{
+    chain::{self, Head},
+    event::Entry,
+    secret::Secret,
+};
+use sqlx::{
+    Row, SqlitePool,
+    migrate::{Migration, MigrationType, Migrator},
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+};
 use std::path::Path;
 
 /// The sealed data key lies among the secrets.
@@ -30,9 +41,8 @@ pub(crate) async fn open(path: &Path, migrations: &[(i64, &'static str, &'static
         .foreign_keys(true)
         .pragma("secure_delete", "ON");
     let pool = SqlitePoolOptions::new().max_connections(4).connect_with(options).await?;
-    let migrations = migrations.iter().map(|(version, name, sql)| {
-        Migration::new(*version, (*name).into(), MigrationType::Simple, sqlx::SqlStr::from_static(sql), false)
-    });
+    let migrations =
+        migrations.iter().map(|(version, name, sql)| Migration::new(*version, (*name).into(), MigrationType::Simple, sqlx::SqlStr::from_static(sql), false));
     Migrator::with_migrations(migrations.collect()).run(&pool).await?;
     Ok(pool)
 }

@@ -105,11 +105,12 @@ impl RecordStore {
 
     /// The statement blocks of a session, in order.
     pub async fn blocks(&self, session: SessionId) -> Result<Vec<StatementBlock>, StoreError> {
-        let rows = sqlx::query("SELECT first, count, lines FROM statement_blocks WHERE session = $1 ORDER BY first").bind(session.to_string()).fetch_all(&self.pool).await?;
+        let rows = sqlx::query("SELECT first, count, lines FROM statement_blocks WHERE session = $1 ORDER BY first")
+            .bind(session.to_string())
+            .fetch_all(&self.pool)
+            .await?;
         rows.iter()
-            .map(|row| {
-                Ok(StatementBlock { session, first: row.try_get::<i64, _>(0)? as u64, count: row.try_get::<i64, _>(1)? as u32, lines: row.try_get(2)? })
-            })
+            .map(|row| Ok(StatementBlock { session, first: row.try_get::<i64, _>(0)? as u64, count: row.try_get::<i64, _>(1)? as u32, lines: row.try_get(2)? }))
             .collect()
     }
 }

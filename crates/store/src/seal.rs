@@ -2,7 +2,10 @@
 //! the master key seals only the data key, so that it can be changed without touching every record.
 
 use crate::{StoreError, files};
-use aws_lc_rs::{aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey}, rand};
+use aws_lc_rs::{
+    aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey},
+    rand,
+};
 use std::path::Path;
 use zeroize::Zeroizing;
 

@@ -3,7 +3,10 @@
 use anyhow::Result;
 use std::{
     net::SocketAddr,
-    sync::{Arc, atomic::{AtomicU8, Ordering}},
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering},
+    },
     time::Duration,
 };
 use tokio::{

@@ -59,7 +59,9 @@ impl Postgres {
         if as_root() {
             run(Command::new("chown").arg("postgres:postgres").arg(&directory))?;
         }
-        run(unprivileged(&bin.join("initdb")).args(["--no-sync", "--username=postgres", "--auth=trust", "--encoding=UTF8", "--pgdata"]).arg(directory.join("data")))?;
+        run(unprivileged(&bin.join("initdb"))
+            .args(["--no-sync", "--username=postgres", "--auth=trust", "--encoding=UTF8", "--pgdata"])
+            .arg(directory.join("data")))?;
         let ca = certificates(&directory)?;
         let hba = "local all all trust\nhostssl all all 127.0.0.1/32 scram-sha-256\nhostssl all all ::1/128 scram-sha-256\n";
         std::fs::write(directory.join("data/pg_hba.conf"), hba)?;
@@ -75,7 +77,15 @@ impl Postgres {
     pub async fn boot(&mut self) -> Result<()> {
         let mut command = unprivileged(&self.bin.join("postgres"));
         command.arg("-D").arg(self.directory.join("data")).args(["-p", &self.port.to_string(), "-k"]).arg(&self.directory);
-        for setting in ["listen_addresses=127.0.0.1", "ssl=on", "fsync=off", "max_connections=1200", "shared_buffers=64MB", "max_prepared_transactions=8", "unix_socket_permissions=0777"] {
+        for setting in [
+            "listen_addresses=127.0.0.1",
+            "ssl=on",
+            "fsync=off",
+            "max_connections=1200",
+            "shared_buffers=64MB",
+            "max_prepared_transactions=8",
+            "unix_socket_permissions=0777",
+        ] {
             command.arg("-c").arg(setting);
         }
         command.arg("-c").arg(format!("ssl_cert_file={}", self.directory.join("server.crt").display()));
@@ -128,7 +138,8 @@ impl Postgres {
     pub async fn database(&self, name: &str) -> Result<()> {
         self.sql("postgres", &format!("CREATE ROLE {name}_owner NOLOGIN; GRANT {name}_owner TO daypass_admin")).await?;
         self.sql("postgres", &format!("CREATE DATABASE {name} OWNER {name}_owner")).await?;
-        self.sql("postgres", &format!("REVOKE CONNECT ON DATABASE {name} FROM PUBLIC; GRANT CONNECT ON DATABASE {name} TO daypass_admin WITH GRANT OPTION")).await?;
+        self.sql("postgres", &format!("REVOKE CONNECT ON DATABASE {name} FROM PUBLIC; GRANT CONNECT ON DATABASE {name} TO daypass_admin WITH GRANT OPTION"))
+            .await?;
         let sample = format!(
             "SET ROLE {name}_owner; CREATE SCHEMA sales; \
              CREATE TABLE sales.orders (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, customer text NOT NULL, amount numeric(10,2) NOT NULL, placed date NOT NULL); \

@@ -159,14 +159,7 @@ impl Ledger {
                 env.frozen_by = Some(*movement);
                 // what comes back is another database: its identity is learned anew after the movement
                 env.identity = None;
-                let fresh = Movement {
-                    id: *movement,
-                    environment: *environment,
-                    kind: *kind,
-                    why: why.clone(),
-                    begun_at: at,
-                    state: MovementState::Running,
-                };
+                let fresh = Movement { id: *movement, environment: *environment, kind: *kind, why: why.clone(), begun_at: at, state: MovementState::Running };
                 self.movements.insert(*movement, fresh);
             }
             Event::MovementFailed { movement, why } => {

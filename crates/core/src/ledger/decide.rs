@@ -72,15 +72,17 @@ impl Ledger {
             }
             Command::RemoveEnvironment { environment } => {
                 self.need(by, Permission::ManageEnvironments, Some(*environment))?;
-                Ok(self.environments.get(environment).filter(|env| !env.removed).map(|_| Event::EnvironmentRemoved { environment: *environment }).into_iter().collect())
+                Ok(self
+                    .environments
+                    .get(environment)
+                    .filter(|env| !env.removed)
+                    .map(|_| Event::EnvironmentRemoved { environment: *environment })
+                    .into_iter()
+                    .collect())
             }
-            Command::AddAllow { entry, environment, owner, ranges, note, life } => {
-                self.add_allow(by, *entry, *environment, *owner, ranges, note, *life, now)
-            }
+            Command::AddAllow { entry, environment, owner, ranges, note, life } => self.add_allow(by, *entry, *environment, *owner, ranges, note, *life, now),
             Command::RemoveAllow { entry } => self.remove_allow(by, *entry, now),
-            Command::RequestPass { pass, environment, access, reason, life, salt } => {
-                self.request(by, *pass, *environment, *access, reason, *life, *salt, now)
-            }
+            Command::RequestPass { pass, environment, access, reason, life, salt } => self.request(by, *pass, *environment, *access, reason, *life, *salt, now),
             Command::ApprovePass { pass } => self.approve(by, *pass, now),
             Command::DenyPass { pass, why } => {
                 let pass = self.to_judge(by, *pass)?;
@@ -94,7 +96,9 @@ impl Ledger {
                 Ok(match state {
                     MovementState::Running => vec![Event::MovementFailed { movement: *movement, why: why.clone() }],
                     MovementState::Failed { .. } => vec![],
-                    MovementState::Finished { .. } => return Err(Refusal::state("This movement is finished.", "A new one begins with `daypass move ENV begin`.")),
+                    MovementState::Finished { .. } => {
+                        return Err(Refusal::state("This movement is finished.", "A new one begins with `daypass move ENV begin`."));
+                    }
                 })
             }
             Command::FinishMovement { movement } => Ok(match self.movement_for(by, *movement)? {
@@ -130,10 +134,7 @@ impl Ledger {
             Actor::System => true,
             Actor::User(user) => self.may(user, Permission::SeeEnvironment, Some(id)),
         };
-        self.environments
-            .get(&id)
-            .filter(|env| seen && !env.removed)
-            .ok_or_else(|| Refusal::not_found("environment", &id.to_string()))
+        self.environments.get(&id).filter(|env| seen && !env.removed).ok_or_else(|| Refusal::not_found("environment", &id.to_string()))
     }
 
     fn add_user(&self, by: Actor, user: UserId, name: &UserName, roles: &[(Role, Scope)]) -> Decided {
@@ -188,7 +189,15 @@ impl Ledger {
         Ledger { users: self.users.clone(), environments: self.environments.clone(), ..Ledger::default() }
     }
 
-    fn add_environment(&self, by: Actor, environment: EnvironmentId, project: ProjectId, target: TargetId, target_spec: &TargetSpec, spec: &EnvironmentSpec) -> Decided {
+    fn add_environment(
+        &self,
+        by: Actor,
+        environment: EnvironmentId,
+        project: ProjectId,
+        target: TargetId,
+        target_spec: &TargetSpec,
+        spec: &EnvironmentSpec,
+    ) -> Decided {
         self.need(by, Permission::ManageEnvironments, None)?;
         if !self.projects.contains_key(&project) {
             return Err(Refusal::not_found("project", &project.to_string()));
@@ -199,7 +208,8 @@ impl Ledger {
             None => {}
         }
         let mut events = Vec::new();
-        let same_place = self.targets.values().find(|t| (t.spec.engine, &t.spec.host, t.spec.port) == (target_spec.engine, &target_spec.host, target_spec.port));
+        let same_place =
+            self.targets.values().find(|t| (t.spec.engine, &t.spec.host, t.spec.port) == (target_spec.engine, &target_spec.host, target_spec.port));
         let target = match same_place {
             None => {
                 events.push(Event::TargetAdded { target, spec: target_spec.clone() });
@@ -224,7 +234,17 @@ impl Ledger {
     }
 
     #[expect(clippy::too_many_arguments, reason = "the fields of one command, spelled out")]
-    fn add_allow(&self, by: Actor, entry: AllowId, environment: EnvironmentId, owner: AllowFor, ranges: &[Range], note: &Option<Reason>, life: Option<Ttl>, now: Time) -> Decided {
+    fn add_allow(
+        &self,
+        by: Actor,
+        entry: AllowId,
+        environment: EnvironmentId,
+        owner: AllowFor,
+        ranges: &[Range],
+        note: &Option<Reason>,
+        life: Option<Ttl>,
+        now: Time,
+    ) -> Decided {
         let env = self.seen_environment(by, environment)?;
         if self.allow.get(entry).is_some() {
             return Ok(vec![]);
@@ -269,7 +289,17 @@ impl Ledger {
     }
 
     #[expect(clippy::too_many_arguments, reason = "the fields of one command, spelled out")]
-    fn request(&self, by: Actor, pass: PassId, environment: EnvironmentId, access: Access, reason: &Reason, life: Option<Ttl>, salt: u64, now: Time) -> Decided {
+    fn request(
+        &self,
+        by: Actor,
+        pass: PassId,
+        environment: EnvironmentId,
+        access: Access,
+        reason: &Reason,
+        life: Option<Ttl>,
+        salt: u64,
+        now: Time,
+    ) -> Decided {
         let env = self.seen_environment(by, environment)?;
         let Actor::User(holder) = by else { return Err(Refusal::invalid("Daypass itself asks for no pass.")) };
         self.need(by, Permission::Request, Some(environment))?;
@@ -302,7 +332,8 @@ impl Ledger {
 
     /// A pass that waits for a judgement, if the actor is one who may give it.
     fn to_judge(&self, by: Actor, id: PassId) -> Result<&Pass, Refusal> {
-        let pass = self.passes.get(&id).filter(|p| self.seen_environment(by, p.environment).is_ok()).ok_or_else(|| Refusal::not_found("pass", &id.to_string()))?;
+        let pass =
+            self.passes.get(&id).filter(|p| self.seen_environment(by, p.environment).is_ok()).ok_or_else(|| Refusal::not_found("pass", &id.to_string()))?;
         self.need(by, Permission::Approve, Some(pass.environment))?;
         if by == Actor::User(pass.holder) {
             return Err(Refusal::new(Code::NotPermitted, "Nobody approves or denies their own request.", "Somebody else with the approver role has to."));
@@ -314,11 +345,10 @@ impl Ledger {
     }
 
     fn approve(&self, by: Actor, id: PassId, now: Time) -> Decided {
-        if let (Some(pass), Actor::User(me)) = (self.passes.get(&id), by) {
-            if pass.approver == Some(Approver::Person(me)) {
+        if let (Some(pass), Actor::User(me)) = (self.passes.get(&id), by)
+            && pass.approver == Some(Approver::Person(me)) {
                 return Ok(vec![]);
             }
-        }
         let pass = self.to_judge(by, id)?;
         let Actor::User(approver) = by else { return Err(Refusal::invalid("Daypass itself approves by policy only.")) };
         if self.over(pass, now).is_some() || now >= pass.requested_at.after(APPROVAL_LAPSES) {

@@ -134,10 +134,7 @@ impl Ledger {
 
     /// The override of the environment, else the policy of its project, else the one for everything, else the default.
     pub fn policy(&self, env: &Environment) -> &Policy {
-        [Scope::Environment(env.id), Scope::Project(env.project), Scope::All]
-            .iter()
-            .find_map(|scope| self.policies.get(scope))
-            .unwrap_or(&self.default_policy)
+        [Scope::Environment(env.id), Scope::Project(env.project), Scope::All].iter().find_map(|scope| self.policies.get(scope)).unwrap_or(&self.default_policy)
     }
 
     pub fn allow(&self) -> &AllowList {

@@ -1,0 +1,396 @@
+//! The life of access as stories, without a clock, a database or a socket.
+
+use super::*;
+use crate::{
+    admission::{Attempt, Refused, admit},
+    chain,
+    command::*,
+    event::{Actor, Entry, Event},
+    movement::MovementKind,
+    net::Range,
+    pass::Access,
+    refusal::{Code, Refusal},
+    time::Ttl,
+};
+use std::net::IpAddr;
+use uuid::Uuid;
+
+const START: Time = Time::from_micros(1_800_000_000_000_000);
+const HOME: &str = "203.0.113.7";
+
+/// An office with an administrator, a manager, an approver, and the requesters Maria and Ben; the environment `uat`.
+struct Office {
+    ledger: Ledger,
+    now: Time,
+    lines: Vec<String>,
+    head: chain::Head,
+    ids: u128,
+    admin: UserId,
+    manager: UserId,
+    approver: UserId,
+    maria: UserId,
+    ben: UserId,
+    uat: EnvironmentId,
+}
+
+impl Office {
+    fn open() -> Office {
+        let nobody = UserId::new(Uuid::nil());
+        let mut office = Office {
+            ledger: Ledger::default(),
+            now: START,
+            lines: vec![],
+            head: chain::Head::EMPTY,
+            ids: 0,
+            admin: nobody,
+            manager: nobody,
+            approver: nobody,
+            maria: nobody,
+            ben: nobody,
+            uat: EnvironmentId::new(Uuid::nil()),
+        };
+        let mut add = |name: &str, role: Role| {
+            let user = UserId::new(office.id());
+            office.done(Command::AddUser { user, name: name.parse().unwrap(), roles: vec![(role, Scope::All)] }, Actor::System);
+            user
+        };
+        let people = [("ada", Role::Admin), ("sam", Role::Manager), ("amy", Role::Approver), ("maria", Role::Requester), ("ben", Role::Requester)];
+        [office.admin, office.manager, office.approver, office.maria, office.ben] = people.map(|(name, role)| add(name, role));
+        let project = ProjectId::new(office.id());
+        office.by_admin(Command::AddProject { project, name: "main".parse().unwrap() });
+        office.uat = office.environment("uat", project);
+        office
+    }
+
+    fn id(&mut self) -> Uuid {
+        self.ids += 1;
+        Uuid::from_u128(self.ids)
+    }
+
+    fn environment(&mut self, name: &str, project: ProjectId) -> EnvironmentId {
+        let (environment, target) = (EnvironmentId::new(self.id()), TargetId::new(self.id()));
+        let tls = TargetTls::VerifyFull { ca: None };
+        let target_spec = TargetSpec { engine: Engine::Postgres, host: "db.example.com".parse().unwrap(), port: 5432, admin: "daypass_admin".into(), tls };
+        let spec =
+            EnvironmentSpec { name: name.parse().unwrap(), kind: Kind::SelfService, database: name.parse().unwrap(), grants: Grants::Granted, heir: None };
+        self.by_admin(Command::AddEnvironment { environment, project, target, target_spec, spec });
+        environment
+    }
+
+    fn run(&mut self, command: Command, by: Actor) -> Result<Vec<Event>, Refusal> {
+        let events = self.ledger.decide(&command, by, self.now)?;
+        for event in &events {
+            let entry = Entry { seq: self.ledger.seq() + 1, at: self.ledger.clamp(self.now), by, event: event.clone() };
+            let (line, hash) = chain::seal(&entry, &self.head.hash);
+            self.head = chain::Head { seq: entry.seq, hash };
+            self.lines.push(line);
+            self.ledger.apply(&entry).unwrap();
+        }
+        Ok(events)
+    }
+
+    fn done(&mut self, command: Command, by: Actor) {
+        self.run(command, by).unwrap();
+    }
+
+    fn by_admin(&mut self, command: Command) {
+        self.done(command, Actor::User(self.admin));
+    }
+
+    fn refused(&mut self, command: Command, by: UserId) -> Refusal {
+        let before = self.ledger.seq();
+        let refusal = self.run(command, Actor::User(by)).unwrap_err();
+        assert_eq!(self.ledger.seq(), before, "a refusal changed something");
+        assert!(!refusal.remedy.is_empty());
+        refusal
+    }
+
+    fn wait(&mut self, ttl: Ttl) {
+        self.now = self.now.after(ttl);
+    }
+
+    fn asks(&mut self, who: UserId, access: Access) -> PassId {
+        let pass = PassId::new(self.id());
+        let salt = u64::from(self.ids as u32) << 3;
+        let reason = "OPS-17 totals look wrong".parse().unwrap();
+        self.done(Command::RequestPass { pass, environment: self.uat, access, reason, life: None, salt }, Actor::User(who));
+        pass
+    }
+
+    fn is_made(&mut self, pass: PassId) {
+        self.done(Command::Observed(Observed::LoginWorks { pass }), Actor::System);
+    }
+
+    fn allows(&mut self, who: UserId, addresses: &str) -> AllowId {
+        let entry = AllowId::new(self.id());
+        let ranges = Range::list(addresses).unwrap();
+        self.done(Command::AddAllow { entry, environment: self.uat, owner: AllowFor::Myself, ranges, note: None, life: None }, Actor::User(who));
+        entry
+    }
+
+    fn ready(&mut self, who: UserId) -> PassId {
+        let pass = self.asks(who, Access::Read);
+        self.is_made(pass);
+        self.allows(who, HOME);
+        pass
+    }
+
+    fn gets_in(&self, pass: PassId, address: &str) -> Result<Time, Refused> {
+        let account = self.ledger.pass(pass).unwrap().account.to_string();
+        let address: IpAddr = address.parse().unwrap();
+        admit(&self.ledger, &Attempt { account: &account, database: Some("uat"), address, open_sessions: 0 }, self.now).map(|admit| admit.until)
+    }
+
+    fn over(&self, pass: PassId) -> Option<Cause> {
+        self.ledger.over(self.ledger.pass(pass).unwrap(), self.now)
+    }
+}
+
+#[test]
+fn neither_the_account_nor_the_address_alone_is_enough() {
+    let mut office = Office::open();
+    let pass = office.asks(office.maria, Access::Read);
+    assert!(matches!(office.gets_in(pass, HOME), Err(Refused::NotReady { .. })), "nobody gets in before the account works");
+    office.is_made(pass);
+    assert!(matches!(office.gets_in(pass, HOME), Err(Refused::AddressNotAllowed { .. })));
+    office.allows(office.ben, HOME);
+    assert!(matches!(office.gets_in(pass, HOME), Err(Refused::AddressNotAllowed { .. })), "another person's address is not hers");
+    office.allows(office.maria, HOME);
+    assert!(office.gets_in(pass, HOME).is_ok());
+    assert!(matches!(office.gets_in(pass, "203.0.113.8"), Err(Refused::AddressNotAllowed { .. })));
+}
+
+#[test]
+fn access_ends_after_eight_hours_to_the_microsecond_and_a_clock_set_back_revives_nothing() {
+    let mut office = Office::open();
+    let pass = office.ready(office.maria);
+    office.now = Time::from_micros(START.after(Ttl::hours(8)).micros() - 1);
+    assert!(office.gets_in(pass, HOME).is_ok());
+    office.now = START.after(Ttl::hours(8));
+    assert!(matches!(office.gets_in(pass, HOME), Err(Refused::Over { cause: Cause::Expired, .. })));
+    office.done(Command::Observed(Observed::Gone { pass }), Actor::System);
+    office.now = START;
+    assert!(matches!(office.gets_in(pass, HOME), Err(Refused::Over { .. })));
+}
+
+#[test]
+fn a_movement_ends_every_pass_and_address_of_the_environment_with_one_event() {
+    let mut office = Office::open();
+    let (hers, his) = (office.ready(office.maria), office.ready(office.ben));
+    let movement = MovementId::new(office.id());
+    let begin = Command::BeginMovement { movement, environment: office.uat, kind: MovementKind::External, why: "refresh".parse().unwrap() };
+    assert_eq!(office.refused(begin.clone(), office.maria).code, Code::NotPermitted);
+    assert_eq!(office.run(begin.clone(), Actor::User(office.manager)).unwrap().len(), 1);
+    for pass in [hers, his] {
+        assert!(matches!(office.over(pass), Some(Cause::Moved { .. })));
+    }
+    assert!(office.run(begin, Actor::User(office.manager)).unwrap().is_empty(), "said twice, done once");
+    let (maria, uat) = (office.maria, office.uat);
+    let ask = |pass| Command::RequestPass { pass, environment: uat, access: Access::Read, reason: "a look".parse().unwrap(), life: None, salt: 9 };
+    let pass = PassId::new(office.id());
+    assert_eq!(office.refused(ask(pass), maria).code, Code::State, "nobody asks while it is closed");
+    office.done(Command::FinishMovement { movement }, Actor::User(office.manager));
+    assert!(office.gets_in(hers, HOME).is_err(), "what ended stays ended");
+    let fresh = office.asks(maria, Access::Read);
+    office.is_made(fresh);
+    assert!(matches!(office.gets_in(fresh, HOME), Err(Refused::AddressNotAllowed { .. })), "the address ended with the old database");
+}
+
+#[test]
+fn a_database_replaced_behind_our_back_ends_everything_as_well() {
+    let mut office = Office::open();
+    let see = |office: &mut Office, identity: &str| {
+        let seen = Observed::Identity { environment: office.uat, identity: Identity(identity.to_owned()) };
+        office.run(Command::Observed(seen), Actor::System).unwrap().len()
+    };
+    assert_eq!(see(&mut office, "postgres:1:16384"), 1);
+    let pass = office.ready(office.maria);
+    assert_eq!(see(&mut office, "postgres:1:16384"), 0);
+    assert!(office.gets_in(pass, HOME).is_ok());
+    assert_eq!(see(&mut office, "postgres:1:20000"), 1);
+    assert_eq!(office.over(pass), Some(Cause::Replaced));
+}
+
+#[test]
+fn a_locked_person_is_out_and_unlocking_revives_nothing() {
+    let mut office = Office::open();
+    let pass = office.ready(office.maria);
+    let (admin, maria) = (office.admin, office.maria);
+    office.by_admin(Command::LockUser { user: maria, why: "lost laptop".parse().unwrap() });
+    assert_eq!(office.over(pass), Some(Cause::HolderLocked));
+    office.by_admin(Command::UnlockUser { user: maria });
+    assert_eq!(office.over(pass), Some(Cause::HolderLocked));
+    assert_eq!(office.refused(Command::LockUser { user: admin, why: "oops".parse().unwrap() }, admin).code, Code::State);
+}
+
+#[test]
+fn nobody_approves_their_own_request() {
+    let mut office = Office::open();
+    let policy = Policy { approval: [Access::ReadWrite].into(), ..Policy::default() };
+    let scope = Scope::Environment(office.uat);
+    office.by_admin(Command::SetPolicy { scope, policy });
+    let (amy, maria) = (office.approver, office.maria);
+    office.by_admin(Command::GiveRole { user: amy, role: Role::Requester, scope: Scope::All });
+    let own = office.asks(amy, Access::ReadWrite);
+    assert_eq!(office.refused(Command::ApprovePass { pass: own }, amy).code, Code::NotPermitted);
+    let hers = office.asks(maria, Access::ReadWrite);
+    office.done(Command::ApprovePass { pass: hers }, Actor::User(amy));
+    office.is_made(hers);
+    assert!(matches!(office.ledger.pass(hers).unwrap().state(), State::Ready { .. }));
+    assert_eq!(office.run(Command::Observed(Observed::LoginWorks { pass: own }), Actor::System).unwrap().len(), 0, "without an approval nothing becomes ready");
+    office.wait(Ttl::hours(24));
+    assert_eq!(office.run(Command::Observed(Observed::Lapse { pass: own }), Actor::System).unwrap().len(), 1);
+    assert_eq!(*office.ledger.pass(own).unwrap().state(), State::Lapsed);
+}
+
+#[test]
+fn a_pass_is_extended_within_its_total_and_never_after_its_end() {
+    let mut office = Office::open();
+    let pass = office.ready(office.maria);
+    let maria = office.maria;
+    office.done(Command::ExtendPass { pass, by: Ttl::hours(16) }, Actor::User(maria));
+    assert_eq!(office.refused(Command::ExtendPass { pass, by: Ttl::minutes(1) }, maria).code, Code::Policy);
+    assert_eq!(office.refused(Command::ExtendPass { pass, by: Ttl::minutes(1) }, office.ben).code, Code::NotFound, "another's pass is not there");
+    office.wait(Ttl::hours(24));
+    assert_eq!(office.refused(Command::ExtendPass { pass, by: Ttl::minutes(1) }, maria).code, Code::State);
+}
+
+#[test]
+fn a_manager_revokes_with_a_reason_and_the_holder_gives_back_without() {
+    let mut office = Office::open();
+    let (hers, his) = (office.ready(office.maria), office.ready(office.ben));
+    let manager = office.manager;
+    assert_eq!(office.refused(Command::EndPass { pass: hers, why: None }, manager).code, Code::Invalid);
+    assert_eq!(office.refused(Command::EndPass { pass: hers, why: None }, office.ben).code, Code::NotFound);
+    office.done(Command::EndPass { pass: hers, why: Some("wrong ticket".parse().unwrap()) }, Actor::User(manager));
+    assert!(matches!(office.over(hers), Some(Cause::Revoked { .. })));
+    office.done(Command::EndPass { pass: his, why: None }, Actor::User(office.ben));
+    assert_eq!(office.over(his), Some(Cause::Returned));
+    assert!(office.run(Command::EndPass { pass: his, why: None }, Actor::User(office.ben)).unwrap().is_empty());
+}
+
+#[test]
+fn losing_the_role_ends_the_pass_that_it_allowed() {
+    let mut office = Office::open();
+    let pass = office.ready(office.maria);
+    let maria = office.maria;
+    office.by_admin(Command::GiveRole { user: maria, role: Role::Requester, scope: Scope::Environment(office.uat) });
+    office.by_admin(Command::TakeRole { user: maria, role: Role::Requester, scope: Scope::All });
+    assert_eq!(office.over(pass), None, "another role still allows it");
+    office.by_admin(Command::TakeRole { user: maria, role: Role::Requester, scope: Scope::Environment(office.uat) });
+    assert!(matches!(office.over(pass), Some(Cause::Revoked { .. })));
+}
+
+#[test]
+fn too_much_is_refused_with_the_rule_named() {
+    let mut office = Office::open();
+    let (maria, uat) = (office.maria, office.uat);
+    let range = |text: &str| Command::AddAllow {
+        entry: AllowId::new(Uuid::from_u128(1 << 90)),
+        environment: uat,
+        owner: AllowFor::Myself,
+        ranges: Range::list(text).unwrap(),
+        note: None,
+        life: None,
+    };
+    let wide = office.refused(range("10.0.0.0/16"), maria);
+    assert!(wide.code == Code::Policy && wide.message.contains("/24"), "{wide}");
+    for never in ["0.0.0.0/0", "::/0", "224.0.0.1", "0.0.0.0"] {
+        assert!(Range::list(never).is_err(), "{never}");
+    }
+    let ask = |reason: &str, life| Command::RequestPass {
+        pass: PassId::new(Uuid::from_u128(1 << 91)),
+        environment: uat,
+        access: Access::Read,
+        reason: reason.parse().unwrap(),
+        life,
+        salt: 3,
+    };
+    assert!(office.refused(ask("x", None), maria).message.contains("at least 3 characters"));
+    assert!(office.refused(ask("a long look", Some(Ttl::hours(9))), maria).message.contains("at most 8 h"));
+    for _ in 0..5 {
+        office.asks(maria, Access::Read);
+    }
+    assert!(office.refused(ask("one more", None), maria).message.contains("allows 5"));
+    assert_eq!(office.refused(ask("a look", None), office.approver).code, Code::NotPermitted, "who may see it may not ask by that alone");
+}
+
+#[test]
+fn the_same_request_said_twice_makes_one_pass() {
+    let mut office = Office::open();
+    let pass = PassId::new(office.id());
+    let ask = Command::RequestPass { pass, environment: office.uat, access: Access::Read, reason: "a look".parse().unwrap(), life: None, salt: 1 };
+    assert_eq!(office.run(ask.clone(), Actor::User(office.maria)).unwrap().len(), 2);
+    assert_eq!(office.run(ask, Actor::User(office.maria)).unwrap().len(), 0);
+}
+
+#[test]
+fn an_ended_pass_takes_no_step() {
+    let mut office = Office::open();
+    let pass = office.ready(office.maria);
+    office.done(Command::EndPass { pass, why: None }, Actor::User(office.maria));
+    office.done(Command::Observed(Observed::Gone { pass }), Actor::System);
+    for late in [Event::PassReady { pass }, Event::PassExtended { pass, ends_at: Time::from_micros(i64::MAX) }, Event::PassEnding { pass, cause: Cause::Expired }] {
+        let entry = Entry { seq: office.ledger.seq() + 1, at: office.now, by: Actor::System, event: late };
+        assert!(office.ledger.clone().apply(&entry).is_err());
+    }
+}
+
+#[test]
+fn a_log_that_was_tampered_with_is_found_at_the_line() {
+    let mut office = Office::open();
+    office.ready(office.maria);
+    let end = office.head.line();
+    let whole = |lines: &[String]| {
+        let export = format!("{}\n{end}", lines.join("\n"));
+        chain::verify(export.lines(), None).map(|(ledger, _)| ledger.seq()).map_err(|broken| broken.line)
+    };
+    let lines = office.lines.clone();
+    let count = lines.len();
+    assert_eq!(whole(&lines), Ok(count as u64));
+    for at in 0..count {
+        let line = at + 1;
+        let mut edited = lines.clone();
+        edited[at] = edited[at].replacen("2027", "2028", 1);
+        assert_eq!(whole(&edited), Err(line), "edited");
+        let mut dropped = lines.clone();
+        dropped.remove(at);
+        assert_eq!(whole(&dropped), Err(line), "dropped");
+        let mut inserted = lines.clone();
+        inserted.insert(at, lines[at].clone());
+        assert_eq!(whole(&inserted), Err(if at == 0 { 2 } else { line + 1 }), "inserted");
+        if at + 1 < count {
+            let mut reordered = lines.clone();
+            reordered.swap(at, at + 1);
+            assert_eq!(whole(&reordered), Err(line), "reordered");
+        }
+        assert_eq!(whole(&lines[..at]), Err(line), "cut off");
+    }
+    // a forged end: every line fits, but it is not the head that somebody kept
+    let mut forged = Office::open();
+    forged.asks(forged.ben, Access::Read);
+    let export = format!("{}\n{}", forged.lines.join("\n"), forged.head.line());
+    assert!(chain::verify(export.lines(), None).is_ok());
+    assert!(chain::verify(export.lines(), Some(office.head)).unwrap_err().why.contains("rewritten"));
+}
+
+#[test]
+fn the_past_is_a_replay() {
+    let mut office = Office::open();
+    let pass = office.ready(office.maria);
+    let then = office.now;
+    office.wait(Ttl::hours(1));
+    office.done(Command::EndPass { pass, why: None }, Actor::User(office.maria));
+    let mut past = Ledger::default();
+    let mut head = chain::Head::EMPTY;
+    for line in &office.lines {
+        let (entry, next) = chain::open(line, &head).unwrap();
+        if entry.at > then {
+            break;
+        }
+        past.apply(&entry).unwrap();
+        head = next;
+    }
+    assert!(matches!(past.pass(pass).unwrap().state(), State::Ready { .. }));
+    assert!(past.over(past.pass(pass).unwrap(), then).is_none());
+}

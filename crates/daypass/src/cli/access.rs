@@ -115,7 +115,8 @@ fn access(text: &str) -> Result<Access, String> {
 pub async fn run(verb: Verb, client: &Client, show: Show) -> Result<(), Failure> {
     match verb {
         Verb::Allow { environment, addresses, life, person, everyone, note } => {
-            let entry: AllowView = client.post(&["environments", &environment, "allow"], Some(&NewAllow { addresses, life, shared: everyone, person, note })).await?;
+            let entry: AllowView =
+                client.post(&["environments", &environment, "allow"], Some(&NewAllow { addresses, life, shared: everyone, person, note })).await?;
             show.one(&entry, |entry| format!("{} may reach {} until {} ({}).", entry.addresses, entry.environment, moment(&entry.ends_at), entry.owner));
         }
         Verb::Allowed { environment } => {
@@ -186,7 +187,17 @@ async fn passes(client: &Client, env: Option<String>, all: bool, at: Option<Stri
         let ends = pass.ends_at.as_deref().map(moment).unwrap_or_default();
         let state = pass.because.as_ref().map_or_else(|| pass.state.clone(), |why| format!("{}: {why}", pass.state));
         let remaining = if pass.seconds_left > 0 { left(pass.seconds_left) } else { String::new() };
-        vec![pass.account.clone(), pass.environment.clone(), pass.holder.clone(), pass.access.as_str().to_owned(), state, ends, remaining, pass.sessions.to_string(), pass.reason.clone()]
+        vec![
+            pass.account.clone(),
+            pass.environment.clone(),
+            pass.holder.clone(),
+            pass.access.as_str().to_owned(),
+            state,
+            ends,
+            remaining,
+            pass.sessions.to_string(),
+            pass.reason.clone(),
+        ]
     });
     Ok(())
 }
@@ -204,7 +215,14 @@ async fn wait(client: &Client, mut pass: PassView, show: Show) -> Result<PassVie
         match pass.state.as_str() {
             "ready" => return Ok(pass),
             "requested" | "approved" => {}
-            _ => return Err(Failure::new(exit::REFUSED, "state", format!("The account is not to be had: {}", sentence(&pass)), "`daypass passes --all` shows what became of it.")),
+            _ => {
+                return Err(Failure::new(
+                    exit::REFUSED,
+                    "state",
+                    format!("The account is not to be had: {}", sentence(&pass)),
+                    "`daypass passes --all` shows what became of it.",
+                ));
+            }
         }
         let why = pass.because.clone().unwrap_or_default();
         if why != said {

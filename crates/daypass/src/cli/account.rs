@@ -83,7 +83,8 @@ async fn login(server: Option<String>, name: Option<String>, ca: Option<PathBuf>
         Some(path) => Some(std::fs::read_to_string(path).map_err(|e| Failure::failed(format!("the CA {} cannot be read: {e}", path.display())))?),
         None => last.as_ref().filter(|last| server.as_ref().is_none_or(|server| *server == last.server)).and_then(|last| last.ca.clone()),
     };
-    let server = server.or(last.map(|last| last.server)).ok_or_else(|| Failure::failed("where is Daypass? Name it: daypass login --server https://HOST:7480"))?;
+    let server =
+        server.or(last.map(|last| last.server)).ok_or_else(|| Failure::failed("where is Daypass? Name it: daypass login --server https://HOST:7480"))?;
     let name = name.or_else(|| std::env::var("USER").ok()).ok_or_else(|| Failure::failed("who are you? Name yourself: daypass login --name NAME"))?;
     let client = Client::new(&server, String::new(), ca.as_deref())?;
     let password = password(&format!("Password of {name} on {server}: "), from_stdin)?;

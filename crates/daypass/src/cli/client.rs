@@ -97,7 +97,8 @@ impl SignIn {
             let read = |path: String| std::fs::read_to_string(&path).map_err(|e| Failure::failed(format!("DAYPASS_CA {path} cannot be read: {e}")));
             return Ok(SignIn { server, token, ca: variable("DAYPASS_CA").map(read).transpose()? });
         }
-        let not_signed_in = || Failure::new(exit::NOT_SIGNED_IN, "not_signed_in", "You are not signed in.", "Sign in: daypass login --server https://HOST:7480");
+        let not_signed_in =
+            || Failure::new(exit::NOT_SIGNED_IN, "not_signed_in", "You are not signed in.", "Sign in: daypass login --server https://HOST:7480");
         let text = std::fs::read_to_string(SignIn::path()?).map_err(|_| not_signed_in())?;
         serde_json::from_str(&text).map_err(|_| not_signed_in())
     }
@@ -172,7 +173,12 @@ impl Client {
         if status.is_success() {
             return Ok(text);
         }
-        let unreadable = || Problem { status: status.as_u16(), code: "unavailable".to_owned(), title: format!("The server answered {status}."), remedy: "Is this the address of a Daypass?".to_owned() };
+        let unreadable = || Problem {
+            status: status.as_u16(),
+            code: "unavailable".to_owned(),
+            title: format!("The server answered {status}."),
+            remedy: "Is this the address of a Daypass?".to_owned(),
+        };
         Err(serde_json::from_str::<Problem>(&text).unwrap_or_else(|_| unreadable()).into())
     }
 
@@ -182,7 +188,12 @@ impl Client {
             why = cause;
         }
         let server = self.base.origin().ascii_serialization();
-        Failure::new(exit::UNAVAILABLE, "unreachable", format!("{server} cannot be reached: {why}"), "Is it running? A certificate that is not trusted needs its CA: daypass login --ca FILE")
+        Failure::new(
+            exit::UNAVAILABLE,
+            "unreachable",
+            format!("{server} cannot be reached: {why}"),
+            "Is it running? A certificate that is not trusted needs its CA: daypass login --ca FILE",
+        )
     }
 
     pub async fn text(&self, path: &[&str]) -> Result<String, Failure> {
@@ -204,5 +215,6 @@ impl Client {
 }
 
 fn read<T: DeserializeOwned>(text: &str) -> Result<T, Failure> {
-    serde_json::from_str(text).map_err(|e| Failure::failed(format!("the answer of the server cannot be read ({e}); is it of another version? Compare `daypass --version`")))
+    serde_json::from_str(text)
+        .map_err(|e| Failure::failed(format!("the answer of the server cannot be read ({e}); is it of another version? Compare `daypass --version`")))
 }

@@ -156,9 +156,21 @@ async fn env(verb: Env, client: &Client, show: Show) -> Result<(), Failure> {
         Env::Add(new) => add(*new, client, show).await?,
         Env::Ls => {
             let found: Vec<EnvironmentView> = client.get(&["environments"], &[]).await?;
-            show.list(&found, &["environment", "project", "server\\database", "port", "state", "live passes"], "No environments. Add one: daypass env add NAME --host HOST --database DATABASE", |env| {
-                vec![env.name.clone(), env.project.clone(), env.server_and_database.clone(), env.port.to_string(), env.state.clone(), env.live_passes.to_string()]
-            });
+            show.list(
+                &found,
+                &["environment", "project", "server\\database", "port", "state", "live passes"],
+                "No environments. Add one: daypass env add NAME --host HOST --database DATABASE",
+                |env| {
+                    vec![
+                        env.name.clone(),
+                        env.project.clone(),
+                        env.server_and_database.clone(),
+                        env.port.to_string(),
+                        env.state.clone(),
+                        env.live_passes.to_string(),
+                    ]
+                },
+            );
         }
         Env::Show { name } => {
             let found: EnvironmentView = client.get(&["environments", &name], &[]).await?;

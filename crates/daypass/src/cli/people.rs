@@ -56,7 +56,8 @@ pub enum People {
 /// `requester`, `requester@env:uat`, `manager@project:main`.
 fn role(text: &str) -> Result<RoleView, String> {
     let (word, place) = text.split_once('@').map_or((text, None), |(word, place)| (word, Some(place)));
-    let role = serde_json::from_value(serde_json::Value::String(word.to_owned())).map_err(|_| "a role is admin, manager, approver, requester or auditor".to_owned())?;
+    let role = serde_json::from_value(serde_json::Value::String(word.to_owned()))
+        .map_err(|_| "a role is admin, manager, approver, requester or auditor".to_owned())?;
     let (project, environment) = match place.map(|place| place.split_once(':')) {
         None => (None, None),
         Some(Some(("project", name))) => (Some(name.to_owned()), None),
@@ -75,7 +76,9 @@ pub async fn run(Verb::People(verb): Verb, client: &Client, show: Show) -> Resul
         }
         People::Ls => {
             let people: Vec<PersonView> = client.get(&["people"], &[]).await?;
-            show.list(&people, &["name", "roles", "locked"], "Nobody.", |person| vec![person.name.clone(), roles(&person.roles), person.locked.clone().unwrap_or_default()]);
+            show.list(&people, &["name", "roles", "locked"], "Nobody.", |person| {
+                vec![person.name.clone(), roles(&person.roles), person.locked.clone().unwrap_or_default()]
+            });
         }
         People::Lock { name, reason } => {
             client.tell(Method::POST, &["people", &name, "lock"], Some(&Why { why: Some(reason) })).await?;

@@ -67,12 +67,28 @@ pub async fn run(verb: Verb, client: &Client, show: Show) -> Result<(), Failure>
             let mut query = vec![("live", if all { "false" } else { "true" })];
             query.extend(env.as_deref().map(|env| ("environment", env)));
             let found: Vec<SessionView> = client.get(&["sessions"], &query).await?;
-            show.list(&found, &["session", "account", "person", "environment", "address", "application", "since", "until", "statements"], "No sessions.", |session| {
-                let over = session.closed_at.as_deref().map(|at| format!("{} ({})", moment(at), session.why.clone().unwrap_or_default())).unwrap_or_default();
-                let statements = session.statements.map(|n| n.to_string()).unwrap_or_default();
-                let SessionView { id, account, person, environment, address, application, opened_at, .. } = session;
-                vec![id.clone(), account.clone(), person.clone(), environment.clone(), address.clone(), application.clone(), moment(opened_at), over, statements]
-            });
+            show.list(
+                &found,
+                &["session", "account", "person", "environment", "address", "application", "since", "until", "statements"],
+                "No sessions.",
+                |session| {
+                    let over =
+                        session.closed_at.as_deref().map(|at| format!("{} ({})", moment(at), session.why.clone().unwrap_or_default())).unwrap_or_default();
+                    let statements = session.statements.map(|n| n.to_string()).unwrap_or_default();
+                    let SessionView { id, account, person, environment, address, application, opened_at, .. } = session;
+                    vec![
+                        id.clone(),
+                        account.clone(),
+                        person.clone(),
+                        environment.clone(),
+                        address.clone(),
+                        application.clone(),
+                        moment(opened_at),
+                        over,
+                        statements,
+                    ]
+                },
+            );
         }
         Verb::Sessions(Sessions::Kill { id }) => {
             client.tell(Method::POST, &["sessions", &id, "kill"], NOTHING).await?;
@@ -83,7 +99,14 @@ pub async fn run(verb: Verb, client: &Client, show: Show) -> Result<(), Failure>
             show.list(&found, &["at", "ms", "rows", "statement", "values", "error"], "No statements were run.", |statement| {
                 let millis = format!("{}.{:03}", statement.micros / 1000, statement.micros % 1000);
                 let StatementView { at, rows, text, values, error, .. } = statement;
-                vec![moment(at), millis, rows.to_string(), text.split_whitespace().collect::<Vec<_>>().join(" "), values.join(", "), error.clone().unwrap_or_default()]
+                vec![
+                    moment(at),
+                    millis,
+                    rows.to_string(),
+                    text.split_whitespace().collect::<Vec<_>>().join(" "),
+                    values.join(", "),
+                    error.clone().unwrap_or_default(),
+                ]
             });
         }
         Verb::Log(Log::Ls { after, limit }) => {
@@ -101,7 +124,9 @@ pub async fn run(verb: Verb, client: &Client, show: Show) -> Result<(), Failure>
             show.one(&found, |doctor| {
                 let mut lines = vec![format!("Live sessions  {}", doctor.live_sessions), format!("Log            {}", doctor.head)];
                 lines.extend(doctor.to_clean.iter().map(|account| format!("To clean       {account}")));
-                lines.extend(doctor.troubles.iter().map(|trouble| format!("TROUBLE        {} since {}: {}", trouble.what, moment(&trouble.since), clean(&trouble.why))));
+                lines.extend(
+                    doctor.troubles.iter().map(|trouble| format!("TROUBLE        {} since {}: {}", trouble.what, moment(&trouble.since), clean(&trouble.why))),
+                );
                 if doctor.troubles.is_empty() {
                     lines.push("No troubles.".to_owned());
                 }
@@ -122,14 +147,19 @@ fn entry(line: &serde_json::Value) -> Vec<String> {
         serde_json::Value::Object(user) => user.values().map(text).collect(),
         other => text(other),
     };
-    let (event, what) = line["event"].as_object().and_then(|event| event.iter().next()).map(|(name, fields)| (name.clone(), fields.to_string())).unwrap_or_default();
+    let (event, what) =
+        line["event"].as_object().and_then(|event| event.iter().next()).map(|(name, fields)| (name.clone(), fields.to_string())).unwrap_or_default();
     vec![text(&line["seq"]), moment(&text(&line["at"])), by, event, what]
 }
 
 /// Proves an export without a server.
 pub fn verify(file: &std::path::Path, head: Option<String>, show: Show) -> Result<(), Failure> {
     let unread = |e: std::io::Error| Failure::failed(format!("{} cannot be read: {e}", file.display()));
-    let text = if file == std::path::Path::new("-") { std::io::read_to_string(std::io::stdin()).map_err(unread)? } else { std::fs::read_to_string(file).map_err(unread)? };
+    let text = if file == std::path::Path::new("-") {
+        std::io::read_to_string(std::io::stdin()).map_err(unread)?
+    } else {
+        std::fs::read_to_string(file).map_err(unread)?
+    };
     let expected = head.map(|head| head.parse::<Head>()).transpose().map_err(Failure::failed)?;
     match chain::verify(text.lines(), expected) {
         Ok((_, head)) => {
@@ -137,6 +167,11 @@ pub fn verify(file: &std::path::Path, head: Option<String>, show: Show) -> Resul
             show.one(&proved, |_| format!("The log is whole: {} entries, each one follows from the one before.\nHead {head}", head.seq));
             Ok(())
         }
-        Err(broken) => Err(Failure::new(exit::FAILED, "broken", format!("The log is NOT whole. {broken}"), "Compare with another copy: everything before that line is proved.")),
+        Err(broken) => Err(Failure::new(
+            exit::FAILED,
+            "broken",
+            format!("The log is NOT whole. {broken}"),
+            "Compare with another copy: everything before that line is proved.",
+        )),
     }
 }

@@ -47,10 +47,18 @@ impl Stage {
         private_directory(&directory)?;
         std::fs::write(directory.join("postgres-ca.pem"), &postgres.ca)?;
         let (api_port, gateway_port) = (free_port()?, free_port()?);
-        let config = format!("data_dir = {:?}\n[api]\nlisten = \"127.0.0.1:{api_port}\"\n[gateway]\nlisten = \"127.0.0.1:{gateway_port}\"\n", directory.join("data"));
+        let config =
+            format!("data_dir = {:?}\n[api]\nlisten = \"127.0.0.1:{api_port}\"\n[gateway]\nlisten = \"127.0.0.1:{gateway_port}\"\n", directory.join("data"));
         std::fs::write(directory.join("daypass.toml"), config)?;
         let log = std::fs::File::create(directory.join("daypass.log"))?;
-        let daypass = Command::new(&program).args(["serve", "--config"]).arg(directory.join("daypass.toml")).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).kill_on_drop(true).spawn()?;
+        let daypass = Command::new(&program)
+            .args(["serve", "--config"])
+            .arg(directory.join("daypass.toml"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .kill_on_drop(true)
+            .spawn()?;
         let mut stage = Stage { postgres, directory, api_port, gateway_port, program, daypass, steps: 0 };
         stage.until_up().await?;
         Ok(stage)
@@ -154,7 +162,12 @@ impl Stage {
     }
 
     pub fn connection(&self, account: &Account) -> String {
-        format!("host=localhost port={} dbname=uat user={} sslmode=verify-full sslrootcert={}", self.gateway_port, account.name, self.path("data/ca.pem").display())
+        format!(
+            "host=localhost port={} dbname=uat user={} sslmode=verify-full sslrootcert={}",
+            self.gateway_port,
+            account.name,
+            self.path("data/ca.pem").display()
+        )
     }
 }
 
@@ -176,18 +189,24 @@ async fn feed(mut command: Command, input: &str) -> Result<Output> {
         // a command that does not read is no failure
         let _ = stdin.write_all(input.as_bytes()).await;
     }
-    tokio::time::timeout(Duration::from_secs(60), child.wait_with_output()).await.context("it did not end within a minute")?.context("its output could not be read")
+    tokio::time::timeout(Duration::from_secs(60), child.wait_with_output())
+        .await
+        .context("it did not end within a minute")?
+        .context("its output could not be read")
 }
 
 /// Prints the command as one would type it.
 fn type_in(person: &str, program: &str, arguments: &[&str], more: &str) {
-    let quoted: Vec<String> = arguments.iter().map(|argument| if argument.contains([' ', '\'', '(', '*', '"']) { format!("\"{argument}\"") } else { (*argument).to_owned() }).collect();
+    let quoted: Vec<String> = arguments
+        .iter()
+        .map(|argument| if argument.contains([' ', '\'', '(', '*', '"']) { format!("\"{argument}\"") } else { (*argument).to_owned() })
+        .collect();
     println!("{}", bold(&format!("{person}$ {program} {}{more}", quoted.join(" "))));
 }
 
 /// Prints what came back, indented.
 pub fn show(output: &Output) -> Shown {
-    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let text = format!("{}{}", String::from_utf8_lossy(&output.stderr), String::from_utf8_lossy(&output.stdout));
     for line in text.trim_end().lines() {
         println!("    {line}");
     }

@@ -34,7 +34,10 @@ async fn people(stage: &mut Stage) -> Result<()> {
     for (person, role) in [(REQUESTER, "requester@project:main"), (MANAGER, "manager@project:main"), (AUDITOR, "auditor")] {
         let password = crate::random::password();
         right(stage.daypass_with(ADMIN, &["people", "add", person, "--role", role, "--password-stdin"], &password).await?.ok, "adding a person")?;
-        right(stage.daypass_with(person, &["login", "--server", &server, "--ca", &ca, "--name", person, "--password-stdin"], &password).await?.ok, "signing in")?;
+        right(
+            stage.daypass_with(person, &["login", "--server", &server, "--ca", &ca, "--name", person, "--password-stdin"], &password).await?.ok,
+            "signing in",
+        )?;
         passwords.push_str(&format!("{person} {password}\n"));
     }
     Ok(crate::cli::write_private(&stage.path("passwords"), passwords.as_bytes())?)
@@ -105,7 +108,13 @@ async fn movement(stage: &mut Stage) -> Result<()> {
     let mut running = stage.psql(&account, "SELECT pg_sleep(60)");
     running.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).kill_on_drop(true);
     let running = running.spawn()?;
-    until(stage, "the query runs", "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep%' AND state = 'active' AND usename LIKE 'jit%'", "1").await?;
+    until(
+        stage,
+        "the query runs",
+        "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep%' AND state = 'active' AND usename LIKE 'jit%'",
+        "1",
+    )
+    .await?;
     let begun = Instant::now();
     right(stage.daypass(MANAGER, &["move", "uat", "begin", "--reason", "refresh from golden"]).await?.ok, "the movement begins")?;
     let output = tokio::time::timeout(Duration::from_secs(10), running.wait_with_output()).await.context("the query was not cut")??;
@@ -113,7 +122,11 @@ async fn movement(stage: &mut Stage) -> Result<()> {
     right(show(&output).text.contains("being replaced"), "psql says why")?;
 
     stage.step("Sam's tool replaces the database; then the environment opens again, for new access only");
-    for sql in ["DROP DATABASE uat", "CREATE DATABASE uat TEMPLATE golden OWNER uat_owner", "REVOKE CONNECT ON DATABASE uat FROM PUBLIC; GRANT CONNECT ON DATABASE uat TO daypass_admin WITH GRANT OPTION"] {
+    for sql in [
+        "DROP DATABASE uat",
+        "CREATE DATABASE uat TEMPLATE golden OWNER uat_owner",
+        "REVOKE CONNECT ON DATABASE uat FROM PUBLIC; GRANT CONNECT ON DATABASE uat TO daypass_admin WITH GRANT OPTION",
+    ] {
         println!("postgres=# {sql};");
         stage.postgres.sql("postgres", sql).await?;
     }
@@ -183,6 +196,11 @@ pub async fn stay(stage: &mut Stage) -> Result<()> {
     println!("  alias daypass={}", program.display());
     println!("  export DAYPASS_CONFIG_DIR={}      # Maria; Sam's is {}", home(REQUESTER), home(MANAGER));
     println!("  daypass connect uat --reason \"a look around\"\n  daypass passes\n");
-    println!("API {} (documented at /api/v1/openapi.json), gateway localhost:{}; everybody's password is in {}", stage.server(), stage.gateway_port, stage.path("passwords").display());
+    println!(
+        "API {} (documented at /api/v1/openapi.json), gateway localhost:{}; everybody's password is in {}",
+        stage.server(),
+        stage.gateway_port,
+        stage.path("passwords").display()
+    );
     Ok(())
 }

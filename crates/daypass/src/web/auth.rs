@@ -11,7 +11,10 @@ use axum::{
 };
 use daypass_core::{event::Actor, ids::UserId, names::UserName, people::Permission, secret::TokenHash};
 use daypass_gateway::World;
-use std::{net::{IpAddr, SocketAddr}, sync::OnceLock};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::OnceLock,
+};
 
 /// The person behind a request.
 pub struct Caller {

@@ -2,7 +2,11 @@
 
 use super::{App, Problem, auth::Caller, dto::*, environment, people::person, person_name, problem::Body};
 use crate::{control::Job, keeper};
-use axum::{Json, extract::{Path, State}, http::StatusCode};
+use axum::{
+    Json,
+    extract::{Path, State},
+    http::StatusCode,
+};
 use daypass_core::{
     allow::{AllowEntry, Owner},
     command::{AllowFor, Command},
@@ -37,7 +41,12 @@ pub async fn add_project(State(app): State<App>, caller: Caller, Body(request): 
 
 /// Sets the policy of a project.
 #[utoipa::path(put, path = "/projects/{project}/policy", params(("project" = String, Path)), request_body = PolicyView, responses((status = 204), (status = "default", body = Problem, content_type = "application/problem+json")))]
-pub async fn project_policy(State(app): State<App>, caller: Caller, Path(project): Path<String>, Body(policy): Body<PolicyView>) -> Result<StatusCode, Problem> {
+pub async fn project_policy(
+    State(app): State<App>,
+    caller: Caller,
+    Path(project): Path<String>,
+    Body(policy): Body<PolicyView>,
+) -> Result<StatusCode, Problem> {
     caller.need(&app, Permission::ManageEnvironments)?;
     let id = project_id(&app, &project)?;
     app.control.run(Command::SetPolicy { scope: Scope::Project(id), policy: policy.policy()? }, caller.actor()).await?;
@@ -63,7 +72,9 @@ pub async fn list(State(app): State<App>, caller: Caller) -> Json<Vec<Environmen
 pub async fn add(State(app): State<App>, caller: Caller, Body(request): Body<NewEnvironment>) -> Result<Json<EnvironmentView>, Problem> {
     caller.need(&app, Permission::ManageEnvironments)?;
     if request.engine != "postgres" {
-        return Err(Refusal::invalid(format!("'{}' is not an engine that Daypass knows; it knows: postgres.", daypass_core::names::shown(&request.engine))).into());
+        return Err(
+            Refusal::invalid(format!("'{}' is not an engine that Daypass knows; it knows: postgres.", daypass_core::names::shown(&request.engine))).into()
+        );
     }
     if request.admin.is_empty() || request.admin.len() > 63 || request.admin.contains('\0') {
         return Err(Refusal::invalid("The administrator is a role name of 1 to 63 bytes.").into());
@@ -76,7 +87,13 @@ pub async fn add(State(app): State<App>, caller: Caller, Body(request): Body<New
     }
     let tls = if request.without_tls { TargetTls::Off } else { TargetTls::VerifyFull { ca: request.ca } };
     let target_spec = TargetSpec { engine: Engine::Postgres, host: request.host.parse()?, port: request.port, admin: request.admin, tls };
-    let spec = EnvironmentSpec { name: request.name.parse()?, kind: Kind::SelfService, database: request.database.parse()?, grants: request.grants, heir: request.heir };
+    let spec = EnvironmentSpec {
+        name: request.name.parse()?,
+        kind: Kind::SelfService,
+        database: request.database.parse()?,
+        grants: request.grants,
+        heir: request.heir,
+    };
     let project = project_id(&app, &request.project)?;
     let environment = EnvironmentId::new(caller.id());
     // the same target is found again by where it is, so that two environments on one server share one keeper
@@ -258,7 +275,8 @@ fn view(app: &App, ledger: &Ledger, env: &Environment) -> EnvironmentView {
         (None, Some(trouble)) => trouble.why,
         (None, None) => "open".to_owned(),
     };
-    let live = |pass: &&daypass_core::pass::Pass| pass.environment == env.id && matches!(pass.state(), PassState::Ready { .. }) && ledger.over(pass, now).is_none();
+    let live =
+        |pass: &&daypass_core::pass::Pass| pass.environment == env.id && matches!(pass.state(), PassState::Ready { .. }) && ledger.over(pass, now).is_none();
     EnvironmentView {
         id: env.id.to_string(),
         name: env.spec.name.to_string(),

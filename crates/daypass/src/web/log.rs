@@ -1,7 +1,12 @@
 //! The log, explanations, and the state of things.
 
 use super::{App, Problem, auth::Caller, dto::*, problem::Body};
-use axum::{Json, extract::{Query, State}, http::header, response::{IntoResponse, Response, Sse, sse::Event}};
+use axum::{
+    Json,
+    extract::{Query, State},
+    http::header,
+    response::{IntoResponse, Response, Sse, sse::Event},
+};
 use daypass_core::{chain, explain::explain as explain_text, ids::EnvironmentId, people::Permission};
 use daypass_gateway::World;
 use futures_util::{Stream, StreamExt};
@@ -84,13 +89,14 @@ pub async fn doctor(State(app): State<App>, caller: Caller) -> Result<Json<Docto
 /// An id is no name: people know the environment.
 fn named(app: &App, what: &str) -> String {
     let Some((kind, id)) = what.split_once(':') else { return what.to_owned() };
-    app.node.ledger(|ledger| match kind {
-        "environment" => id.parse::<EnvironmentId>().ok().and_then(|id| ledger.environment(id)).map(|env| format!("environment {}", env.spec.name)),
-        "target" => id.parse().ok().and_then(|id| ledger.target(id)).map(|target| format!("target {}:{}", target.spec.host, target.spec.port)),
-        "pass" => id.parse().ok().and_then(|id| ledger.pass(id)).map(|pass| format!("account {}", pass.account)),
-        _ => None,
-    })
-    .unwrap_or_else(|| what.to_owned())
+    app.node
+        .ledger(|ledger| match kind {
+            "environment" => id.parse::<EnvironmentId>().ok().and_then(|id| ledger.environment(id)).map(|env| format!("environment {}", env.spec.name)),
+            "target" => id.parse().ok().and_then(|id| ledger.target(id)).map(|target| format!("target {}:{}", target.spec.host, target.spec.port)),
+            "pass" => id.parse().ok().and_then(|id| ledger.pass(id)).map(|pass| format!("account {}", pass.account)),
+            _ => None,
+        })
+        .unwrap_or_else(|| what.to_owned())
 }
 
 /// Says each time something changed: server-sent events with the number of the newest event. What changed is asked anew.

@@ -12,10 +12,19 @@ mod sessions;
 pub use problem::Problem;
 
 use crate::{control::Control, node::Node};
-use axum::{Router, extract::{DefaultBodyLimit, State}, response::{IntoResponse, Response}, routing::get};
+use axum::{
+    Router,
+    extract::{DefaultBodyLimit, State},
+    response::{IntoResponse, Response},
+    routing::get,
+};
 use daypass_core::{environment::Environment, ids::*, ledger::Ledger, names::Name, people::Permission, refusal::Refusal};
 use daypass_gateway::{World, tls::Certificate};
-use hyper_util::{rt::{TokioExecutor, TokioIo}, server::conn::auto::Builder, service::TowerToHyperService};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo},
+    server::conn::auto::Builder,
+    service::TowerToHyperService,
+};
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{net::TcpListener, sync::Semaphore};
 use tokio_rustls::TlsAcceptor;
@@ -48,7 +57,10 @@ const HEADERS: Duration = Duration::from_secs(10);
 
 #[derive(OpenApi)]
 #[openapi(
-    info(title = "Daypass", description = "Just-in-time database access. Every call but login, health, ca and this document needs `Authorization: Bearer <token>`. A POST with an `Idempotency-Key` may be repeated."),
+    info(
+        title = "Daypass",
+        description = "Just-in-time database access. Every call but login, health, ca and this document needs `Authorization: Bearer <token>`. A POST with an `Idempotency-Key` may be repeated."
+    ),
     components(schemas(Problem))
 )]
 struct Documentation;

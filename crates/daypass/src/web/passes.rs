@@ -2,7 +2,10 @@
 
 use super::{App, Problem, auth::Caller, dto::*, environment, person_name, problem::Body};
 use crate::{control::Job, node::PassSecrets};
-use axum::{Json, extract::{Path, Query, State}};
+use axum::{
+    Json,
+    extract::{Path, Query, State},
+};
 use daypass_core::{
     chain,
     command::Command,
@@ -33,7 +36,10 @@ pub async fn request(State(app): State<App>, caller: Caller, Path(name): Path<St
     let secrets = tokio::task::spawn_blocking(PassSecrets::make).await.map_err(|_| Problem::unavailable("Daypass is stopping."))?;
     let command = Command::RequestPass { pass, environment: env.id, access: request.access, reason, life, salt: crate::random::number() };
     app.control.run_job(Job { command, by: caller.actor(), changes: Vec::new(), secrets: Some((pass, secrets)) }).await?;
-    app.node.ledger(|ledger| ledger.pass(pass).map(|pass| view(&app, ledger, pass))).map(Json).ok_or_else(|| Refusal::not_found("pass", &pass.to_string()).into())
+    app.node
+        .ledger(|ledger| ledger.pass(pass).map(|pass| view(&app, ledger, pass)))
+        .map(Json)
+        .ok_or_else(|| Refusal::not_found("pass", &pass.to_string()).into())
 }
 
 #[derive(Deserialize, IntoParams)]
@@ -50,13 +56,22 @@ pub struct Filter {
 
 /// The caller's passes; all for those who see who is in.
 #[utoipa::path(get, path = "/passes", params(Filter), responses((status = 200, body = Vec<PassView>), (status = "default", body = Problem, content_type = "application/problem+json")))]
-pub async fn list(State(app): State<App>, caller: Caller, filter: Result<Query<Filter>, axum::extract::rejection::QueryRejection>) -> Result<Json<Vec<PassView>>, Problem> {
+pub async fn list(
+    State(app): State<App>,
+    caller: Caller,
+    filter: Result<Query<Filter>, axum::extract::rejection::QueryRejection>,
+) -> Result<Json<Vec<PassView>>, Problem> {
     let Query(filter) = filter.map_err(|e| Problem::from(e.body_text()))?;
     let only = filter.environment.as_deref().map(|name| environment(&app, &caller, name)).transpose()?.map(|env| env.id);
     let visible = |ledger: &Ledger, now: Time, past: bool| -> Vec<PassView> {
         let seen = |pass: &&Pass| pass.holder == caller.user || app.node.ledger(|today| today.may(caller.user, Permission::SeeAccess, Some(pass.environment)));
-        let wanted = |pass: &&Pass| only.is_none_or(|id| pass.environment == id) && (filter.all || (!pass.state().is_final() && ledger.over(pass, now).is_none()));
-        let passes: Vec<&Pass> = ledger.passes().filter(wanted).filter(|pass| past || pass.holder == caller.user || ledger.may(caller.user, Permission::SeeAccess, Some(pass.environment))).collect();
+        let wanted =
+            |pass: &&Pass| only.is_none_or(|id| pass.environment == id) && (filter.all || (!pass.state().is_final() && ledger.over(pass, now).is_none()));
+        let passes: Vec<&Pass> = ledger
+            .passes()
+            .filter(wanted)
+            .filter(|pass| past || pass.holder == caller.user || ledger.may(caller.user, Permission::SeeAccess, Some(pass.environment)))
+            .collect();
         passes.into_iter().filter(|pass| !past || seen(pass)).map(|pass| view_at(&app, ledger, pass, now)).collect()
     };
     match &filter.at {
@@ -102,7 +117,12 @@ pub struct Wait {
 
 /// One pass, by id or account name.
 #[utoipa::path(get, path = "/passes/{pass}", params(("pass" = String, Path), Wait), responses((status = 200, body = PassView), (status = "default", body = Problem, content_type = "application/problem+json")))]
-pub async fn show(State(app): State<App>, caller: Caller, Path(pass): Path<String>, wait: Result<Query<Wait>, axum::extract::rejection::QueryRejection>) -> Result<Json<PassView>, Problem> {
+pub async fn show(
+    State(app): State<App>,
+    caller: Caller,
+    Path(pass): Path<String>,
+    wait: Result<Query<Wait>, axum::extract::rejection::QueryRejection>,
+) -> Result<Json<PassView>, Problem> {
     let Query(Wait { wait }) = wait.map_err(|e| Problem::from(e.body_text()))?;
     let id = find(&app, &caller, &pass)?;
     let mut changes = app.node.changes();
@@ -135,7 +155,8 @@ pub async fn reveal(State(app): State<App>, caller: Caller, Path(pass): Path<Str
         Some((pass.clone(), ledger.environment(pass.environment)?.clone(), ready))
     });
     let (found, env, ready) = known.ok_or_else(|| Problem::from(Refusal::not_found("pass", &pass)))?;
-    let not_ready = || Problem::from(Refusal::state("This pass is not ready, so there is no account to show.", "Wait until it is ready, or ask for a new one."));
+    let not_ready =
+        || Problem::from(Refusal::state("This pass is not ready, so there is no account to show.", "Wait until it is ready, or ask for a new one."));
     if !ready {
         return Err(not_ready());
     }
@@ -212,14 +233,18 @@ fn view_at(app: &App, ledger: &Ledger, pass: &Pass, now: Time) -> PassView {
         (Some(_), PassState::Approved { .. } | PassState::Ready { .. }) => "ending",
         (_, state) => state.word(),
     };
-    let trouble = || app.node.troubles.get(&format!("pass:{}", pass.id)).or_else(|| {
-        let target = ledger.environment(pass.environment)?.target;
-        app.node.troubles.get(&format!("target:{target}"))
-    });
+    let trouble = || {
+        app.node.troubles.get(&format!("pass:{}", pass.id)).or_else(|| {
+            let target = ledger.environment(pass.environment)?.target;
+            app.node.troubles.get(&format!("target:{target}"))
+        })
+    };
     let because = match (&over, pass.state()) {
         (Some(cause), _) => Some(format!("it {}", cause.words())),
         (None, PassState::Requested) => Some("it waits for an approval".to_owned()),
-        (None, PassState::Approved { .. }) => Some(trouble().map_or_else(|| "the account is being made".to_owned(), |t| format!("the account cannot be made yet: {}", t.why))),
+        (None, PassState::Approved { .. }) => {
+            Some(trouble().map_or_else(|| "the account is being made".to_owned(), |t| format!("the account cannot be made yet: {}", t.why)))
+        }
         (None, _) => None,
     };
     let left = pass.ends_at.filter(|_| over.is_none() && matches!(pass.state(), PassState::Approved { .. } | PassState::Ready { .. }));

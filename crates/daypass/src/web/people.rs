@@ -1,10 +1,17 @@
 //! Signing in, people, roles, tokens.
 
 use super::{
-    App, Problem, auth::{Caller, check_password, hash_password, password_secret}, dto::*, problem::Body,
+    App, Problem,
+    auth::{Caller, check_password, hash_password, password_secret},
+    dto::*,
+    problem::Body,
 };
 use crate::control::Job;
-use axum::{Json, extract::{Path, State}, http::StatusCode};
+use axum::{
+    Json,
+    extract::{Path, State},
+    http::StatusCode,
+};
 use daypass_core::{
     command::Command,
     event::Actor,
@@ -25,7 +32,14 @@ const SIGNED_IN: Ttl = Ttl::hours(12);
 /// Signs in with name and password; gives a token for 12 hours.
 #[utoipa::path(post, path = "/login", request_body = LoginRequest, responses((status = 200, body = TokenIssued), (status = "default", body = Problem, content_type = "application/problem+json")))]
 pub async fn login(State(app): State<App>, Body(request): Body<LoginRequest>) -> Result<Json<TokenIssued>, Problem> {
-    let wrong = || Problem::new(StatusCode::UNAUTHORIZED, "not_signed_in", "The name or the password is wrong, or the person is locked.", "Check both; an administrator can unlock or set a new password.");
+    let wrong = || {
+        Problem::new(
+            StatusCode::UNAUTHORIZED,
+            "not_signed_in",
+            "The name or the password is wrong, or the person is locked.",
+            "Check both; an administrator can unlock or set a new password.",
+        )
+    };
     let known = request.name.parse::<UserName>().ok().and_then(|name| app.node.ledger(|ledger| ledger.user_named(&name).map(|user| user.id)));
     let hash = match known {
         Some(user) => app.node.store.log.secret(&password_secret(user)).await?.map(|hash| hash.expose().to_owned()),

@@ -1,7 +1,11 @@
 //! Sessions, live and past, and what was run in them.
 
 use super::{App, Problem, auth::Caller, dto::*, environment, person_name};
-use axum::{Json, extract::{Path, Query, State}, http::StatusCode};
+use axum::{
+    Json,
+    extract::{Path, Query, State},
+    http::StatusCode,
+};
 use daypass_core::{ids::*, people::Permission, refusal::Refusal, session::StatementRecord};
 use daypass_gateway::World;
 use daypass_store::SessionRow;
@@ -22,7 +26,11 @@ pub struct Filter {
 
 /// The caller's sessions; all for those who see who is in.
 #[utoipa::path(get, path = "/sessions", params(Filter), responses((status = 200, body = Vec<SessionView>), (status = "default", body = Problem, content_type = "application/problem+json")))]
-pub async fn list(State(app): State<App>, caller: Caller, filter: Result<Query<Filter>, axum::extract::rejection::QueryRejection>) -> Result<Json<Vec<SessionView>>, Problem> {
+pub async fn list(
+    State(app): State<App>,
+    caller: Caller,
+    filter: Result<Query<Filter>, axum::extract::rejection::QueryRejection>,
+) -> Result<Json<Vec<SessionView>>, Problem> {
     let Query(filter) = filter.map_err(|e| Problem::from(e.body_text()))?;
     let only = filter.environment.as_deref().map(|name| environment(&app, &caller, name)).transpose()?.map(|env| env.id);
     let limit = filter.limit.unwrap_or(100).clamp(1, 1_000);

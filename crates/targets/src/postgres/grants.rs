@@ -8,7 +8,7 @@ use postgres_protocol::escape::{escape_identifier, escape_literal};
 use tokio_postgres::{Client, GenericClient};
 
 /// Two looks at once on one database would grant the same twice and fail on each other's rows.
-const LOCK: &str = "SELECT pg_catalog.pg_advisory_xact_lock(727_379_968, 1)";
+const LOCK: &str = "SELECT pg_catalog.pg_advisory_xact_lock(727379968, 1)";
 
 /// Sees to it that the group of `access` exists and has its rights; none: both groups, if they exist.
 pub async fn ensure(target: &Postgres, environment: EnvironmentId, database: &DatabaseName, access: Option<Access>) -> Result<(), TargetError> {
@@ -86,11 +86,7 @@ async fn grant_missing(tx: &impl GenericClient, name: &str, access: Access) -> R
 
 /// What `env test` asks, with the sentence that mends it.
 const CHECKS: &[(&str, &str, &str)] = &[
-    (
-        "the administrator may make roles",
-        "SELECT rolcreaterole OR rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user",
-        "ALTER ROLE … CREATEROLE",
-    ),
+    ("the administrator may make roles", "SELECT rolcreaterole OR rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user", "ALTER ROLE … CREATEROLE"),
     (
         "the administrator may end sessions",
         "SELECT rolsuper OR pg_catalog.pg_has_role(current_user, 'pg_signal_backend', 'USAGE') FROM pg_catalog.pg_roles WHERE rolname = current_user",

@@ -57,7 +57,9 @@ impl Postgres {
             .application_name("daypass keeper")
             .connect_timeout(CONNECT)
             // names in our statements are qualified; nothing that a user planted in a schema is found first
-            .options("-c search_path=pg_catalog -c lock_timeout=2s -c statement_timeout=30s -c idle_in_transaction_session_timeout=60s -c client_min_messages=error")
+            .options(
+                "-c search_path=pg_catalog -c lock_timeout=2s -c statement_timeout=30s -c idle_in_transaction_session_timeout=60s -c client_min_messages=error",
+            )
             .ssl_mode(if self.tls.is_some() { SslMode::Require } else { SslMode::Disable });
         config
     }

@@ -71,7 +71,8 @@ async fn give_away(client: &Client, account: &str, heir: Option<&str>) -> Result
         let with = if version >= 160_000 { " WITH INHERIT TRUE, SET TRUE" } else { "" };
         client.batch_execute(&format!("GRANT {role} TO {}{with}", escape_identifier(&me))).await?;
     }
-    let prepared = client.query("SELECT gid FROM pg_catalog.pg_prepared_xacts WHERE owner = $1 AND database = pg_catalog.current_database()", &[&account]).await?;
+    let prepared =
+        client.query("SELECT gid FROM pg_catalog.pg_prepared_xacts WHERE owner = $1 AND database = pg_catalog.current_database()", &[&account]).await?;
     for row in prepared {
         let gid: String = row.try_get(0)?;
         client.batch_execute(&format!("SET ROLE {role}; ROLLBACK PREPARED {}; RESET ROLE", escape_literal(&gid))).await?;

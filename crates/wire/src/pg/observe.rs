@@ -9,7 +9,10 @@ use super::{
     scan::{Consumer, Frame, Scanner},
 };
 use crate::limits;
-use std::{collections::{HashMap, VecDeque}, sync::Arc};
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+};
 
 /// One statement that was run.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -35,7 +38,10 @@ pub struct Statement {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Outcome {
     Done,
-    Failed { sqlstate: String, message: String },
+    Failed {
+        sqlstate: String,
+        message: String,
+    },
     /// Never run: an earlier one of the same batch failed, or the session ended first.
     NotRun,
 }
@@ -154,12 +160,11 @@ impl Batches {
 
     fn push(&mut self, pending: Pending) {
         // a client that sends more ahead than any real one: the oldest is let go as it stands
-        if self.pending.len() >= limits::PIPELINED {
-            if let Some(Pending::Simple(mut statement) | Pending::Execute(mut statement)) = self.pending.pop_front() {
+        if self.pending.len() >= limits::PIPELINED
+            && let Some(Pending::Simple(mut statement) | Pending::Execute(mut statement)) = self.pending.pop_front() {
                 statement.outcome = Outcome::Failed { sqlstate: String::new(), message: "its result was not followed: too many sent ahead".to_owned() };
                 self.finish(statement);
             }
-        }
         self.pending.push_back(pending);
     }
 
@@ -179,12 +184,14 @@ impl Batches {
     fn executed(&mut self, tag: &[u8]) {
         if let Some(statement) = self.current() {
             statement.tag = lossy(tag);
+            // rows that were changed are counted by the server: `INSERT 0 3`, `UPDATE 3`, `COPY 3`
+            let counted = statement.tag.trim_end_matches('\0').rsplit(' ').next().and_then(|count| count.parse().ok());
+            statement.rows = counted.unwrap_or(statement.rows);
         }
-        if matches!(self.pending.front(), Some(Pending::Execute(_))) {
-            if let Some(Pending::Execute(statement)) = self.pending.pop_front() {
+        if matches!(self.pending.front(), Some(Pending::Execute(_)))
+            && let Some(Pending::Execute(statement)) = self.pending.pop_front() {
                 self.finish(statement);
             }
-        }
     }
 
     fn failed(&mut self, body: &[u8]) {

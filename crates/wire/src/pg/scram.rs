@@ -307,7 +307,7 @@ mod tests {
 
     #[test]
     fn a_hidden_offer_of_channel_binding_is_noticed() {
-        let begin = |first: &[u8], plus, cert: Option<&[u8]>| Server::begin(first, plus, cert, "s", verifier("x")).map(|_| ()).map_err(|f| f);
+        let begin = |first: &[u8], plus, cert: Option<&[u8]>| Server::begin(first, plus, cert, "s", verifier("x")).map(|_| ());
         assert_eq!(begin(b"y,,n=,r=0123456789", false, Some(&[1; 32])), Err(Fault::ChannelBinding));
         assert_eq!(begin(b"p=tls-unique,,n=,r=0123456789", true, Some(&[1; 32])), Err(Fault::ChannelBinding));
         assert_eq!(begin(b"p=tls-server-end-point,,n=,r=0123456789", false, Some(&[1; 32])), Err(Fault::ChannelBinding));

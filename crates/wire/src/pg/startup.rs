@@ -81,7 +81,7 @@ impl Startup {
     }
 
     /// What to do next.
-    pub fn next(&mut self) -> Step {
+    pub fn step(&mut self) -> Step {
         if !self.out.is_empty() {
             return Step::Send(std::mem::take(&mut self.out));
         }
@@ -120,7 +120,11 @@ impl Startup {
         self.state = State::Length;
         let missing = alpn.is_none() && self.direct;
         if missing || alpn.is_some_and(|protocol| protocol != b"postgresql") {
-            self.refuse(sqlstate::PROTOCOL_VIOLATION, "direct TLS needs the ALPN protocol \"postgresql\"", "Use sslnegotiation=postgres, or a client that sends ALPN.");
+            self.refuse(
+                sqlstate::PROTOCOL_VIOLATION,
+                "direct TLS needs the ALPN protocol \"postgresql\"",
+                "Use sslnegotiation=postgres, or a client that sends ALPN.",
+            );
         }
     }
 
@@ -236,7 +240,11 @@ impl Startup {
             return self.refuse(sqlstate::PROTOCOL_VIOLATION, "invalid startup packet layout: expected terminator as last byte", "");
         };
         let Some(account) = account.filter(|name| !name.is_empty()) else {
-            return self.refuse(sqlstate::INVALID_AUTHORIZATION, "no PostgreSQL user name specified in startup packet", "Name the account that `daypass passes` shows.");
+            return self.refuse(
+                sqlstate::INVALID_AUTHORIZATION,
+                "no PostgreSQL user name specified in startup packet",
+                "Name the account that `daypass passes` shows.",
+            );
         };
         if replication {
             return self.refuse(
@@ -297,7 +305,11 @@ impl Startup {
     fn wrong_password(&mut self, account: &str, fault: scram::Fault) {
         let shown: String = account.chars().filter(|c| !c.is_control()).take(63).collect();
         match fault {
-            scram::Fault::ChannelBinding => self.refuse(sqlstate::INVALID_AUTHORIZATION, "SCRAM channel binding check failed", "Something stands between you and the gateway, or ends its TLS."),
+            scram::Fault::ChannelBinding => self.refuse(
+                sqlstate::INVALID_AUTHORIZATION,
+                "SCRAM channel binding check failed",
+                "Something stands between you and the gateway, or ends its TLS.",
+            ),
             _ => self.refuse(
                 sqlstate::INVALID_PASSWORD,
                 &format!("password authentication failed for user \"{shown}\""),

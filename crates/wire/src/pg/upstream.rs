@@ -89,7 +89,7 @@ impl Upstream {
         upstream
     }
 
-    pub fn next(&mut self) -> Step {
+    pub fn step(&mut self) -> Step {
         if !self.out.is_empty() {
             return Step::Send(std::mem::take(&mut self.out));
         }

@@ -1,0 +1,42 @@
+# make demo             the main job before your eyes, on a throw-away PostgreSQL; then stays up until Ctrl-C
+# make demo TOUR=only   the same, and ends; exit code 0 only if every step came out right
+# make test             every check: format, lints, unit, simulation, wire, real servers, bad requests to the API
+# make sim N=100000     that many simulated schedules (SEED=... replays one)
+# make bench            measures, beside a direct PostgreSQL and PgBouncer; table and JSON
+# make fuzz             each parser for a minute (FUZZ_SECONDS=60; needs a nightly toolchain and cargo-fuzz)
+# make licenses         licences and advisories of all dependencies (needs cargo-deny)
+
+CARGO := $(shell command -v cargo || echo $$HOME/.cargo/bin/cargo)
+N ?= 5000
+FUZZ_SECONDS ?= 60
+.PHONY: demo test sim bench fuzz licenses
+
+demo:
+	@echo "This installs by apt what is missing (PostgreSQL server programs, psql, a C compiler), builds Daypass (the first time:"
+	@echo "5 to 10 minutes on 2 cores), and starts servers on loopback only. Ctrl-C cleans up."
+	@scripts/need postgres
+	@$(CARGO) build --quiet -p daypass
+	@target/debug/daypass demo $(if $(TOUR),--tour $(TOUR))
+
+test:
+	scripts/need postgres python
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --quiet -- -D warnings
+	$(CARGO) build --workspace --all-targets --quiet
+	$(CARGO) test --workspace --quiet
+	scripts/api-test
+	$(MAKE) --no-print-directory demo TOUR=only >/dev/null && echo "the demo's walk came out right"
+
+sim:
+	DAYPASS_SIM_SCHEDULES=$(N) DAYPASS_SIM_SEED=$(SEED) $(CARGO) test --release -p daypass-core --test sim -- --nocapture
+
+bench:
+	scripts/need postgres bench
+	$(CARGO) build --release --quiet -p daypass -p daypass-bench
+	target/release/daypass-bench
+
+fuzz:
+	scripts/fuzz $(FUZZ_SECONDS)
+
+licenses:
+	$(CARGO) deny check

@@ -1,0 +1,174 @@
+//! What must be true, told from the log's events alone and without the ledger: who may be in, and since when not any more.
+
+use daypass_core::{
+    allow::Owner,
+    event::{Actor, Entry, Event},
+    ids::*,
+    net::Range,
+    pass::Approver,
+    time::Time,
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+#[derive(Default)]
+pub struct Oracle {
+    passes: BTreeMap<PassId, Known>,
+    pub accounts: BTreeSet<String>,
+    allow: BTreeMap<AllowId, Allowed>,
+    frozen: BTreeMap<EnvironmentId, MovementId>,
+}
+
+struct Known {
+    environment: EnvironmentId,
+    holder: UserId,
+    approved: bool,
+    ready: bool,
+    ends_at: Option<Time>,
+    /// In true time, when the event was durable.
+    over_since: Option<i64>,
+    /// Final: nothing may happen to it any more.
+    ended: bool,
+}
+
+struct Allowed {
+    environment: EnvironmentId,
+    owner: Owner,
+    ranges: Vec<Range>,
+    ends_at: Time,
+    over_since: Option<i64>,
+}
+
+/// A change that was committed reaches every node that runs within this (simulated microseconds).
+pub const REACH: i64 = 1_000_000;
+/// After the deadline of a pass, no byte later than this.
+pub const FENCE: i64 = 250_000;
+
+impl Oracle {
+    /// Learns of an event that became durable at true time `now`.
+    pub fn see(&mut self, entry: &Entry, now: i64) -> Result<(), String> {
+        match &entry.event {
+            Event::PassRequested { pass, environment, holder, account, .. } => {
+                if !self.accounts.insert(account.to_string()) {
+                    return Err(format!("I4: the account {account} was given twice"));
+                }
+                let fresh = Known { environment: *environment, holder: *holder, approved: false, ready: false, ends_at: None, over_since: None, ended: false };
+                self.passes.insert(*pass, fresh);
+            }
+            Event::PassApproved { pass, approver, ends_at } => {
+                let known = self.known(*pass)?;
+                if let Approver::Person(approver) = approver
+                    && (*approver == known.holder || entry.by != Actor::User(*approver))
+                {
+                    return Err(format!("I5: pass {pass} was approved by its holder, or in another's name"));
+                }
+                if known.over_since.is_some() || known.approved {
+                    return Err(format!("I4: pass {pass} was approved after it was over, or twice"));
+                }
+                (known.approved, known.ends_at) = (true, Some(*ends_at));
+            }
+            Event::PassReady { pass } => {
+                let known = self.known(*pass)?;
+                if !known.approved {
+                    return Err(format!("I5: pass {pass} became ready without an approval"));
+                }
+                if known.over_since.is_some() {
+                    return Err(format!("I4: pass {pass} became ready after it was over"));
+                }
+                known.ready = true;
+            }
+            Event::PassExtended { pass, ends_at } => {
+                let holder = self.known(*pass)?.holder;
+                let known = self.known(*pass)?;
+                if entry.by != Actor::User(holder) || known.over_since.is_some() || known.ends_at.is_none_or(|old| entry.at >= old || *ends_at <= old) {
+                    return Err(format!("I4: the end of pass {pass} was moved when it could not be"));
+                }
+                known.ends_at = Some(*ends_at);
+            }
+            Event::PassEnding { pass, .. } => self.over(*pass, now, false)?,
+            Event::PassEnded { pass, .. } | Event::PassDenied { pass, .. } | Event::PassWithdrawn { pass } | Event::PassLapsed { pass } => {
+                self.over(*pass, now, true)?;
+            }
+            Event::UserLocked { user, .. } => self.passes.values_mut().filter(|p| p.holder == *user).for_each(|p| p.end(now)),
+            Event::MovementBegun { movement, environment, .. } => {
+                self.frozen.insert(*environment, *movement);
+                self.epoch_ends(*environment, now);
+            }
+            Event::MovementFinished { movement } => self.frozen.retain(|_, running| running != movement),
+            Event::DatabaseReplaced { environment, .. } => self.epoch_ends(*environment, now),
+            Event::EnvironmentRemoved { environment } => self.epoch_ends(*environment, now),
+            Event::AllowAdded { entry, environment, owner, ranges, ends_at, .. } => {
+                self.allow
+                    .insert(*entry, Allowed { environment: *environment, owner: *owner, ranges: ranges.clone(), ends_at: *ends_at, over_since: None });
+            }
+            Event::AllowRemoved { entry } => {
+                let entry = self.allow.get_mut(entry).ok_or("an unknown allow entry was removed")?;
+                entry.over_since.get_or_insert(now);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn known(&mut self, pass: PassId) -> Result<&mut Known, String> {
+        let known = self.passes.get_mut(&pass).ok_or("an event names a pass that nobody asked for")?;
+        if known.ended {
+            return Err(format!("I4: something happened to pass {pass} after its end"));
+        }
+        Ok(known)
+    }
+
+    fn over(&mut self, pass: PassId, now: i64, ended: bool) -> Result<(), String> {
+        let known = self.known(pass)?;
+        known.end(now);
+        known.ended = ended;
+        Ok(())
+    }
+
+    fn epoch_ends(&mut self, environment: EnvironmentId, now: i64) {
+        self.passes.values_mut().filter(|p| p.environment == environment).for_each(|p| p.end(now));
+        self.allow.values_mut().filter(|a| a.environment == environment).for_each(|a| _ = a.over_since.get_or_insert(now));
+    }
+
+    /// A byte passes, or somebody is let in, at true time `now`: may it be so?
+    pub fn may_pass(&self, pass: PassId, address: IpAddr, now: i64, opening: bool) -> Result<(), String> {
+        let known = self.passes.get(&pass).ok_or("I5: a session without a pass in the log")?;
+        if !known.ready || !known.approved {
+            return Err(format!("I5: a session on pass {pass} before it was ready"));
+        }
+        if known.over_since.is_some_and(|since| now > since + REACH) {
+            return Err(format!("I1/I8: a byte on pass {pass}, {} us after it was ended", now - known.over_since.unwrap_or(now)));
+        }
+        let late = if opening { 0 } else { FENCE };
+        if known.ends_at.is_none_or(|ends_at| now > ends_at.micros() + late) {
+            return Err(format!("I1/I2: pass {pass} was used after its end"));
+        }
+        let covers = |a: &&Allowed| {
+            let owner = a.owner == Owner::Shared || a.owner == Owner::Person(known.holder);
+            let in_time = a.over_since.is_none_or(|since| now <= since + REACH) && now <= a.ends_at.micros() + late;
+            owner && in_time && a.environment == known.environment && a.ranges.iter().any(|range| range.contains(address))
+        };
+        if !self.allow.values().any(|a| covers(&a)) {
+            return Err(format!("I1: a byte from {address}, which nobody allowed"));
+        }
+        Ok(())
+    }
+
+    /// Passes that were over at `now`, by what the log says or by the clock, and are not final.
+    pub fn unfinished(&self, now: i64) -> Vec<PassId> {
+        let over = |p: &&Known| p.over_since.is_some_and(|since| since <= now) || p.ends_at.is_some_and(|at| at.micros() <= now);
+        self.passes.iter().filter(|(_, p)| !p.ended && over(p)).map(|(id, _)| *id).collect()
+    }
+
+    pub fn is_frozen(&self, environment: EnvironmentId) -> bool {
+        self.frozen.contains_key(&environment)
+    }
+}
+
+impl Known {
+    fn end(&mut self, now: i64) {
+        self.over_since.get_or_insert(now);
+    }
+}
