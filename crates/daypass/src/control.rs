@@ -170,9 +170,10 @@ impl Writer {
         });
         for entry in entries {
             if let Event::PassEnded { pass, .. } | Event::PassDenied { pass, .. } | Event::PassWithdrawn { pass } | Event::PassLapsed { pass } = entry.event
-                && let Some(known) = self.ahead.pass(pass) {
-                    self.node.forget(pass, known.account.as_str());
-                }
+                && let Some(known) = self.ahead.pass(pass)
+            {
+                self.node.forget(pass, known.account.as_str());
+            }
         }
     }
 

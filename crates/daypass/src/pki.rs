@@ -25,9 +25,10 @@ impl Ca {
     /// The CA of this store; made at the first start.
     pub async fn open(log: &LogStore, head: daypass_core::chain::Head) -> Result<Ca> {
         if let Some(known) = log.secret(CA).await? {
-            let key = KeyPair::from_pem(known.expose()).context("the CA's key cannot be read")?;
             let end = known.expose().find("-----BEGIN PRIVATE KEY").unwrap_or(known.expose().len());
-            return Ok(Ca { certificate_pem: known.expose()[..end].to_owned(), key });
+            let (certificate, key) = known.expose().split_at(end);
+            let key = KeyPair::from_pem(key).context("the CA's key cannot be read")?;
+            return Ok(Ca { certificate_pem: certificate.to_owned(), key });
         }
         let key = KeyPair::generate()?;
         let mut params = CertificateParams::default();

@@ -130,6 +130,7 @@ async fn log_in<W: World>(gateway: &Arc<Gateway<W>>, tcp: TcpStream, peer: Socke
     }
 }
 
+#[expect(clippy::large_enum_variant, reason = "made once a connection, and taken apart at once")]
 enum Greeted {
     Login(Guest, Startup, Login),
     Cancel(CancelKey),
@@ -359,9 +360,10 @@ async fn relay<W: World>(gateway: Arc<Gateway<W>>, opened: Opened) {
     }
     let words = end.words();
     if let Some(block) = recorder.take()
-        && let Err(why) = gateway.world.statements(block).await {
-            tracing::error!(%why, "statements could not be recorded");
-        }
+        && let Err(why) = gateway.world.statements(block).await
+    {
+        tracing::error!(%why, "statements could not be recorded");
+    }
     let closed = SessionClosed {
         session: session.id,
         at: gateway.world.now(),

@@ -8,6 +8,7 @@ mod files;
 mod log;
 mod records;
 mod seal;
+mod transaction;
 
 pub use error::StoreError;
 pub use log::{Change, LogStore};

@@ -3,6 +3,7 @@
 use crate::{
     StoreError,
     seal::{MasterKey, Sealer},
+    transaction::Transaction,
 };
 use daypass_core::{
     chain::{self, Head},
@@ -64,8 +65,8 @@ impl LogStore {
 
     /// Appends entries after `expected` and changes secrets, all or nothing; durable when it answers.
     pub async fn append(&self, expected: Head, entries: &[Entry], changes: &[Change]) -> Result<Head, StoreError> {
-        let mut tx = self.pool.begin().await.map_err(cannot_write)?;
-        let last: Option<i64> = sqlx::query("SELECT max(seq) FROM log").fetch_one(&mut *tx).await?.try_get(0)?;
+        let mut tx = Transaction::begin(&self.pool).await.map_err(cannot_write)?;
+        let last: Option<i64> = sqlx::query("SELECT max(seq) FROM log").fetch_one(tx.connection()).await?.try_get(0)?;
         let last = last.unwrap_or_default() as u64;
         if last != expected.seq {
             return Err(StoreError::Behind(last));
@@ -74,7 +75,12 @@ impl LogStore {
         for entry in entries {
             let (line, hash) = chain::seal(entry, &head.hash);
             head = Head { seq: entry.seq, hash };
-            sqlx::query("INSERT INTO log (seq, line) VALUES ($1, $2)").bind(entry.seq as i64).bind(line).execute(&mut *tx).await.map_err(cannot_write)?;
+            sqlx::query("INSERT INTO log (seq, line) VALUES ($1, $2)")
+                .bind(entry.seq as i64)
+                .bind(line)
+                .execute(tx.connection())
+                .await
+                .map_err(cannot_write)?;
         }
         for change in changes {
             match change {
@@ -83,12 +89,12 @@ impl LogStore {
                     sqlx::query("INSERT INTO secrets (id, sealed) VALUES ($1, $2) ON CONFLICT (id) DO UPDATE SET sealed = excluded.sealed")
                         .bind(id)
                         .bind(sealed)
-                        .execute(&mut *tx)
+                        .execute(tx.connection())
                         .await
                         .map_err(cannot_write)?;
                 }
                 Change::Erase { id } => {
-                    sqlx::query("DELETE FROM secrets WHERE id = $1").bind(id).execute(&mut *tx).await.map_err(cannot_write)?;
+                    sqlx::query("DELETE FROM secrets WHERE id = $1").bind(id).execute(tx.connection()).await.map_err(cannot_write)?;
                 }
             }
         }

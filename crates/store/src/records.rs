@@ -1,6 +1,6 @@
 //! Sessions and their statements. One task writes, many writes to a commit: whoever needs an answer gets it after the sync.
 
-use crate::{StoreError, log::open};
+use crate::{StoreError, log::open, transaction::Transaction};
 use daypass_core::{ids::*, session::*, time::Time};
 use sqlx::{Row, SqliteConnection, SqlitePool, sqlite::SqliteRow};
 use std::path::Path;
@@ -126,7 +126,7 @@ fn session_row(row: &SqliteRow) -> Result<SessionRow, StoreError> {
     Ok(SessionRow { opened, closed })
 }
 
-/// The one writer. A batch that cannot be written fails its opens (so nobody gets in) and is tried again for the rest.
+/// The one writer. What it writes may be written twice: a commit that failed may have reached the disk. A batch that cannot be written fails its opens (so nobody gets in) and is tried again for the rest.
 async fn write(pool: SqlitePool, mut queue: mpsc::Receiver<Write>) {
     let mut batch = Vec::with_capacity(BATCH);
     while queue.recv_many(&mut batch, BATCH).await > 0 {
@@ -153,9 +153,9 @@ async fn write(pool: SqlitePool, mut queue: mpsc::Receiver<Write>) {
 }
 
 async fn commit(pool: &SqlitePool, batch: &[Write]) -> Result<(), sqlx::Error> {
-    let mut tx = pool.begin().await?;
+    let mut tx = Transaction::begin(pool).await?;
     for write in batch {
-        insert(&mut tx, write).await?;
+        insert(tx.connection(), write).await?;
     }
     tx.commit().await
 }
@@ -164,7 +164,7 @@ async fn insert(tx: &mut SqliteConnection, write: &Write) -> Result<(), sqlx::Er
     let json = |e: serde_json::Error| sqlx::Error::Encode(Box::new(e));
     match write {
         Write::Open(opened, _) => {
-            sqlx::query("INSERT INTO sessions (id, pass, environment, opened_at, opened) VALUES ($1, $2, $3, $4, $5)")
+            sqlx::query("INSERT INTO sessions (id, pass, environment, opened_at, opened) VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING")
                 .bind(opened.session.to_string())
                 .bind(opened.pass.to_string())
                 .bind(opened.environment.to_string())
@@ -174,7 +174,7 @@ async fn insert(tx: &mut SqliteConnection, write: &Write) -> Result<(), sqlx::Er
                 .await?;
         }
         Write::Block(block) => {
-            sqlx::query("INSERT INTO statement_blocks (session, first, count, lines) VALUES ($1, $2, $3, $4)")
+            sqlx::query("INSERT INTO statement_blocks (session, first, count, lines) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING")
                 .bind(block.session.to_string())
                 .bind(block.first as i64)
                 .bind(i64::from(block.count))

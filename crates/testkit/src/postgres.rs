@@ -1,6 +1,7 @@
 //! A throw-away PostgreSQL: its own directory, a free port on loopback, TLS on, gone when dropped. It refuses to run as root,
 //! so as root it runs as the user `postgres`.
 
+use crate::certificates::Certificates;
 use anyhow::{Context, Result, bail};
 use std::{
     net::TcpListener,
@@ -62,13 +63,14 @@ impl Postgres {
         run(unprivileged(&bin.join("initdb"))
             .args(["--no-sync", "--username=postgres", "--auth=trust", "--encoding=UTF8", "--pgdata"])
             .arg(directory.join("data")))?;
-        let ca = certificates(&directory)?;
+        let made = Certificates::make()?;
+        made.write(&directory.join("server.crt"), &directory.join("server.key"))?;
         let hba = "local all all trust\nhostssl all all 127.0.0.1/32 scram-sha-256\nhostssl all all ::1/128 scram-sha-256\n";
         std::fs::write(directory.join("data/pg_hba.conf"), hba)?;
         if as_root() {
             run(Command::new("chown").arg("-R").arg("postgres:postgres").arg(&directory))?;
         }
-        let mut server = Postgres { directory, port, ca, bin, child: None };
+        let mut server = Postgres { directory, port, ca: made.ca, bin, child: None };
         server.boot().await?;
         Ok(server)
     }
@@ -182,20 +184,4 @@ fn run(command: &mut Command) -> Result<()> {
         bail!("{}: {}", command.get_program().to_string_lossy(), String::from_utf8_lossy(&output.stderr).trim());
     }
     Ok(())
-}
-
-/// A CA and a certificate for 127.0.0.1 and localhost; gives the CA.
-fn certificates(directory: &Path) -> Result<String> {
-    use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
-    let ca_key = KeyPair::generate()?;
-    let mut ca = CertificateParams::default();
-    ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let ca_pem = ca.self_signed(&ca_key)?.pem();
-    let key = KeyPair::generate()?;
-    let leaf = CertificateParams::new(vec!["127.0.0.1".to_owned(), "localhost".to_owned()])?.signed_by(&key, &Issuer::from_ca_cert_pem(&ca_pem, ca_key)?)?;
-    std::fs::write(directory.join("server.crt"), leaf.pem())?;
-    let key_file = directory.join("server.key");
-    std::fs::write(&key_file, key.serialize_pem())?;
-    std::fs::set_permissions(&key_file, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
-    Ok(ca_pem)
 }

@@ -346,9 +346,10 @@ impl Ledger {
 
     fn approve(&self, by: Actor, id: PassId, now: Time) -> Decided {
         if let (Some(pass), Actor::User(me)) = (self.passes.get(&id), by)
-            && pass.approver == Some(Approver::Person(me)) {
-                return Ok(vec![]);
-            }
+            && pass.approver == Some(Approver::Person(me))
+        {
+            return Ok(vec![]);
+        }
         let pass = self.to_judge(by, id)?;
         let Actor::User(approver) = by else { return Err(Refusal::invalid("Daypass itself approves by policy only.")) };
         if self.over(pass, now).is_some() || now >= pass.requested_at.after(APPROVAL_LAPSES) {

@@ -330,7 +330,9 @@ fn an_ended_pass_takes_no_step() {
     let pass = office.ready(office.maria);
     office.done(Command::EndPass { pass, why: None }, Actor::User(office.maria));
     office.done(Command::Observed(Observed::Gone { pass }), Actor::System);
-    for late in [Event::PassReady { pass }, Event::PassExtended { pass, ends_at: Time::from_micros(i64::MAX) }, Event::PassEnding { pass, cause: Cause::Expired }] {
+    for late in
+        [Event::PassReady { pass }, Event::PassExtended { pass, ends_at: Time::from_micros(i64::MAX) }, Event::PassEnding { pass, cause: Cause::Expired }]
+    {
         let entry = Entry { seq: office.ledger.seq() + 1, at: office.now, by: Actor::System, event: late };
         assert!(office.ledger.clone().apply(&entry).is_err());
     }

@@ -4,11 +4,14 @@
 //!
 //! `make sim N=100000` runs that many; `make sim N=1 SEED=42` plays one again.
 
+#![allow(clippy::unwrap_used, reason = "a test that fails may say so by a panic")]
+
 mod oracle;
 mod world;
 
 use world::World;
 
+#[expect(clippy::disallowed_methods, reason = "the shell of the simulation: how many, and from which seed")]
 fn variable(name: &str) -> Option<u64> {
     std::env::var(name).ok().filter(|text| !text.is_empty()).map(|text| text.parse().expect("a number"))
 }

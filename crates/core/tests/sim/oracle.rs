@@ -100,8 +100,7 @@ impl Oracle {
             Event::DatabaseReplaced { environment, .. } => self.epoch_ends(*environment, now),
             Event::EnvironmentRemoved { environment } => self.epoch_ends(*environment, now),
             Event::AllowAdded { entry, environment, owner, ranges, ends_at, .. } => {
-                self.allow
-                    .insert(*entry, Allowed { environment: *environment, owner: *owner, ranges: ranges.clone(), ends_at: *ends_at, over_since: None });
+                self.allow.insert(*entry, Allowed { environment: *environment, owner: *owner, ranges: ranges.clone(), ends_at: *ends_at, over_since: None });
             }
             Event::AllowRemoved { entry } => {
                 let entry = self.allow.get_mut(entry).ok_or("an unknown allow entry was removed")?;

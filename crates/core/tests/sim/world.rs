@@ -130,7 +130,7 @@ impl World {
     fn found(&mut self) -> Result<(), String> {
         let store = StoreId::new(self.id());
         self.append(0, vec![Event::StoreCreated { store }], Actor::System)?;
-        let mut person = |world: &mut World, name: &str, role: Role| {
+        let person = |world: &mut World, name: &str, role: Role| {
             let user = UserId::new(world.id());
             let command = Command::AddUser { user, name: name.parse().unwrap(), roles: vec![(role, Scope::All)] };
             world.must(0, command, Actor::System).map(|()| user)
@@ -274,7 +274,7 @@ impl World {
             74..77 => self.judge(node)?,
             77 => self.movement(node, environment)?,
             78 => self.lock_or_unlock(node, person)?,
-            79 => self.trouble(node, environment)?,
+            79 => self.trouble(environment)?,
             80 => self.crash(node),
             81 => self.nodes[node].ahead = [0, 0, 3600 * SECOND, -86_400 * SECOND][self.rng.below(4)],
             82 => self.advance_by(&[600 * SECOND, 3 * 3600 * SECOND, 9 * 3600 * SECOND])?,
@@ -441,7 +441,7 @@ impl World {
     }
 
     /// What happens outside, without anybody telling us.
-    fn trouble(&mut self, _node: usize, environment: EnvironmentId) -> Result<(), String> {
+    fn trouble(&mut self, environment: EnvironmentId) -> Result<(), String> {
         let server = self.rng.below(self.servers.len());
         match self.rng.below(4) {
             0 => self.servers[server].reachable ^= true,

@@ -70,6 +70,8 @@ struct Batches {
     finished: Vec<Statement>,
     /// The text of the last Parse, for an error that no Execute will carry.
     last_parsed: Option<(Arc<str>, usize)>,
+    /// Rows were sent since the last command was complete.
+    sent_rows: bool,
     transaction: u8,
 }
 
@@ -161,10 +163,11 @@ impl Batches {
     fn push(&mut self, pending: Pending) {
         // a client that sends more ahead than any real one: the oldest is let go as it stands
         if self.pending.len() >= limits::PIPELINED
-            && let Some(Pending::Simple(mut statement) | Pending::Execute(mut statement)) = self.pending.pop_front() {
-                statement.outcome = Outcome::Failed { sqlstate: String::new(), message: "its result was not followed: too many sent ahead".to_owned() };
-                self.finish(statement);
-            }
+            && let Some(Pending::Simple(mut statement) | Pending::Execute(mut statement)) = self.pending.pop_front()
+        {
+            statement.outcome = Outcome::Failed { sqlstate: String::new(), message: "its result was not followed: too many sent ahead".to_owned() };
+            self.finish(statement);
+        }
         self.pending.push_back(pending);
     }
 
@@ -182,19 +185,24 @@ impl Batches {
 
     /// The execution at the front is complete.
     fn executed(&mut self, tag: &[u8]) {
+        let sent_rows = std::mem::take(&mut self.sent_rows);
         if let Some(statement) = self.current() {
             statement.tag = lossy(tag);
-            // rows that were changed are counted by the server: `INSERT 0 3`, `UPDATE 3`, `COPY 3`
-            let counted = statement.tag.trim_end_matches('\0').rsplit(' ').next().and_then(|count| count.parse().ok());
-            statement.rows = counted.unwrap_or(statement.rows);
+            // rows that were changed and not sent are counted by the server: `INSERT 0 3`, `UPDATE 3`, `COPY 3`
+            if !sent_rows {
+                let count = statement.tag.trim_end_matches('\0').rsplit(' ').next().and_then(|count| count.parse().ok());
+                statement.rows += count.unwrap_or(0);
+            }
         }
         if matches!(self.pending.front(), Some(Pending::Execute(_)))
-            && let Some(Pending::Execute(statement)) = self.pending.pop_front() {
-                self.finish(statement);
-            }
+            && let Some(Pending::Execute(statement)) = self.pending.pop_front()
+        {
+            self.finish(statement);
+        }
     }
 
     fn failed(&mut self, body: &[u8]) {
+        self.sent_rows = false;
         let fields = error_fields(body);
         let outcome = Outcome::Failed { sqlstate: fields.code, message: fields.message };
         match self.pending.front_mut() {
@@ -338,6 +346,7 @@ impl Consumer for FromServer<'_> {
         let state = &mut *self.0;
         match frame.tag {
             b'D' => {
+                state.sent_rows = true;
                 if let Some(statement) = state.current() {
                     statement.rows += 1;
                     statement.bytes += frame.length as u64;

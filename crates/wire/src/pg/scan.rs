@@ -97,10 +97,11 @@ impl Scanner {
 
     fn finish_if_complete(&mut self, consumer: &mut impl Consumer) {
         if self.remaining == 0
-            && let Some(frame) = self.frame.take() {
-                let kept = std::mem::take(&mut self.kept);
-                consumer.frame(frame, &kept);
-            }
+            && let Some(frame) = self.frame.take()
+        {
+            let kept = std::mem::take(&mut self.kept);
+            consumer.frame(frame, &kept);
+        }
     }
 }
 

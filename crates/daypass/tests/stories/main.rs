@@ -1,0 +1,11 @@
+//! Stories with a real PostgreSQL, real clients, and Daypass as a process of its own.
+
+#![allow(clippy::unwrap_used, reason = "a test that fails may say so by a panic")]
+
+mod crash;
+mod ends;
+mod faults;
+mod house;
+mod main_job;
+mod records;
+mod start;

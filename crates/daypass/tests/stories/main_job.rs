@@ -1,0 +1,103 @@
+//! Ask, get an account, connect; be refused where one should be.
+
+use crate::house::House;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_main_job() {
+    let house = House::open().await;
+    let account = house.account_only("maria", "read", "1h").await;
+    let (ok, said) = house.psql(&account, "SELECT 1").await;
+    assert!(!ok && said.contains("no access for host \"127.0.0.1\"") && said.contains("daypass allow uat 127.0.0.1"), "{said}");
+    house.json("maria", &["allow", "uat"]).await;
+    assert_eq!(house.psql(&account, "SELECT count(*) FROM sales.orders").await, (true, "400\n".to_owned()));
+    let (ok, said) = house.psql_to(&account, "uat", "channel_binding=require", "SELECT 1").await;
+    assert!(ok, "SCRAM-SHA-256-PLUS: {said}");
+    let (ok, said) = house.psql(&account, "DELETE FROM sales.orders").await;
+    assert!(!ok && said.contains("permission denied"), "{said}");
+    let writer = house.account("maria", "read_write", "1h").await;
+    assert_eq!(house.psql(&writer, "DELETE FROM sales.orders WHERE id <= 100").await, (true, "DELETE 100\n".to_owned()));
+    // both at once, and both still hold
+    assert_eq!(house.psql(&account, "SELECT count(*) FROM sales.orders").await, (true, "300\n".to_owned()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_made_later_are_readable_without_asking_again() {
+    let house = House::open().await;
+    let account = house.account("maria", "read", "1h").await;
+    house
+        .postgres
+        .sql("uat", "SET ROLE uat_owner; CREATE SCHEMA later; CREATE TABLE later.fresh AS SELECT 7 AS n; CREATE TABLE sales.newer AS SELECT 8 AS n")
+        .await
+        .unwrap();
+    let deadline = std::time::Instant::now() + crate::house::PATIENCE;
+    loop {
+        let (ok, said) = house.psql(&account, "SELECT f.n + s.n FROM later.fresh f, sales.newer s").await;
+        if ok {
+            assert_eq!(said, "15\n");
+            return;
+        }
+        assert!(std::time::Instant::now() < deadline, "{said}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_account_opens_its_own_database_only_and_only_with_tls_and_its_password() {
+    let house = House::open().await;
+    let account = house.account("maria", "read", "1h").await;
+    let (ok, said) = house.psql_to(&account, "golden", "", "SELECT 1").await;
+    assert!(!ok && said.contains("opens \"uat\" only"), "{said}");
+    let mut wrong = account.clone();
+    wrong.password.push('x');
+    let (ok, said) = house.psql(&wrong, "SELECT 1").await;
+    assert!(!ok && said.contains("password authentication failed"), "{said}");
+    wrong.name = "nobody_at_all".to_owned();
+    let (ok, said) = house.psql(&wrong, "SELECT 1").await;
+    assert!(!ok && said.contains("password authentication failed"), "{said}");
+    let (ok, said) = house.psql_to(&account, "uat", "sslmode=disable", "SELECT 1").await;
+    assert!(!ok && said.contains("TLS"), "{said}");
+    let (ok, said) = house.psql_to(&account, "uat", "replication=database", "IDENTIFY_SYSTEM").await;
+    assert!(!ok && said.to_lowercase().contains("replication"), "{said}");
+    // what the gateway uses on the target is another password: this one is worth nothing there
+    let mut direct = tokio_postgres::Config::new();
+    direct.host("127.0.0.1").port(house.postgres.port).user(&account.name).password(&account.password).dbname("uat");
+    let tls = tokio_postgres_rustls::MakeRustlsConnect::new(crate::house::tls(&house.path("postgres-ca.pem")));
+    assert!(direct.connect(tls).await.is_err(), "the person's password must not open the target itself");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connect_does_it_all_in_one_go() {
+    let house = House::open().await;
+    let arguments = ["connect", "uat", "--reason", "one go", "--", "-X", "-A", "-t", "-c", "SELECT current_user"];
+    let first = house.daypass("maria", &arguments).await;
+    assert!(first.status.success(), "{first:?}");
+    let again = house.daypass("maria", &arguments).await;
+    assert_eq!(first.stdout, again.stdout, "the second time it uses the account that is there");
+    assert_eq!(house.json("maria", &["passes"]).await.as_array().unwrap().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wrong_input_gets_a_sentence_and_changes_nothing() {
+    let house = House::open().await;
+    let entries = house.json("vera", &["doctor"]).await["head"].clone();
+    let ask = |env, more: &[&'static str]| [&["request", env, "--reason", "a story"], more].concat();
+    let cases: Vec<(&str, Vec<&str>, i32, &str)> = vec![
+        ("maria", ask("nowhere", &[]), 3, "no environment 'nowhere'"),
+        ("maria", vec!["request", "uat"], 3, "what you need it for"),
+        ("maria", ask("uat", &["--life", "9h"]), 3, "at most 8 h"),
+        ("maria", ask("uat", &["--life", "soon"]), 2, "8h"),
+        ("maria", vec!["allow", "uat", "10.0.0.0/8"], 3, "wider than policy"),
+        ("maria", vec!["allow", "uat", "0.0.0.0/0"], 3, "opens the door to everybody"),
+        ("maria", vec!["allow", "uat", "my-office"], 3, "address"),
+        ("maria", vec!["move", "uat", "begin", "--reason", "mine"], 3, "none of your roles"),
+        ("sam", vec!["move", "uat", "finish"], 3, "No movement runs"),
+        ("maria", vec!["end", "jit_ben_aaaa"], 3, "no pass"),
+        ("maria", vec!["log", "ls"], 3, "none of your roles"),
+        ("maria", vec!["people", "ls"], 3, "none of your roles"),
+        ("nobody", vec!["passes"], 4, "daypass login"),
+    ];
+    for (who, arguments, code, words) in cases {
+        let (exit, said) = house.refused(who, &arguments).await;
+        assert!(exit == code && said.contains(words), "{arguments:?} said ({exit}): {said}");
+    }
+    assert_eq!(house.json("vera", &["doctor"]).await["head"], entries, "nothing was written");
+}
