@@ -17,6 +17,7 @@ pub struct Postgres {
     /// The CA that signed the server's certificate (PEM).
     pub ca: String,
     bin: PathBuf,
+    tls: bool,
     child: Option<Child>,
 }
 
@@ -30,6 +31,13 @@ pub fn binaries() -> Result<PathBuf> {
         .collect();
     found.sort_by_key(|bin| bin.parent().and_then(|v| v.file_name()?.to_str()?.parse::<u32>().ok()));
     found.pop().context("no PostgreSQL server programs under /usr/lib/postgresql; install them: apt-get install postgresql")
+}
+
+/// Other versions, named in `DAYPASS_POSTGRES_BINS` with a colon between the folders. They need not be built with TLS.
+pub fn other_binaries() -> Vec<PathBuf> {
+    std::env::var_os("DAYPASS_POSTGRES_BINS")
+        .map(|folders| std::env::split_paths(&folders).filter(|bin| bin.join("initdb").exists()).collect())
+        .unwrap_or_default()
 }
 
 /// A port that is free now.
@@ -53,7 +61,11 @@ fn unprivileged(program: &Path) -> Command {
 
 impl Postgres {
     pub async fn start() -> Result<Postgres> {
-        let bin = binaries()?;
+        Postgres::start_from(binaries()?, true).await
+    }
+
+    /// The same of another version.
+    pub async fn start_from(bin: PathBuf, tls: bool) -> Result<Postgres> {
         let port = free_port()?;
         let directory = std::env::temp_dir().join(format!("daypass-pg-{}-{port}", std::process::id()));
         std::fs::create_dir_all(&directory)?;
@@ -65,12 +77,13 @@ impl Postgres {
             .arg(directory.join("data")))?;
         let made = Certificates::make()?;
         made.write(&directory.join("server.crt"), &directory.join("server.key"))?;
-        let hba = "local all all trust\nhostssl all all 127.0.0.1/32 scram-sha-256\nhostssl all all ::1/128 scram-sha-256\n";
+        let kind = if tls { "hostssl" } else { "host" };
+        let hba = format!("local all all trust\n{kind} all all 127.0.0.1/32 scram-sha-256\n{kind} all all ::1/128 scram-sha-256\n");
         std::fs::write(directory.join("data/pg_hba.conf"), hba)?;
         if as_root() {
             run(Command::new("chown").arg("-R").arg("postgres:postgres").arg(&directory))?;
         }
-        let mut server = Postgres { directory, port, ca: made.ca, bin, child: None };
+        let mut server = Postgres { directory, port, ca: made.ca, bin, tls, child: None };
         server.boot().await?;
         Ok(server)
     }
@@ -81,7 +94,6 @@ impl Postgres {
         command.arg("-D").arg(self.directory.join("data")).args(["-p", &self.port.to_string(), "-k"]).arg(&self.directory);
         for setting in [
             "listen_addresses=127.0.0.1",
-            "ssl=on",
             "fsync=off",
             "max_connections=1200",
             "shared_buffers=64MB",
@@ -90,6 +102,7 @@ impl Postgres {
         ] {
             command.arg("-c").arg(setting);
         }
+        command.arg("-c").arg(if self.tls { "ssl=on" } else { "ssl=off" });
         command.arg("-c").arg(format!("ssl_cert_file={}", self.directory.join("server.crt").display()));
         command.arg("-c").arg(format!("ssl_key_file={}", self.directory.join("server.key").display()));
         let log = std::fs::File::create(std::env::temp_dir().join(format!("daypass-pg-{}.log", self.port)))?;
@@ -150,6 +163,10 @@ impl Postgres {
         );
         self.sql(name, &sample).await?;
         Ok(())
+    }
+
+    pub fn has_tls(&self) -> bool {
+        self.tls
     }
 
     pub fn psql(&self) -> PathBuf {

@@ -195,9 +195,10 @@ async fn provide(client: &mut Client, spec: &AccountSpec<'_>, marker: &str) -> R
     let row = tx.query_one(until, &[&(spec.left.as_seconds() as f64), &spec.account.as_str()]).await?;
     let (until, exists): (String, bool) = (row.try_get(0)?, row.try_get(1)?);
     let role = escape_identifier(spec.account.as_str());
+    // what is not said here is off for a new role; from 16 on, only who has CREATEDB may even say NOCREATEDB of an old one
     let verb = if exists { "ALTER" } else { "CREATE" };
     let mut sql = format!(
-        "{verb} ROLE {role} LOGIN INHERIT NOCREATEROLE NOCREATEDB PASSWORD {} VALID UNTIL {} CONNECTION LIMIT {};\
+        "{verb} ROLE {role} LOGIN INHERIT PASSWORD {} VALID UNTIL {} CONNECTION LIMIT {};\
          COMMENT ON ROLE {role} IS {};",
         escape_literal(spec.verifier),
         escape_literal(&until),

@@ -75,7 +75,10 @@ async fn give_away(client: &Client, account: &str, heir: Option<&str>) -> Result
         client.query("SELECT gid FROM pg_catalog.pg_prepared_xacts WHERE owner = $1 AND database = pg_catalog.current_database()", &[&account]).await?;
     for row in prepared {
         let gid: String = row.try_get(0)?;
-        client.batch_execute(&format!("SET ROLE {role}; ROLLBACK PREPARED {}; RESET ROLE", escape_literal(&gid))).await?;
+        // one by one: it may not stand in a transaction, and several statements in one message are one
+        for sql in [format!("SET ROLE {role}"), format!("ROLLBACK PREPARED {}", escape_literal(&gid)), "RESET ROLE".to_owned()] {
+            client.batch_execute(&sql).await?;
+        }
     }
     // the heir has to be a role that the administrator belongs to; if it is not, the administrator inherits
     let wished = heir.unwrap_or(&owner);
