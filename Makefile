@@ -23,7 +23,7 @@ test:
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --quiet -- -D warnings
 	$(CARGO) build --workspace --all-targets --quiet
-	$(CARGO) test --workspace --quiet
+	DAYPASS_POSTGRES_BINS="$$(ls -d $$(scripts/tools)/lib/python3*/site-packages/*_postgres/pginstall/bin | tr '\n' ':')" $(CARGO) test --workspace --quiet
 	scripts/api-test
 	$(MAKE) --no-print-directory demo TOUR=only >/dev/null && echo "the demo's walk came out right"
 
