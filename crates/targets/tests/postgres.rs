@@ -155,7 +155,7 @@ async fn an_account_is_removed_whatever_it_left_behind() {
             let mut holder = session(server, account).await;
             holder.batch(&format!("BEGIN; LOCK TABLE sales.orders IN ROW EXCLUSIVE MODE; CREATE TEMP TABLE mine_{turn} (n int)")).await;
             server.target.remove(account, None).await.unwrap();
-            assert!(holder.is_cut().await, "its session ended");
+            assert!(holder.ends().await, "its session ended");
             assert_eq!(server.accounts().await, "");
             let owner = format!("SELECT pg_get_userbyid(relowner) FROM pg_class WHERE relname = 'left_{turn}'");
             assert_eq!(server.sql("uat", &owner).await, "uat_owner", "what it owned went to the owner of the database");
@@ -219,7 +219,7 @@ impl Session {
         self.client.batch_execute(sql).await.unwrap();
     }
 
-    async fn is_cut(self) -> bool {
+    async fn ends(self) -> bool {
         matches!(tokio::time::timeout(Duration::from_secs(5), self.connection).await, Ok(Ok(Err(_))))
     }
 }

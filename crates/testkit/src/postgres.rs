@@ -165,6 +165,30 @@ impl Postgres {
         Ok(())
     }
 
+    /// Lets clients in without TLS as well, for measurements that leave one side plain.
+    pub async fn allow_plain(&self) -> Result<()> {
+        let path = self.directory.join("data/pg_hba.conf");
+        let hba = std::fs::read_to_string(&path)?;
+        std::fs::write(&path, format!("{hba}hostnossl all all 127.0.0.1/32 scram-sha-256\nhostnossl all all ::1/128 scram-sha-256\n"))?;
+        self.sql("postgres", "SELECT pg_reload_conf()").await.map(drop)
+    }
+
+    /// pgbench's own tables (scale 10), in the schema `sales`, for the owner of the database.
+    pub async fn pgbench_tables(&self, database: &str) -> Result<()> {
+        let mut command = AsyncCommand::new(self.program("pgbench"));
+        command.args(["-i", "-q", "-s", "10", "-U", "postgres", "-p", &self.port.to_string(), "-h"]).arg(&self.directory).arg(database);
+        let output = command.env("PGOPTIONS", format!("-c role={database}_owner -c search_path=sales")).stdin(Stdio::null()).output().await?;
+        if !output.status.success() {
+            bail!("{}", String::from_utf8_lossy(&output.stderr).trim());
+        }
+        Ok(())
+    }
+
+    /// One of the programs that came with the server.
+    pub fn program(&self, name: &str) -> PathBuf {
+        self.bin.join(name)
+    }
+
     pub fn has_tls(&self) -> bool {
         self.tls
     }

@@ -1,0 +1,45 @@
+//! `make bench`: Daypass beside a direct PostgreSQL and PgBouncer, in one run, with the runs interleaved because machines are
+//! noisy. Prints medians as a table with the bars, and writes them to target/bench.json.
+//!
+//! `DAYPASS_BENCH_ROUNDS` (3) and `DAYPASS_BENCH_SECONDS` (3) say how long; `DAYPASS_BENCH_ONLY=load,sessions,access,core` what.
+
+mod access;
+mod api;
+mod core;
+mod load;
+mod report;
+mod sessions;
+mod stage;
+
+use anyhow::Result;
+use report::Report;
+use stage::Stage;
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let only = std::env::var("DAYPASS_BENCH_ONLY").unwrap_or_default();
+    let wanted = |part: &str| only.is_empty() || only.split(',').any(|word| word == part);
+    let mut report = Report::new();
+    if wanted("core") {
+        core::measure(&mut report);
+    }
+    if wanted("load") || wanted("sessions") || wanted("access") {
+        let stage = Stage::set().await?;
+        if wanted("load") {
+            load::measure(&stage, &mut report).await?;
+        }
+        if wanted("sessions") {
+            sessions::measure(&stage, &mut report).await?;
+        }
+        if wanted("access") {
+            access::measure(&stage, &mut report).await?;
+        }
+        stage.strike().await;
+    }
+    report.finish()
+}
+
+/// A number from the environment.
+fn setting(name: &str, default: u64) -> u64 {
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+}
