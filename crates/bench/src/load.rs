@@ -69,7 +69,7 @@ async fn interleaved(stage: &Stage, rounds: u64, run: impl AsyncFn(&Way) -> Resu
 
 fn with_way(mut command: Command, way: &Way) -> Command {
     command.env("PGHOST", "127.0.0.1").env("PGPORT", way.port.to_string()).env("PGUSER", &way.user).env("PGPASSWORD", &way.password);
-    command.env("PGDATABASE", way.database).env("PGSSLMODE", "verify-ca").env("PGSSLROOTCERT", &way.ca).env("PGOPTIONS", "").stdin(Stdio::null());
+    command.env("PGDATABASE", way.database).env("PGSSLMODE", "verify-ca").env("PGSSLROOTCERT", &way.ca).env_remove("PGOPTIONS").stdin(Stdio::null());
     command
 }
 
@@ -77,7 +77,7 @@ async fn pgbench(stage: &Stage, way: &Way, mode: &str, clients: u32, seconds: u6
     let (clients, seconds) = (clients.to_string(), seconds.to_string());
     let command = Command::new(stage.postgres.program("pgbench"));
     let mut command = with_way(command, way);
-    command.env("PGOPTIONS", "-c search_path=sales").args(["-n", "-S", "-M", mode, "-c", &clients, "-j", "1", "-T", &seconds]);
+    command.args(["-n", "-S", "-M", mode, "-c", &clients, "-j", "1", "-T", &seconds]);
     timed(command, way).await
 }
 
@@ -98,7 +98,7 @@ async fn timed(mut command: Command, way: &Way) -> Result<Run> {
 async fn connections(stage: &Stage, report: &mut Report, rounds: u64) -> Result<()> {
     let runs = interleaved(stage, rounds, async |way| {
         let mut command = with_way(Command::new(stage.postgres.program("pgbench")), way);
-        command.env("PGOPTIONS", "-c search_path=sales").args(["-n", "-S", "-C", "-c", "4", "-j", "2", "-T", "4"]);
+        command.args(["-n", "-S", "-C", "-c", "4", "-j", "2", "-T", "4"]);
         timed(command, way).await
     })
     .await?;
@@ -154,7 +154,7 @@ async fn statements(stage: &Stage, report: &mut Report) -> Result<()> {
     let (user, password) = account(&stage.requester, "bench", 3600).await?;
     let way = Way { user: user.clone(), password, ..stage.gateway()?.clone() };
     let mut command = with_way(Command::new(stage.postgres.program("pgbench")), &way);
-    command.env("PGOPTIONS", "-c search_path=sales").args(["-n", "-S", "-M", "prepared", "-c", "8", "-j", "2", "-T", "5"]);
+    command.args(["-n", "-S", "-M", "prepared", "-c", "8", "-j", "2", "-T", "5"]);
     let output = command.output().await?;
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     let run = said.lines().find_map(|line| line.strip_prefix("number of transactions actually processed: ")?.split('/').next()?.trim().parse::<f64>().ok());

@@ -138,6 +138,8 @@ async fn fill(postgres: &Postgres, database: &str) -> Result<()> {
     for sql in [wide.as_str(), narrow] {
         postgres.sql(database, &format!("{owner} SET search_path = sales; {sql}")).await?;
     }
+    // PgBouncer takes no start-up options, so the path is the database's
+    postgres.sql(database, &format!("ALTER DATABASE {database} SET search_path = sales")).await?;
     postgres.sql(database, "VACUUM ANALYZE").await?;
     Ok(())
 }

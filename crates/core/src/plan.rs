@@ -44,11 +44,9 @@ pub fn plan(ledger: &Ledger, target: TargetId, observed: &Observation, now: Time
     let environments: BTreeMap<EnvironmentId, &Environment> = ledger.environments_on(target).map(|env| (env.id, env)).collect();
     let mut ends = Vec::new();
     let mut begins = Vec::new();
-    let mut wanted = Vec::new();
     for pass in ledger.open_passes() {
         let Some(env) = environments.get(&pass.environment) else { continue };
         let seen = there.get(pass.account.as_str());
-        wanted.push(pass.account.as_str());
         if ledger.over(pass, now).is_some() {
             match seen {
                 Some(account) => ends.push(Action::Remove { account: account.name.clone(), pass: Some(pass.id) }),
@@ -71,7 +69,9 @@ pub fn plan(ledger: &Ledger, target: TargetId, observed: &Observation, now: Time
             _ => {}
         }
     }
-    let strays = observed.accounts.iter().filter(|a| !wanted.contains(&a.name.as_str()));
+    // the same server may be two targets, under two names: an open pass of the other one is no stray here
+    let is_open = |account: &&ObservedAccount| ledger.pass_of_account(&account.name).is_some_and(|pass| !pass.state().is_final());
+    let strays = observed.accounts.iter().filter(|account| !is_open(account));
     ends.extend(strays.map(|a| Action::Remove { account: a.name.clone(), pass: None }));
     ends.extend(begins);
     ends

@@ -202,9 +202,10 @@ async fn greet<W: World>(gateway: &Arc<Gateway<W>>, tcp: TcpStream) -> io::Resul
                 startup.tls_started(alpn.as_deref());
                 line = Line::Encrypted(Box::new(tls));
             }
-            Step::Found(Found::Account(account)) => startup.verifier(gateway.world.verifier(&account), &gateway.mock_secret),
+            Step::Found(Found::Account(account)) => startup.verifier(gateway.world.verifier(without_server(&account)), &gateway.mock_secret),
             Step::Found(Found::Cancel(key)) => return Ok(Greeted::Cancel(key)),
-            Step::Found(Found::Login(login)) => {
+            Step::Found(Found::Login(mut login)) => {
+                login.account.truncate(without_server(&login.account).len());
                 let Line::Encrypted(tls) = line else { return Err(io::ErrorKind::InvalidData.into()) };
                 return Ok(Greeted::Login(Guest(*tls), startup, login));
             }
@@ -214,6 +215,11 @@ async fn greet<W: World>(gateway: &Arc<Gateway<W>>, tcp: TcpStream) -> io::Resul
             }
         }
     }
+}
+
+/// Some tools write `user@server`: the account names the way by itself.
+fn without_server(user: &str) -> &str {
+    user.split('@').next().unwrap_or(user)
 }
 
 /// A refusal in PostgreSQL's words, and what the log says.

@@ -1,7 +1,7 @@
 //! A CA, and a certificate of it for 127.0.0.1 and localhost.
 
 use anyhow::Result;
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use std::{os::unix::fs::PermissionsExt, path::Path};
 
 /// All in PEM.
@@ -16,10 +16,14 @@ impl Certificates {
         let ca_key = KeyPair::generate()?;
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        // two names: OpenSSL takes a certificate whose issuer has its own name for a self-signed one
+        params.distinguished_name.push(DnType::CommonName, "throw-away CA");
         let ca = params.self_signed(&ca_key)?.pem();
         let key = KeyPair::generate()?;
         let names = vec!["127.0.0.1".to_owned(), "localhost".to_owned()];
-        let certificate = CertificateParams::new(names)?.signed_by(&key, &Issuer::from_ca_cert_pem(&ca, ca_key)?)?.pem();
+        let mut leaf = CertificateParams::new(names)?;
+        leaf.distinguished_name.push(DnType::CommonName, "throw-away server");
+        let certificate = leaf.signed_by(&key, &Issuer::from_ca_cert_pem(&ca, ca_key)?)?.pem();
         Ok(Certificates { ca, certificate, key: key.serialize_pem() })
     }
 

@@ -9,6 +9,7 @@ use crate::{
     movement::MovementKind,
     net::Range,
     pass::Access,
+    plan::{Action, Observation, ObservedAccount, plan},
     refusal::{Code, Refusal},
     time::Ttl,
 };
@@ -336,6 +337,25 @@ fn an_ended_pass_takes_no_step() {
         let entry = Entry { seq: office.ledger.seq() + 1, at: office.now, by: Actor::System, event: late };
         assert!(office.ledger.clone().apply(&entry).is_err());
     }
+}
+
+#[test]
+fn one_server_under_two_names_is_two_targets_and_neither_removes_the_others_accounts() {
+    let mut office = Office::open();
+    let pass = office.ready(office.maria);
+    let seen = |office: &Office| {
+        let account = office.ledger.pass(pass).unwrap().account.to_string();
+        Observation { accounts: vec![ObservedAccount { name: account, can_login: true, backends: 1 }] }
+    };
+    let other = TargetId::new(office.id());
+    assert_eq!(plan(&office.ledger, other, &seen(&office), office.now), vec![]);
+    let own = office.ledger.environment(office.uat).unwrap().target;
+    assert_eq!(plan(&office.ledger, own, &seen(&office), office.now), vec![]);
+    office.done(Command::EndPass { pass, why: None }, Actor::User(office.maria));
+    assert_eq!(plan(&office.ledger, other, &seen(&office), office.now), vec![], "its own keeper ends it");
+    assert!(matches!(plan(&office.ledger, own, &seen(&office), office.now)[..], [Action::Remove { pass: Some(_), .. }]));
+    office.done(Command::Observed(Observed::Gone { pass }), Actor::System);
+    assert!(matches!(plan(&office.ledger, other, &seen(&office), office.now)[..], [Action::Remove { pass: None, .. }]), "what is final is a stray anywhere");
 }
 
 #[test]

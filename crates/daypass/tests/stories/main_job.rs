@@ -16,6 +16,10 @@ async fn the_main_job() {
     assert!(!ok && said.contains("permission denied"), "{said}");
     let writer = house.account("maria", "read_write", "1h").await;
     assert_eq!(house.psql(&writer, "DELETE FROM sales.orders WHERE id <= 100").await, (true, "DELETE 100\n".to_owned()));
+    // some tools write user@server
+    let mut with_server = account.clone();
+    with_server.name.push_str("@localhost");
+    assert!(house.psql(&with_server, "SELECT 1").await.0);
     // both at once, and both still hold
     assert_eq!(house.psql(&account, "SELECT count(*) FROM sales.orders").await, (true, "300\n".to_owned()));
 }
