@@ -20,8 +20,7 @@ struct Run {
     cpu: f64,
 }
 
-pub async fn measure(stage: &Stage, report: &mut Report) -> Result<()> {
-    let rounds = setting("DAYPASS_BENCH_ROUNDS", 3);
+pub async fn queries(stage: &Stage, report: &mut Report, rounds: u64) -> Result<()> {
     let seconds = setting("DAYPASS_BENCH_SECONDS", 3);
     for clients in [1, 8] {
         for mode in ["simple", "extended", "prepared"] {
@@ -46,9 +45,7 @@ pub async fn measure(stage: &Stage, report: &mut Report) -> Result<()> {
             }
         }
     }
-    connections(stage, report, rounds).await?;
-    bulk(stage, report, rounds).await?;
-    statements(stage, report).await
+    Ok(())
 }
 
 fn middle(runs: &BTreeMap<&str, Vec<Run>>, name: &str, what: impl Fn(&Run) -> f64) -> f64 {
@@ -95,7 +92,7 @@ async fn timed(mut command: Command, way: &Way) -> Result<Run> {
     Ok(Run { rate, latency: latency * 1_000.0, cpu: used / count })
 }
 
-async fn connections(stage: &Stage, report: &mut Report, rounds: u64) -> Result<()> {
+pub async fn connections(stage: &Stage, report: &mut Report, rounds: u64) -> Result<()> {
     let runs = interleaved(stage, rounds, async |way| {
         let mut command = with_way(Command::new(stage.postgres.program("pgbench")), way);
         command.args(["-n", "-S", "-C", "-c", "4", "-j", "2", "-T", "4"]);
@@ -117,7 +114,7 @@ async fn connections(stage: &Stage, report: &mut Report, rounds: u64) -> Result<
     Ok(())
 }
 
-async fn bulk(stage: &Stage, report: &mut Report, rounds: u64) -> Result<()> {
+pub async fn copy(stage: &Stage, report: &mut Report, rounds: u64) -> Result<()> {
     for table in ["wide", "narrow"] {
         let runs = interleaved(stage, rounds, async |way| {
             let mut command = with_way(Command::new(stage.postgres.psql()), way);
@@ -150,7 +147,7 @@ async fn bulk(stage: &Stage, report: &mut Report, rounds: u64) -> Result<()> {
 }
 
 /// At full speed, is every statement on record?
-async fn statements(stage: &Stage, report: &mut Report) -> Result<()> {
+pub async fn statements(stage: &Stage, report: &mut Report) -> Result<()> {
     let (user, password) = account(&stage.requester, "bench", 3600).await?;
     let way = Way { user: user.clone(), password, ..stage.gateway()?.clone() };
     let mut command = with_way(Command::new(stage.postgres.program("pgbench")), &way);

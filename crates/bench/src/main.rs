@@ -1,7 +1,8 @@
 //! `make bench`: Daypass beside a direct PostgreSQL and PgBouncer, in one run, with the runs interleaved because machines are
 //! noisy. Prints medians as a table with the bars, and writes them to target/bench.json.
 //!
-//! `DAYPASS_BENCH_ROUNDS` (3) and `DAYPASS_BENCH_SECONDS` (3) say how long; `DAYPASS_BENCH_ONLY=load,sessions,access,core` what.
+//! `DAYPASS_BENCH_ROUNDS` (3) and `DAYPASS_BENCH_SECONDS` (3) say how long; `DAYPASS_BENCH_ONLY` what: core, queries, connections,
+//! copy, statements, sessions, access, with commas.
 
 mod access;
 mod api;
@@ -23,13 +24,23 @@ async fn main() -> Result<()> {
     if wanted("core") {
         core::measure(&mut report);
     }
-    if wanted("load") || wanted("sessions") || wanted("access") {
-        let stage = Stage::set().await?;
-        if wanted("load") {
-            load::measure(&stage, &mut report).await?;
+    if only != "core" {
+        let mut stage = Stage::set().await?;
+        let rounds = setting("DAYPASS_BENCH_ROUNDS", 3);
+        if wanted("queries") {
+            load::queries(&stage, &mut report, rounds).await?;
+        }
+        if wanted("connections") {
+            load::connections(&stage, &mut report, rounds).await?;
+        }
+        if wanted("copy") {
+            load::copy(&stage, &mut report, rounds).await?;
+        }
+        if wanted("statements") {
+            load::statements(&stage, &mut report).await?;
         }
         if wanted("sessions") {
-            sessions::measure(&stage, &mut report).await?;
+            sessions::measure(&mut stage, &mut report).await?;
         }
         if wanted("access") {
             access::measure(&stage, &mut report).await?;

@@ -13,26 +13,39 @@ const BUSY: usize = 500;
 /// A row of 8 KB ten times a second: each session always has something on its way.
 const TRICKLE: &str = "SELECT repeat('x', 8000), pg_sleep(0.1) FROM generate_series(1, 100000)";
 
-pub async fn measure(stage: &Stage, report: &mut Report) -> Result<()> {
-    report.title(&format!("memory of {IDLE} idle sessions with TLS"));
-    for way in stage.ways.iter().filter(|way| way.pid.is_some()) {
-        let pid = way.pid.unwrap_or_default();
-        // what a first session makes the process keep for good is not the price of a session
-        drop(open(way, 20).await?);
-        let before = rss_kib(pid);
-        let clients = open(way, IDLE).await?;
-        let each = (rss_kib(pid) - before) / IDLE as f64;
-        report.row(&format!("idle session: {}", way.name), each, "KiB");
-        match way.name {
-            DAYPASS_PLAIN => report.bar("KiB per idle session, plain to the server", each, 40.0),
-            DAYPASS_TLS => report.bar("KiB per idle session, TLS on both sides", each, 54.0),
-            _ => {}
+pub async fn measure(stage: &mut Stage, report: &mut Report) -> Result<()> {
+    report.title(&format!("memory of {IDLE} idle sessions with TLS, each kind in a fresh process"));
+    for tls in [true, false] {
+        if stage.way(if tls { BOUNCER_TLS } else { BOUNCER_PLAIN }).is_some() {
+            let (mut child, way) = stage.fresh_bouncer(tls).await?;
+            idle(&way, report).await?;
+            child.kill().await?;
+            until_free(stage).await?;
         }
-        drop(clients);
-        until_free(stage).await?;
+        stage.fresh_daypass().await?;
+        let way = stage.way(if tls { DAYPASS_TLS } else { DAYPASS_PLAIN }).cloned();
+        if let Some(way) = way {
+            let each = idle(&way, report).await?;
+            let (sides, most) = if tls { ("TLS on both sides", 54.0) } else { ("plain to the server", 40.0) };
+            report.bar(&format!("KiB per idle session, {sides}"), each, most);
+            until_free(stage).await?;
+        }
     }
     expiry(stage, report).await?;
     movement(stage, report).await
+}
+
+/// Kilobytes of the proxy for each of many idle sessions.
+async fn idle(way: &Way, report: &mut Report) -> Result<f64> {
+    let pid = way.pid.unwrap_or_default();
+    // what a first session makes the process keep for good is not the price of a session
+    drop(open(way, 20).await?);
+    let before = rss_kib(pid);
+    let clients = open(way, IDLE).await?;
+    let each = (rss_kib(pid) - before) / IDLE as f64;
+    report.row(&format!("idle session: {}", way.name), each, "KiB");
+    drop(clients);
+    Ok(each)
 }
 
 async fn connect(way: &Way) -> Result<Client> {

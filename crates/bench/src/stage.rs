@@ -21,6 +21,7 @@ pub struct Stage {
     pub ways: Vec<Way>,
     pub requester: Api,
     pub manager: Api,
+    api_port: u16,
     children: Vec<Child>,
 }
 
@@ -78,7 +79,28 @@ impl Stage {
             let (user, password) = account(&requester, if database == "bench" { "bench" } else { "bench-plain" }, 8 * 3600).await?;
             ways.push(Way { name, port: gateway_port, user, password, database, ca: ca.clone(), pid: Some(pid) });
         }
-        Ok(Stage { postgres, directory, ways, requester, manager, children })
+        Ok(Stage { postgres, directory, ways, requester, manager, api_port, children })
+    }
+
+    /// Starts Daypass again, so that its memory holds nothing of what was measured before. Gives its process.
+    pub async fn fresh_daypass(&mut self) -> Result<u32> {
+        if let Some(mut old) = self.children.pop() {
+            old.kill().await?;
+        }
+        let child = spawn_daypass(&self.directory, self.api_port).await?;
+        let pid = child.id().context("Daypass runs")?;
+        self.children.push(child);
+        self.ways.iter_mut().filter(|way| way.name.starts_with("daypass")).for_each(|way| way.pid = Some(pid));
+        Ok(pid)
+    }
+
+    /// A PgBouncer of its own, for the same reason.
+    pub async fn fresh_bouncer(&self, tls: bool) -> Result<(Child, Way)> {
+        let direct = self.way(DIRECT).context("there is a direct way")?;
+        let (child, port, ca) = bouncer(&self.directory, direct, tls).await?;
+        let name = if tls { BOUNCER_TLS } else { BOUNCER_PLAIN };
+        let way = Way { name, port, ca, pid: child.id(), ..direct.clone() };
+        Ok((child, way))
     }
 
     pub async fn strike(mut self) {
@@ -177,19 +199,23 @@ async fn bouncer(directory: &Path, to: &Way, tls: bool) -> Result<(Child, u16, P
 }
 
 async fn daypass(directory: &Path) -> Result<(Child, u16, u16)> {
-    let program = std::env::current_exe()?.with_file_name("daypass");
     let (api, gateway) = (free_port()?, free_port()?);
     let config = format!(
         "data_dir = {:?}\n[api]\nlisten = \"127.0.0.1:{api}\"\n[gateway]\nlisten = \"127.0.0.1:{gateway}\"\nlogins_per_address = 2000\n",
         directory.join("data")
     );
     std::fs::write(directory.join("daypass.toml"), config)?;
-    let log = std::fs::File::create(directory.join("daypass.log"))?;
+    Ok((spawn_daypass(directory, api).await?, api, gateway))
+}
+
+async fn spawn_daypass(directory: &Path, api: u16) -> Result<Child> {
+    let program = std::env::current_exe()?.with_file_name("daypass");
+    let log = std::fs::File::options().create(true).append(true).open(directory.join("daypass.log"))?;
     let child =
         Command::new(&program).args(["serve", "--config"]).arg(directory.join("daypass.toml")).stdin(Stdio::null()).stderr(log).kill_on_drop(true).spawn();
     let child = child.with_context(|| format!("{} is not there; build it with cargo build --release", program.display()))?;
     until_open(api).await?;
-    Ok((child, api, gateway))
+    Ok(child)
 }
 
 async fn until_open(port: u16) -> Result<()> {

@@ -2,7 +2,7 @@
 
 use crate::{ids::*, names::AccountName, time::Time};
 use serde::{Deserialize, Serialize};
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 /// Written and durable before the first byte is relayed.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -47,7 +47,7 @@ pub struct StatementRecord {
     pub at: Time,
     /// From the first byte of the statement to the last of its result.
     pub micros: u64,
-    pub text: String,
+    pub text: Arc<str>,
     /// Bytes of the whole text, when it is longer than what is recorded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub text_bytes: Option<u64>,

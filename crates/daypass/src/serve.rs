@@ -18,7 +18,7 @@ use daypass_core::{
     people::{Role, Scope},
     secret::Secret,
 };
-use daypass_gateway::{Limits, World};
+use daypass_gateway::{Limits, Workers, World};
 use daypass_store::{Change, LogStore, MasterKey, Store};
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{net::TcpListener, sync::Semaphore};
@@ -74,12 +74,13 @@ pub async fn start(config: Config) -> Result<Running> {
 
     let gateway = gateway_listener.local_addr()?;
     let api = api_listener.local_addr()?;
+    let workers = Workers::start().context("the gateway's threads could not be started")?;
     let limits = Limits {
         login: Duration::from_secs(config.gateway.login_seconds),
         per_address: config.gateway.logins_per_address,
         in_all: config.gateway.logins_in_all,
     };
-    tokio::spawn(daypass_gateway::serve(gateway_listener, node.clone(), node.sessions.clone(), certificate.clone(), limits));
+    tokio::spawn(daypass_gateway::serve(gateway_listener, workers, node.clone(), node.sessions.clone(), certificate.clone(), limits));
     let server = config.gateway.names.first().cloned().unwrap_or_default();
     // an operator's own certificate is signed by a CA that clients know already
     let place = Place { server, port: gateway.port(), ca: if config.gateway.certificate.is_some() { String::new() } else { ca.certificate_pem.clone() } };

@@ -4,6 +4,7 @@ use crate::{
     World, connection,
     sessions::{Sessions, keep_fence},
     tls::Certificate,
+    workers::Workers,
 };
 use std::{
     collections::HashMap,
@@ -76,7 +77,7 @@ impl<W> Gateway<W> {
 }
 
 /// Serves a listener for as long as the process lives.
-pub async fn serve<W: World>(listener: TcpListener, world: Arc<W>, sessions: Arc<Sessions>, certificate: Arc<Certificate>, limits: Limits) {
+pub async fn serve<W: World>(listener: TcpListener, workers: Workers, world: Arc<W>, sessions: Arc<Sessions>, certificate: Arc<Certificate>, limits: Limits) {
     tokio::spawn(keep_fence(world.clone(), sessions.clone()));
     let mut mock_secret = [0; 32];
     crate::random(&mut mock_secret);
@@ -88,7 +89,14 @@ pub async fn serve<W: World>(listener: TcpListener, world: Arc<W>, sessions: Arc
             Ok((tcp, peer)) => {
                 let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
                 let Some(waiting) = gateway.wait(peer.ip()) else { continue };
-                tokio::spawn(connection::serve(gateway.clone(), tcp, peer, waiting));
+                // the socket moves to the reactor of the thread that it stays on
+                let Ok(tcp) = tcp.into_std() else { continue };
+                let gateway = gateway.clone();
+                workers.spawn(async move {
+                    if let Ok(tcp) = TcpStream::from_std(tcp) {
+                        connection::serve(gateway, tcp, peer, waiting).await;
+                    }
+                });
             }
             Err(error) if matches!(error.raw_os_error(), Some(23 | 24)) => {
                 // ENFILE, EMFILE

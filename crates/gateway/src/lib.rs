@@ -10,9 +10,11 @@ mod relay;
 pub mod sessions;
 pub mod tls;
 mod upstream;
+mod workers;
 
 pub use accept::{Limits, serve};
 pub use upstream::{UpstreamError, login as upstream_login};
+pub use workers::Workers;
 
 use daypass_core::{ids::*, ledger::Ledger, secret::Secret, session::*, time::Time};
 use daypass_wire::pg::scram::{SaltedPassword, Verifier};

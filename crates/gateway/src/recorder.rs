@@ -4,8 +4,8 @@ use daypass_core::{ids::SessionId, session::*, time::Time};
 use daypass_wire::pg::observe::{Outcome, Statement};
 use sha2::{Digest, Sha256};
 
-/// A block of this size goes out. With pgbench's statements that is about 200.
-const BLOCK: usize = 32 * 1024;
+/// A block of this size goes out. With pgbench's statements that is about 400.
+const BLOCK: usize = 64 * 1024;
 
 pub struct Recorder {
     session: SessionId,
@@ -26,7 +26,7 @@ impl Recorder {
             at: Time::from_micros(began as i64),
             micros: ended.saturating_sub(began),
             text_bytes: (text_bytes > text.len()).then_some(text_bytes as u64),
-            text: text.to_string(),
+            text,
             values,
             tag,
             rows,

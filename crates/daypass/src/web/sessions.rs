@@ -66,7 +66,7 @@ pub async fn statements(State(app): State<App>, caller: Caller, Path(id): Path<S
         for line in block.lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
             let record: StatementRecord = serde_json::from_slice(line).map_err(|_| Problem::unavailable("A statement record cannot be read."))?;
             let StatementRecord { at, micros, text, values, rows, bytes, error, .. } = record;
-            found.push(StatementView { at: at.to_string(), micros, text, values, rows, bytes, error });
+            found.push(StatementView { at: at.to_string(), micros, text: text.to_string(), values, rows, bytes, error });
         }
     }
     Ok(Json(found))
