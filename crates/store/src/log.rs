@@ -41,7 +41,7 @@ pub(crate) async fn open(path: &Path, migrations: &[(i64, &'static str, &'static
         .busy_timeout(std::time::Duration::from_secs(5))
         .foreign_keys(true)
         .pragma("secure_delete", "ON");
-    let pool = SqlitePoolOptions::new().max_connections(4).connect_with(options).await?;
+    let pool = SqlitePoolOptions::new().max_connections(4).test_before_acquire(false).connect_with(options).await?;
     let migrations =
         migrations.iter().map(|(version, name, sql)| Migration::new(*version, (*name).into(), MigrationType::Simple, sqlx::SqlStr::from_static(sql), false));
     Migrator::with_migrations(migrations.collect()).run(&pool).await?;

@@ -169,7 +169,7 @@ async fn gather(batch: &mut Vec<Write>, queue: &mut mpsc::Receiver<Write>) {
 }
 
 async fn commit(pool: &SqlitePool, batch: &[Write]) -> Result<(), sqlx::Error> {
-    let mut tx = Transaction::begin(pool).await?;
+    let mut tx = if batch.len() == 1 { Transaction::of_one_statement(pool).await? } else { Transaction::begin(pool).await? };
     for write in batch {
         insert(tx.connection(), write).await?;
     }
