@@ -20,6 +20,9 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 const LOOK: Duration = Duration::from_secs(3);
 /// The longest pause after failures.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// The fence goes first: a session that it ended needs no killing, and killing hundreds at once would take the processor from
+/// those that tell their clients why.
+const HEAD_START: Duration = Duration::from_millis(250);
 /// Accounts of one target that are worked on at once.
 const AT_ONCE: usize = 4;
 
@@ -136,10 +139,24 @@ impl<T: Target> Keeper<'_, T> {
             self.refresh_grants().await;
             return Ok(false);
         }
-        let results: Vec<Result<(), TargetError>> =
-            futures_util::stream::iter(actions).map(|action| self.act(action)).buffer_unordered(AT_ONCE).collect().await;
-        results.into_iter().collect::<Result<Vec<()>, _>>()?;
+        let connected = |name: &String| observed.accounts.iter().any(|account| account.name == *name && account.backends > 0);
+        let (ends, begins): (Vec<_>, Vec<_>) = actions.into_iter().partition(|action| matches!(action, Action::Remove { .. }));
+        let head_start = ends.iter().any(|action| matches!(action, Action::Remove { account, .. } if connected(account)));
+        let ends = async {
+            if head_start {
+                tokio::time::sleep(HEAD_START).await;
+            }
+            self.act_on(ends).await
+        };
+        let (ended, begun) = tokio::join!(ends, self.act_on(begins));
+        ended.and(begun)?;
         Ok(true)
+    }
+
+    /// Some at once; all are tried, and the first failure is told.
+    async fn act_on(&self, actions: Vec<Action>) -> Result<(), TargetError> {
+        let results: Vec<_> = futures_util::stream::iter(actions).map(|action| self.act(action)).buffer_unordered(AT_ONCE).collect().await;
+        results.into_iter().collect()
     }
 
     /// Is each database still the one that it was? A database that is not there right now is no answer to that.

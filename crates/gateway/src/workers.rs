@@ -14,10 +14,12 @@ pub struct Workers {
 }
 
 impl Workers {
-    /// One for each two cores: the fewer the threads, the more chunks one wake-up finds, and the records and the API need
-    /// theirs. They run until the process ends.
+    /// One a core. They run until the process ends.
+    ///
+    /// Fewer would find more chunks at each wake-up and cost less processor time a query; but when hundreds of sessions have to
+    /// end at one moment, that moment is what counts.
     pub fn start() -> io::Result<Workers> {
-        let count = std::thread::available_parallelism().map_or(1, |cores| usize::from(cores).div_ceil(2));
+        let count = std::thread::available_parallelism().map_or(1, usize::from);
         let runtimes = (0..count).map(Workers::thread).collect::<io::Result<_>>()?;
         Ok(Workers { runtimes, next: AtomicUsize::new(0) })
     }

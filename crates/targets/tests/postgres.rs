@@ -137,6 +137,22 @@ async fn read_reads_and_read_write_writes_also_what_comes_later() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_servers_own_roles_serve_by_choice() {
+    each(async |server| {
+        server.postgres.database("uat").await.unwrap();
+        server.sql("postgres", "GRANT pg_read_all_data, pg_write_all_data TO daypass_admin WITH ADMIN OPTION").await;
+        server.provide("jit_reader_aaaa", "uat", Access::Read, Grants::Predefined).await.unwrap();
+        assert_eq!(server.may("jit_reader_aaaa", "uat", "SELECT count(*) FROM sales.orders").await.unwrap(), "400");
+        assert!(server.may("jit_reader_aaaa", "uat", "DELETE FROM sales.orders").await.is_err());
+        server.provide("jit_writer_aaaa", "uat", Access::ReadWrite, Grants::Predefined).await.unwrap();
+        assert!(server.may("jit_writer_aaaa", "uat", "DELETE FROM sales.orders WHERE id = 1").await.is_ok());
+        // the database is closed to PUBLIC: a real login
+        session(server, "jit_writer_aaaa").await.batch("SELECT 1").await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_account_is_removed_whatever_it_left_behind() {
     each(async |server| {
         server.postgres.database("uat").await.unwrap();

@@ -102,6 +102,18 @@ async fn a_movement_ends_everybody_and_the_old_accounts_stay_out() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn removing_an_environment_ends_all_access_to_it() {
+    let house = House::open().await;
+    let account = house.account("maria", "read", "1h").await;
+    let (_client, connection) = house.client(&account).await.unwrap();
+    assert_eq!(house.refused("sam", &["env", "rm", "uat"]).await.0, 3);
+    assert!(house.daypass("ada", &["env", "rm", "uat"]).await.status.success());
+    assert!(last_words(connection).await.1.contains("uat"));
+    house.until_no_accounts().await;
+    assert!(house.refused("maria", &["request", "uat", "--reason", "a story"]).await.1.contains("no environment 'uat'"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_database_replaced_behind_our_back_ends_everything_within_seconds() {
     let house = House::open().await;
     let account = house.account("maria", "read", "1h").await;

@@ -37,7 +37,7 @@ async fn a_request_whose_target_stays_down_lapses_and_leaves_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_target_that_hangs_delays_nobody_elses() {
     let house = House::open().await;
-    let proxy = FaultyProxy::start(SocketAddr::from(([127, 0, 0, 1], house.postgres.port))).await.unwrap();
+    let proxy = FaultyProxy::start(SocketAddr::from(([127, 0, 0, 1], house.postgres.port)), 7).await.unwrap();
     house.postgres.database("slow").await.unwrap();
     house.environment("slow", proxy.address.port()).await;
     proxy.set(Fault::Freeze);
@@ -156,4 +156,32 @@ async fn a_pass_has_so_many_sessions_and_no_more() {
     let (_one, _two) = (house.client(&account).await.unwrap(), house.client(&account).await.unwrap());
     let Err(third) = house.client(&account).await else { panic!("two is the limit") };
     assert!(third.as_db_error().unwrap().message().contains("allows 2 at once"), "{third}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bad_network_before_the_gateway_loses_nothing_and_keeps_nobody_in() {
+    let mut house = House::open().await;
+    let account = house.account("maria", "read", "1h").await;
+    let proxy = FaultyProxy::start(house.gateway, 7).await.unwrap();
+    house.gateway.set_port(proxy.address.port());
+    for fault in [Fault::Delay, Fault::Dribble] {
+        proxy.set(fault);
+        assert_eq!(house.psql(&account, "SELECT count(*) FROM sales.orders").await, (true, "400\n".to_owned()), "{fault:?}");
+    }
+    for fault in [Fault::Reset, Fault::HalfClose] {
+        proxy.set(Fault::None);
+        let (client, connection) = house.client(&account).await.unwrap();
+        let query = tokio::spawn(async move { client.batch_execute("SELECT pg_sleep(60)").await });
+        house.until("SELECT count(*) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(60)' AND state = 'active'", "1").await;
+        proxy.set(fault);
+        assert!(tokio::time::timeout(PATIENCE, query).await.expect("the client notices").unwrap().is_err(), "{fault:?}");
+        house.until("SELECT count(*) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(60)' AND state = 'active'", "0").await;
+        drop(connection);
+    }
+    // nothing that the client says arrives: its time at the door runs out, and others are not kept waiting
+    proxy.set(Fault::Drop);
+    let lost = tokio::time::timeout(Duration::from_millis(500), house.client(&account)).await;
+    assert!(lost.is_err() || lost.is_ok_and(|client| client.is_err()));
+    proxy.set(Fault::None);
+    assert!(house.psql(&account, "SELECT 1").await.0);
 }

@@ -105,3 +105,45 @@ async fn wrong_input_gets_a_sentence_and_changes_nothing() {
     }
     assert_eq!(house.json("vera", &["doctor"]).await["head"], entries, "nothing was written");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_needs_an_approval_waits_for_somebody_else() {
+    let house = House::open().await;
+    house.person("amy", "approver").await;
+    let mut policy = house.json("ada", &["env", "policy", "uat"]).await;
+    policy["approval"] = serde_json::json!(["read_write"]);
+    let file = house.path("policy.json");
+    std::fs::write(&file, policy.to_string()).unwrap();
+    assert!(house.daypass("ada", &["env", "policy", "uat", "--set", &file.display().to_string()]).await.status.success());
+    let asked = house.json("maria", &["request", "uat", "--access", "read_write", "--reason", "mend one order", "--no-wait"]).await;
+    assert_eq!(asked["state"], "requested");
+    let account = asked["account"].as_str().unwrap();
+    assert_eq!(house.refused("maria", &["approve", account]).await.0, 3, "nobody approves their own");
+    assert_eq!(house.refused("maria", &["reveal", account]).await.0, 3, "and there is nothing to see before");
+    house.json("amy", &["approve", account]).await;
+    house.until_json("maria", &["passes"], |passes| passes[0]["state"] == "ready" && passes[0]["approved_by"] == "amy").await;
+    let second = house.json("maria", &["request", "uat", "--access", "read_write", "--reason", "mend another", "--no-wait"]).await;
+    house.json("amy", &["deny", second["account"].as_str().unwrap(), "--reason", "one is enough"]).await;
+    house.until_json("maria", &["passes", "--all"], |passes| passes.as_array().unwrap().iter().any(|pass| pass["state"] == "denied")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_ends_by_itself_and_when_it_is_taken_back() {
+    let house = House::open().await;
+    let with = async |token: &str| {
+        let mut command = house.command("a-script", &["whoami"]);
+        command.env("DAYPASS_SERVER", format!("https://{}", house.api)).env("DAYPASS_TOKEN", token).env("DAYPASS_CA", house.path("data/ca.pem"));
+        command.output().await.unwrap().status.code().unwrap()
+    };
+    let short = house.json("maria", &["token", "add", "a script", "--life", "2s"]).await;
+    let long = house.json("maria", &["token", "add", "another", "--life", "1h"]).await;
+    let text = |issued: &serde_json::Value, key: &str| issued[key].as_str().unwrap().to_owned();
+    assert_eq!((with(&text(&short, "token")).await, with(&text(&long, "token")).await), (0, 0));
+    let deadline = std::time::Instant::now() + crate::house::PATIENCE;
+    while with(&text(&short, "token")).await != 4 {
+        assert!(std::time::Instant::now() < deadline);
+    }
+    assert!(house.daypass("maria", &["token", "rm", &text(&long, "id")]).await.status.success());
+    assert_eq!(with(&text(&long, "token")).await, 4);
+    assert_eq!(with("dpt_made-up").await, 4);
+}

@@ -3,15 +3,16 @@
 
 use super::{Postgres, group};
 use crate::{Check, TargetError};
-use daypass_core::{ids::EnvironmentId, names::DatabaseName, pass::Access};
+use daypass_core::{environment::Grants, ids::EnvironmentId, names::DatabaseName, pass::Access};
 use postgres_protocol::escape::{escape_identifier, escape_literal};
 use tokio_postgres::{Client, GenericClient};
 
 /// Two looks at once on one database would grant the same twice and fail on each other's rows.
 const LOCK: &str = "SELECT pg_catalog.pg_advisory_xact_lock(727379968, 1)";
 
-/// Sees to it that the group of `access` exists and has its rights; none: both groups, if they exist.
-pub async fn ensure(target: &Postgres, environment: EnvironmentId, database: &DatabaseName, access: Option<Access>) -> Result<(), TargetError> {
+/// Sees to it that the group of `access` exists and has its rights; none: both groups, if they exist. With [`Grants::Predefined`]
+/// the group only opens the database; the rest comes from the server's own roles.
+pub async fn ensure(target: &Postgres, environment: EnvironmentId, database: &DatabaseName, access: Option<Access>, grants: Grants) -> Result<(), TargetError> {
     let mut client = target.connect(database.as_str()).await?;
     for level in [Access::Read, Access::ReadWrite] {
         let name = group(environment, level);
@@ -24,7 +25,7 @@ pub async fn ensure(target: &Postgres, environment: EnvironmentId, database: &Da
         if !exists {
             create(&tx, &name, target.store.to_string()).await?;
         }
-        grant_missing(&tx, &name, level).await?;
+        grant_missing(&tx, &name, level, grants).await?;
         tx.commit().await?;
     }
     Ok(())
@@ -52,9 +53,6 @@ owners AS (SELECT DISTINCT owner FROM (
              UNION SELECT c.relowner FROM pg_class c JOIN ours ON ours.oid = c.relnamespace
              UNION SELECT datdba FROM pg_database WHERE datname = current_database()) o
            WHERE pg_has_role(current_user, owner, 'USAGE') AND pg_get_userbyid(owner) !~ '^(jit|pg|daypass)_')
-SELECT format('GRANT CONNECT ON DATABASE %I TO %I', current_database(), $1) FROM me
- WHERE NOT has_database_privilege(grp, current_database(), 'CONNECT')
-UNION ALL
 SELECT format('GRANT USAGE ON SCHEMA %I TO %I', nspname, $1) FROM ours, me
  WHERE NOT has_schema_privilege(grp, ours.oid, 'USAGE') AND pg_has_role(current_user, nspowner, 'USAGE')
 UNION ALL
@@ -71,12 +69,19 @@ SELECT format('ALTER DEFAULT PRIVILEGES FOR ROLE %I GRANT %s ON %s TO %I', pg_ge
  WHERE NOT EXISTS (SELECT FROM pg_default_acl a, aclexplode(a.defaclacl) x
                     WHERE a.defaclrole = owner AND a.defaclnamespace = 0 AND a.defaclobjtype = letter::\"char\" AND x.grantee = grp)";
 
-async fn grant_missing(tx: &impl GenericClient, name: &str, access: Access) -> Result<(), TargetError> {
+const MISSING_CONNECT: &str = "
+SELECT format('GRANT CONNECT ON DATABASE %I TO %I', current_database(), $1::text) FROM pg_roles
+ WHERE rolname = $1::text AND NOT has_database_privilege(oid, current_database(), 'CONNECT')";
+
+async fn grant_missing(tx: &impl GenericClient, name: &str, access: Access, grants: Grants) -> Result<(), TargetError> {
     let (tables, sequences) = match access {
         Access::Read => ("SELECT", "SELECT"),
         Access::ReadWrite => ("SELECT, INSERT, UPDATE, DELETE", "USAGE, SELECT, UPDATE"),
     };
-    let rows = tx.query(MISSING, &[&name, &tables, &sequences]).await?;
+    let mut rows = tx.query(MISSING_CONNECT, &[&name]).await?;
+    if grants == Grants::Granted {
+        rows.extend(tx.query(MISSING, &[&name, &tables, &sequences]).await?);
+    }
     let statements: Vec<String> = rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
     if !statements.is_empty() {
         tx.batch_execute(&statements.join(";\n")).await?;

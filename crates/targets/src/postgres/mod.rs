@@ -131,9 +131,7 @@ impl Target for Postgres {
     }
 
     async fn provide(&self, spec: &AccountSpec<'_>) -> Result<(), TargetError> {
-        if spec.grants == Grants::Granted {
-            grants::ensure(self, spec.environment, spec.database, Some(spec.access)).await?;
-        }
+        grants::ensure(self, spec.environment, spec.database, Some(spec.access), spec.grants).await?;
         self.on_server(|mut client| async move {
             let result = provide(&mut client, spec, &self.marker(spec.pass)).await;
             (client, result)
@@ -142,7 +140,7 @@ impl Target for Postgres {
     }
 
     async fn refresh_grants(&self, environment: EnvironmentId, database: &DatabaseName) -> Result<(), TargetError> {
-        grants::ensure(self, environment, database, None).await
+        grants::ensure(self, environment, database, None, Grants::Granted).await
     }
 
     async fn remove(&self, account: &str, heir: Option<&str>) -> Result<(), TargetError> {
@@ -205,11 +203,11 @@ async fn provide(client: &mut Client, spec: &AccountSpec<'_>, marker: &str) -> R
         spec.connections,
         escape_literal(marker),
     );
-    let groups = match (spec.grants, spec.access) {
-        (Grants::Granted, access) => vec![group(spec.environment, access)],
-        (Grants::Predefined, Access::Read) => vec!["pg_read_all_data".to_owned()],
-        (Grants::Predefined, Access::ReadWrite) => vec!["pg_read_all_data".to_owned(), "pg_write_all_data".to_owned()],
-    };
+    let mut groups = vec![group(spec.environment, spec.access)];
+    if spec.grants == Grants::Predefined {
+        groups.push("pg_read_all_data".to_owned());
+        groups.extend((spec.access == Access::ReadWrite).then(|| "pg_write_all_data".to_owned()));
+    }
     for group in groups {
         sql.push_str(&format!("GRANT {} TO {role};", escape_identifier(&group)));
     }
