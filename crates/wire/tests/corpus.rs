@@ -4,6 +4,7 @@
 
 mod drive;
 
+#[expect(clippy::disallowed_methods, reason = "the corpus lies in files")]
 fn replay(name: &str, drive: fn(&[u8])) {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus").join(name);
     let mut count = 0;
