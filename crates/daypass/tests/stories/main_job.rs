@@ -135,7 +135,7 @@ async fn a_token_ends_by_itself_and_when_it_is_taken_back() {
         command.env("DAYPASS_SERVER", format!("https://{}", house.api)).env("DAYPASS_TOKEN", token).env("DAYPASS_CA", house.path("data/ca.pem"));
         command.output().await.unwrap().status.code().unwrap()
     };
-    let short = house.json("maria", &["token", "add", "a script", "--life", "2s"]).await;
+    let short = house.json("maria", &["token", "add", "a script", "--life", "6s"]).await;
     let long = house.json("maria", &["token", "add", "another", "--life", "1h"]).await;
     let text = |issued: &serde_json::Value, key: &str| issued[key].as_str().unwrap().to_owned();
     assert_eq!((with(&text(&short, "token")).await, with(&text(&long, "token")).await), (0, 0));
