@@ -48,7 +48,7 @@ fn world() -> (Log, EnvironmentId) {
     let spec = TargetSpec { engine: Engine::Postgres, host, port: 5432, admin: "daypass_admin".into(), tls: TargetTls::Off };
     log.add(Event::TargetAdded { target, spec });
     let database = "uat".parse().unwrap_or_else(|_| unreachable!("a database"));
-    let spec = EnvironmentSpec { name: name("uat"), kind: Kind::SelfService, database, grants: Grants::Granted, heir: None };
+    let spec = EnvironmentSpec { name: name("uat"), kind: Kind::SelfService, database, grants: Grants::Granted, heir: None, enforce: Enforce::Gateway };
     log.add(Event::EnvironmentAdded { environment, project, target, spec });
     for n in 0..PASSES {
         let (user, pass) = (UserId::new(id((1 << 64) + n)), PassId::new(id((2 << 64) + n)));
@@ -89,7 +89,7 @@ pub fn measure(report: &mut Report) {
     let mut let_in = 0;
     for _ in 0..rounds {
         for (account, address) in &attempts {
-            let attempt = Attempt { account, database: Some("uat"), address: *address, open_sessions: 0 };
+            let attempt = Attempt { account, database: Some("uat"), servers: &[], engine: Engine::Postgres, address: *address, open_sessions: 0 };
             let_in += usize::from(black_box(admit(&ledger, &attempt, now)).is_ok());
         }
     }

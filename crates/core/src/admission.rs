@@ -1,7 +1,7 @@
 //! The one place that opens the door. Everything a gateway lets in, it lets in because of [`admit`].
 
 use crate::{
-    environment::{Environment, Target},
+    environment::{Engine, Environment, Target},
     ledger::Ledger,
     names::shown,
     pass::{Cause, Pass, State},
@@ -16,6 +16,10 @@ pub struct Attempt<'a> {
     pub account: &'a str,
     /// The database that the client named; none when the tool left it out.
     pub database: Option<&'a str>,
+    /// The first labels of the server names that the client used, where its protocol tells.
+    pub servers: &'a [String],
+    /// The engine whose protocol the client speaks.
+    pub engine: Engine,
     pub address: IpAddr,
     /// Sessions of this pass that are open now, on all gateways of this node.
     pub open_sessions: usize,
@@ -52,6 +56,15 @@ pub enum Refused {
         asked: String,
         database: String,
     },
+    /// The account is one of another engine: the tool, or the port, is the wrong one.
+    WrongEngine {
+        engine: Engine,
+    },
+    /// The server name is that of another environment.
+    WrongServer {
+        asked: String,
+        environment: String,
+    },
     AccessNotAllowed {
         environment: String,
         policy: String,
@@ -65,7 +78,7 @@ pub enum Refused {
     },
 }
 
-/// Decides about a login, once the password is proved. Order: account, life, address, database, policy, limits.
+/// Decides about a login, once the password is proved. Order: account, life, address, engine, server, database, policy, limits.
 pub fn admit<'a>(ledger: &'a Ledger, attempt: &Attempt<'_>, now: Time) -> Result<Admit<'a>, Refused> {
     let pass = ledger.pass_of_account(attempt.account).ok_or(Refused::Unknown)?;
     let env = ledger.environment(pass.environment).ok_or(Refused::Unknown)?;
@@ -84,9 +97,19 @@ pub fn admit<'a>(ledger: &'a Ledger, attempt: &Attempt<'_>, now: Time) -> Result
             });
         }
     };
+    let target = ledger.target(env.target).ok_or(Refused::Unknown)?;
+    if attempt.engine != target.spec.engine {
+        return Err(Refused::WrongEngine { engine: target.spec.engine });
+    }
+    // names that are no environment's lead here as well: an alias of the gateway, its address
+    let elsewhere = |asked: &&String| asked.parse().is_ok_and(|name| ledger.environment_named(&name).is_some_and(|other| other.id != env.id));
+    if let Some(asked) = attempt.servers.iter().find(elsewhere) {
+        return Err(Refused::WrongServer { asked: shown(asked), environment: name() });
+    }
     // psql sends the user name as database when none is named; the environment's own name is accepted as well
     let asked = attempt.database.filter(|asked| *asked != attempt.account);
-    if let Some(asked) = asked.filter(|asked| *asked != env.spec.database.as_str() && *asked != env.spec.name.as_str()) {
+    let fits = |asked: &&str| target.spec.engine.is_database(asked, env.spec.database.as_str()) || *asked == env.spec.name.as_str();
+    if let Some(asked) = asked.filter(|asked| !fits(asked)) {
         return Err(Refused::WrongDatabase { asked: shown(asked), database: env.spec.database.to_string() });
     }
     let policy: &Policy = ledger.policy(env);
@@ -96,7 +119,6 @@ pub fn admit<'a>(ledger: &'a Ledger, attempt: &Attempt<'_>, now: Time) -> Result
     if attempt.open_sessions >= usize::from(policy.sessions_per_pass) {
         return Err(Refused::TooManySessions { environment: name(), most: policy.sessions_per_pass });
     }
-    let target = ledger.target(env.target).ok_or(Refused::Unknown)?;
     Ok(Admit { pass, environment: env, target, until })
 }
 
@@ -147,6 +169,8 @@ impl Refused {
                 format!("no access for host \"{address}\", user \"{account}\", database \"{database}\": the address is not on the allow-list")
             }
             Refused::WrongDatabase { asked, database } => format!("database \"{asked}\" does not exist for this account: it opens \"{database}\" only"),
+            Refused::WrongEngine { engine } => format!("this account is one of {}", engine.title()),
+            Refused::WrongServer { asked, environment } => format!("the server name {asked} is not that of {environment}, which this account opens"),
             Refused::AccessNotAllowed { environment, policy } => format!("policy '{policy}' of {environment} no longer allows the access of this account"),
             Refused::TooManySessions { environment, most } => format!("too many connections for this account: {environment} allows {most} at once"),
             Refused::Frozen { environment } => format!("{environment} is closed while its database is being replaced"),
@@ -161,6 +185,8 @@ impl Refused {
             Refused::Over { environment, .. } => format!("Ask for a new account: daypass request {environment} --reason '...'"),
             Refused::AddressNotAllowed { environment, address, .. } => format!("Enter the address first: daypass allow {environment} {address}"),
             Refused::WrongDatabase { database, .. } => format!("Connect to the database {database}."),
+            Refused::WrongEngine { engine } => format!("Use a tool for {} and the port that `daypass passes` shows.", engine.title()),
+            Refused::WrongServer { environment, .. } => format!("Connect to the server name of {environment}: daypass env show {environment} prints it."),
             Refused::AccessNotAllowed { environment, .. } => format!("Ask for an account with an access that the policy allows: daypass request {environment}"),
             Refused::TooManySessions { .. } => "Close a connection, then try again.".to_owned(),
             Refused::Frozen { environment } => format!("Ask again when the movement is finished; daypass env show {environment} tells."),

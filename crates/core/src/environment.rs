@@ -10,6 +10,45 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "snake_case")]
 pub enum Engine {
     Postgres,
+    /// SQL Server, Azure SQL Database, Azure SQL Managed Instance, and what else speaks TDS.
+    SqlServer,
+}
+
+impl Engine {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Engine::Postgres => "postgres",
+            Engine::SqlServer => "sqlserver",
+        }
+    }
+
+    /// As people write it.
+    pub fn title(self) -> &'static str {
+        match self {
+            Engine::Postgres => "PostgreSQL",
+            Engine::SqlServer => "SQL Server",
+        }
+    }
+
+    /// Whether a name that a client gives means this database. SQL Server compares names without regard to case, PostgreSQL with.
+    pub fn is_database(self, asked: &str, database: &str) -> bool {
+        match self {
+            Engine::Postgres => asked == database,
+            Engine::SqlServer => asked.to_lowercase() == database.to_lowercase(),
+        }
+    }
+}
+
+impl std::str::FromStr for Engine {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "postgres" => Ok(Engine::Postgres),
+            "sqlserver" => Ok(Engine::SqlServer),
+            other => Err(format!("'{}' is not an engine that Daypass knows; it knows: postgres, sqlserver.", crate::names::shown(other))),
+        }
+    }
 }
 
 /// How the wire to a target is protected. There is no "if it can": that falls back to nothing.
@@ -18,6 +57,8 @@ pub enum Engine {
 pub enum TargetTls {
     /// Certificate and host name are checked against this CA (PEM), or the system's when none is given.
     VerifyFull { ca: Option<String> },
+    /// The same, with TLS before everything else (TDS 8.0, "strict" encryption): SQL Server 2022 and later, Azure SQL.
+    Strict { ca: Option<String> },
     /// No TLS: only for a target on this machine or behind a tunnel; `env show` says so.
     Off,
 }
@@ -31,6 +72,26 @@ pub enum Grants {
     Granted,
     /// The engine's own roles (`pg_read_all_data`, `pg_write_all_data`). They can also read every role's password verifier.
     Predefined,
+}
+
+/// Who keeps people out of the database, and ends their sessions.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Enforce {
+    /// Our gateway stands before the target: its fence ends a session to the moment, and it knows whose address is whose.
+    #[default]
+    Gateway,
+    /// Azure SQL's own firewall: nothing of ours lies between, people get the account that the target knows.
+    AzureSqlFirewall,
+}
+
+impl Enforce {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Enforce::Gateway => "gateway",
+            Enforce::AzureSqlFirewall => "azure_sql_firewall",
+        }
+    }
 }
 
 /// A database server: where it is and as whom Daypass administers it. The password lies sealed in the store.
@@ -73,6 +134,8 @@ pub struct EnvironmentSpec {
     pub grants: Grants,
     /// The role on the target that receives what an account owned when it ends; none: the owner of the database.
     pub heir: Option<String>,
+    #[serde(default)]
+    pub enforce: Enforce,
 }
 
 #[derive(Clone, Debug)]

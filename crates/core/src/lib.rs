@@ -13,6 +13,7 @@ pub mod command;
 pub mod environment;
 pub mod event;
 pub mod explain;
+pub mod firewall;
 pub mod ids;
 pub mod ledger;
 pub mod movement;

@@ -54,10 +54,10 @@ texts! {
             format!("'{}' is not a user name; use 1 to 64 of a-z, 0-9, '.', '_', '@' and -", shown(&text))
         })
     };
-    /// The name of a database, as the target knows it: 1 to 63 bytes, any character but NUL.
+    /// The name of a database, as the target knows it: 1 to 128 characters, any but NUL. PostgreSQL allows 63 bytes of it.
     DatabaseName, |text| {
-        (matches!(text.len(), 1..=63) && !text.contains('\0')).then(|| text.to_owned())
-            .ok_or_else(|| "a database name has 1 to 63 bytes and no NUL character".to_owned())
+        (matches!(text.encode_utf16().count(), 1..=128) && !text.contains('\0')).then(|| text.to_owned())
+            .ok_or_else(|| "a database name has 1 to 128 characters and no NUL".to_owned())
     };
     /// A host name or address of a target.
     Host, |text| {
@@ -99,6 +99,17 @@ impl AccountName {
     }
 }
 
+/// The first label of a server name as tools write it: `tcp:uat.db.example.com,1433`, `uat\\SQLEXPRESS`, `UAT.`. None for an address.
+pub fn server_label(text: &str) -> Option<String> {
+    let name = text.trim().to_lowercase();
+    let name = ["tcp:", "np:", "lpc:", "admin:"].iter().fold(name.as_str(), |name, kind| name.strip_prefix(kind).unwrap_or(name));
+    let host = name.split([',', '\\']).next()?.trim().trim_end_matches('.');
+    if host.parse::<std::net::IpAddr>().is_ok() || host.contains(':') {
+        return None;
+    }
+    host.split('.').next().filter(|label| !label.is_empty()).map(str::to_owned)
+}
+
 /// What a person typed, made safe for a message: short, and without terminal escapes.
 pub fn shown(text: &str) -> String {
     let mut safe: String = text.chars().take(64).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
@@ -122,6 +133,16 @@ mod tests {
         assert!(" \n ".parse::<Reason>().unwrap_err().contains("what you need it for"));
         assert!("x\u{1b}[31m".parse::<Reason>().is_err());
         assert!(!shown("a\u{1b}[31mb").contains('\u{1b}'));
+    }
+
+    #[test]
+    fn a_server_is_known_however_its_name_is_written() {
+        for text in ["uat", "UAT", "tcp:uat,1433", "uat.db.example.com", "Tcp:Uat.db.example.com.,1433", "uat\\SQLEXPRESS,14333", " uat. "] {
+            assert_eq!(server_label(text).as_deref(), Some("uat"), "{text}");
+        }
+        for none in ["", "127.0.0.1", "tcp:127.0.0.1,1433", "::1", ".", ",1433"] {
+            assert_eq!(server_label(none), None, "{none}");
+        }
     }
 
     #[test]

@@ -46,6 +46,11 @@ impl Range {
         bits < 128 && last_offset > (1_u128 << bits) - 1
     }
 
+    /// The first and the last address.
+    pub fn bounds(&self) -> (IpAddr, IpAddr) {
+        (self.first, self.last)
+    }
+
     /// The CIDR blocks that make up the range.
     pub fn blocks(&self) -> Vec<IpNet> {
         match (self.first, self.last) {

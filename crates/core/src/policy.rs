@@ -38,6 +38,39 @@ pub struct Policy {
     pub widest_v4: u8,
     /// The widest IPv6 range, as a prefix length.
     pub widest_v6: u8,
+    /// What an account gets besides reading or writing rows, where the engine has such a right.
+    #[serde(default = "Extra::usual")]
+    pub extras: BTreeSet<Extra>,
+}
+
+/// A right of SQL Server that is neither reading nor writing rows.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Extra {
+    /// Running procedures and functions: they may write whatever their owner may, also for `read`.
+    Execute,
+    /// Seeing the text of views and procedures.
+    ViewDefinition,
+    /// Asking for execution plans.
+    Showplan,
+}
+
+impl Extra {
+    pub const ALL: [Extra; 3] = [Extra::Execute, Extra::ViewDefinition, Extra::Showplan];
+
+    /// What looking for a fault takes, and changes nothing.
+    pub fn usual() -> BTreeSet<Extra> {
+        [Extra::ViewDefinition, Extra::Showplan].into()
+    }
+
+    /// The permission's name in T-SQL.
+    pub fn as_sql(self) -> &'static str {
+        match self {
+            Extra::Execute => "EXECUTE",
+            Extra::ViewDefinition => "VIEW DEFINITION",
+            Extra::Showplan => "SHOWPLAN",
+        }
+    }
 }
 
 impl Default for Policy {
@@ -55,6 +88,7 @@ impl Default for Policy {
             sessions_per_pass: 20,
             widest_v4: 24,
             widest_v6: 64,
+            extras: Extra::usual(),
         }
     }
 }

@@ -25,8 +25,12 @@ pub struct Api {
 #[serde(deny_unknown_fields, default)]
 pub struct Gateway {
     pub listen: SocketAddr,
+    /// Where clients of SQL Server connect.
+    pub listen_sqlserver: SocketAddr,
     /// Names and addresses under which people reach the gateway; the first is what they are shown.
     pub names: Vec<String>,
+    /// With it, each environment has a server name of its own: `<environment>.<suffix>`.
+    pub suffix: Option<String>,
     /// PEM files of the operator; none: Daypass has its own CA.
     pub certificate: Option<PathBuf>,
     pub key: Option<PathBuf>,
@@ -52,7 +56,9 @@ impl Default for Gateway {
         let limits = daypass_gateway::Limits::default();
         Gateway {
             listen: SocketAddr::from(([127, 0, 0, 1], 7432)),
+            listen_sqlserver: SocketAddr::from(([127, 0, 0, 1], 7433)),
             names: vec!["localhost".to_owned(), "127.0.0.1".to_owned()],
+            suffix: None,
             certificate: None,
             key: None,
             login_seconds: limits.login.as_secs(),
@@ -78,7 +84,7 @@ impl Config {
         if let Some(dir) = variable("DAYPASS_DATA_DIR") {
             config.data_dir = dir.into();
         }
-        for (key, slot) in [("DAYPASS_API_LISTEN", &mut config.api.listen), ("DAYPASS_GATEWAY_LISTEN", &mut config.gateway.listen)] {
+        for (key, slot) in [("DAYPASS_API_LISTEN", &mut config.api.listen), ("DAYPASS_GATEWAY_LISTEN", &mut config.gateway.listen), ("DAYPASS_GATEWAY_LISTEN_SQLSERVER", &mut config.gateway.listen_sqlserver)] {
             if let Some(value) = variable(key) {
                 *slot = value.parse().map_err(|_| format!("{key} is '{value}', not an address with a port like 127.0.0.1:7480"))?;
             }
@@ -93,6 +99,10 @@ impl Config {
     fn check(&self) -> Result<(), String> {
         if self.gateway.names.iter().all(String::is_empty) {
             return Err("gateway.names is empty; name at least one host under which people reach the gateway".to_owned());
+        }
+        let is_label = |label: &str| (1..=63).contains(&label.len()) && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+        if let Some(suffix) = self.gateway.suffix.as_deref().filter(|suffix| suffix.len() > 190 || !suffix.split('.').all(is_label)) {
+            return Err(format!("gateway.suffix is '{suffix}', not a domain name; write it like db.example.com, without a dot in front"));
         }
         if self.gateway.certificate.is_some() != self.gateway.key.is_some() {
             return Err("gateway.certificate and gateway.key go together; give both or neither".to_owned());

@@ -1,18 +1,19 @@
 //! One keeper per target: observe, plan, act, prove. A wake-up carries no data; whatever happened, the next look finds it.
 //! It tries for ever; a target that is down or hangs delays nobody else's.
 
-use crate::{control::Control, node::Node};
+use crate::{control::Control, firewall::Firewall, node::Node};
 use daypass_core::{
     command::{Command, Observed},
     event::Actor,
     ids::*,
     ledger::APPROVAL_LAPSES,
+    names::DatabaseName,
     pass::State,
     plan::{Action, next_deadline, plan},
     time::{Time, Ttl},
 };
-use daypass_gateway::{World, upstream_login};
-use daypass_targets::{AccountSpec, Target, TargetError, postgres::Postgres};
+use daypass_gateway::World;
+use daypass_targets::{AccountSpec, AnyTarget, Target, TargetError};
 use futures_util::StreamExt;
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -55,12 +56,12 @@ async fn lapse(node: &Node, control: &Control) {
 }
 
 /// The administrator's way to a target, as the ledger and the store have it now.
-pub async fn administrator(node: &Node, id: TargetId) -> Result<Postgres, TargetError> {
+pub async fn administrator(node: &Node, id: TargetId) -> Result<AnyTarget, TargetError> {
     let (spec, store) = node.ledger(|ledger| (ledger.target(id).map(|t| t.spec.clone()), ledger.store()));
     let (Some(spec), Some(store)) = (spec, store) else { return Err(TargetError::Refused("it is not known any more".to_owned())) };
     let password = node.store.log.secret(&target_secret(id)).await.ok().flatten();
     let password = password.ok_or_else(|| TargetError::Refused("the administrator's password is not in the store".to_owned()))?;
-    Ok(Postgres::new(spec, password, node.target_tls(id), store))
+    Ok(AnyTarget::new(spec, password, node.target_tls(id), store))
 }
 
 /// Under what the administrator's password is sealed.
@@ -71,7 +72,7 @@ pub fn target_secret(id: TargetId) -> String {
 async fn keep(node: Arc<Node>, control: Control, id: TargetId) {
     let mut changes = node.changes();
     let mut pause = Duration::ZERO;
-    let mut made: Option<(daypass_core::environment::TargetSpec, Postgres)> = None;
+    let mut made: Option<(daypass_core::environment::TargetSpec, AnyTarget)> = None;
     loop {
         changes.borrow_and_update();
         let spec = node.ledger(|ledger| ledger.target(id).map(|target| target.spec.clone()));
@@ -132,7 +133,8 @@ impl<T: Target> Keeper<'_, T> {
     /// One look and what follows from it. True: something was done, look again at once.
     async fn look(&self) -> Result<bool, TargetError> {
         self.identify().await?;
-        let observed = self.target.observe().await?;
+        Firewall { node: self.node, id: self.id, target: self.target }.look().await?;
+        let observed = self.target.observe(&self.databases()).await?;
         let now = self.node.now();
         let actions = self.node.ledger(|ledger| plan(ledger, self.id, &observed, now));
         if actions.is_empty() {
@@ -153,6 +155,12 @@ impl<T: Target> Keeper<'_, T> {
         Ok(true)
     }
 
+    /// The databases of the environments on this target; also of those that were removed, until nothing is left in them.
+    fn databases(&self) -> Vec<DatabaseName> {
+        let names: BTreeSet<_> = self.node.ledger(|ledger| ledger.environments_on(self.id).map(|env| env.spec.database.clone()).collect());
+        names.into_iter().collect()
+    }
+
     /// Some at once; all are tried, and the first failure is told.
     async fn act_on(&self, actions: Vec<Action>) -> Result<(), TargetError> {
         let results: Vec<_> = futures_util::stream::iter(actions).map(|action| self.act(action)).buffer_unordered(AT_ONCE).collect().await;
@@ -171,8 +179,10 @@ impl<T: Target> Keeper<'_, T> {
                 Ok(identity) => {
                     self.node.troubles.clear(&trouble);
                     if known.as_ref() != Some(&identity) {
-                        let seen = Observed::Identity { environment, identity };
-                        self.report(seen).await;
+                        // what is there now gets a mark of its own first, so that a copy of before is not taken for it
+                        self.target.adopt(environment, &database).await?;
+                        let identity = self.target.identity(&database).await?;
+                        self.report(Observed::Identity { environment, identity }).await;
                     }
                 }
                 Err(TargetError::NoDatabase(name)) => {
@@ -235,7 +245,7 @@ impl<T: Target> Keeper<'_, T> {
                     let env = ledger.environment(ledger.pass(pass?)?.environment)?;
                     env.spec.heir.clone()
                 });
-                self.target.remove(&account, heir.as_deref()).await
+                self.target.remove(&account, &self.databases(), heir.as_deref()).await
             }
             Action::ReportGone { pass } => {
                 self.report(Observed::Gone { pass }).await;
@@ -245,17 +255,20 @@ impl<T: Target> Keeper<'_, T> {
     }
 
     async fn provide(&self, id: PassId, ends_at: Time) -> Result<(), TargetError> {
-        let Some((pass, env, connections)) = self.node.ledger(|ledger| {
+        let Some((pass, env, (connections, extras))) = self.node.ledger(|ledger| {
             let pass = ledger.pass(id)?;
             let env = ledger.environment(pass.environment)?;
-            Some((pass.clone(), env.clone(), ledger.policy(env).sessions_per_pass))
+            let policy = ledger.policy(env);
+            Some((pass.clone(), env.clone(), (policy.sessions_per_pass, policy.extras.clone())))
         }) else {
             return Ok(());
         };
         // the target adds what is left to its own clock: never later than ours
         let left = ends_at.since(self.node.now()) / 1_000_000;
         let Some(left) = u64::try_from(left).ok().and_then(|s| Ttl::seconds(s).ok()) else { return Ok(()) };
-        let Some(verifier) = self.node.target_verifier(id) else { return Err(TargetError::Refused("the secrets of the pass are gone".to_owned())) };
+        let (Some(verifier), Some(password)) = (self.node.target_verifier(id), self.node.target_password(id)) else {
+            return Err(TargetError::Refused("the secrets of the pass are gone".to_owned()));
+        };
         let spec = AccountSpec {
             account: &pass.account,
             pass: id,
@@ -267,6 +280,8 @@ impl<T: Target> Keeper<'_, T> {
             // one more for the probe
             connections: connections.saturating_add(1),
             verifier: &verifier,
+            password: &password,
+            extras: &extras,
         };
         self.target.provide(&spec).await
     }
@@ -279,8 +294,7 @@ impl<T: Target> Keeper<'_, T> {
             Some((pass.clone(), env.clone(), ledger.target(env.target)?.clone()))
         });
         let Some((pass, env, target)) = found else { return Ok(()) };
-        let parameters = vec![("application_name".to_owned(), "daypass probe".to_owned())];
-        upstream_login(&**self.node, &pass, &env, &target, parameters).await.map(drop).map_err(|e| TargetError::Refused(e.to_string()))
+        daypass_gateway::probe(&**self.node, &pass, &env, &target).await.map_err(|e| TargetError::Refused(e.to_string()))
     }
 
     async fn report(&self, observed: Observed) {

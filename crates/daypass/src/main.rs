@@ -5,6 +5,7 @@ mod clock;
 mod config;
 mod control;
 mod demo;
+mod firewall;
 mod keeper;
 mod node;
 mod pki;

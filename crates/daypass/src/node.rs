@@ -2,7 +2,10 @@
 //! [`World`].
 
 use crate::clock::Clock;
-use daypass_core::{environment::TargetTls, ids::*, ledger::Ledger, secret::Secret, session::*, time::Time};
+use daypass_core::{
+    environment::{Engine, TargetTls},
+    firewall::Rule,
+    ids::*, ledger::Ledger, secret::Secret, session::*, time::Time};
 use daypass_gateway::{World, sessions::Sessions};
 use daypass_store::{Store, StoreError};
 use daypass_wire::pg::scram::{SaltedPassword, Verifier};
@@ -19,6 +22,8 @@ pub struct Node {
     pub store: Store,
     pub sessions: Arc<Sessions>,
     pub troubles: Troubles,
+    /// Firewall rules that others made, by environment, as last seen.
+    drift: Mutex<BTreeMap<EnvironmentId, Vec<Rule>>>,
     ledger: RwLock<Ledger>,
     changed: watch::Sender<u64>,
     vault: RwLock<Vault>,
@@ -50,7 +55,8 @@ impl PassSecrets {
             crate::random::fill(&mut salt);
             Verifier::of(password, &salt, daypass_wire::pg::scram::ITERATIONS).to_string()
         };
-        let (person, target) = (crate::random::password(), crate::random::password());
+        // the rules for passwords of SQL Server and Azure ask for three of four kinds of characters
+        let (person, target) = (crate::random::password(), format!("Dp-{}", crate::random::password()));
         PassSecrets { verifier: verifier(&person), target_verifier: verifier(&target), person, target }
     }
 
@@ -65,7 +71,7 @@ struct Vault {
     verifiers: HashMap<String, Verifier>,
     target: HashMap<PassId, (Secret, String)>,
     salted: HashMap<PassId, SaltedPassword>,
-    tls: HashMap<TargetId, (TargetTls, Arc<rustls::ClientConfig>)>,
+    tls: HashMap<TargetId, ((Engine, TargetTls), Arc<rustls::ClientConfig>)>,
 }
 
 impl Node {
@@ -76,6 +82,7 @@ impl Node {
             store,
             sessions: Arc::default(),
             troubles: Troubles::default(),
+            drift: Mutex::default(),
             ledger: RwLock::new(ledger),
             changed,
             vault: RwLock::default(),
@@ -90,6 +97,14 @@ impl Node {
             ledger.seq()
         };
         self.changed.send_replace(seq);
+    }
+
+    pub fn set_drift(&self, environment: EnvironmentId, rules: Vec<Rule>) {
+        self.drift.lock().unwrap_or_else(PoisonError::into_inner).insert(environment, rules);
+    }
+
+    pub fn drift(&self, environment: EnvironmentId) -> Vec<Rule> {
+        self.drift.lock().unwrap_or_else(PoisonError::into_inner).get(&environment).cloned().unwrap_or_default()
     }
 
     fn vault<R>(&self, look: impl FnOnce(&Vault) -> R) -> R {
@@ -132,21 +147,20 @@ impl Node {
 }
 
 /// How to reach a target. A CA that cannot be read gives a configuration that trusts nobody: never no TLS.
-pub fn client_tls(ca: Option<&str>) -> Arc<rustls::ClientConfig> {
+pub fn client_tls(versions: &[&'static rustls::SupportedProtocolVersion], ca: Option<&str>) -> rustls::ClientConfig {
     use rustls_platform_verifier::BuilderVerifierExt;
-    let builder = rustls::ClientConfig::builder();
-    let nobody = || rustls::ClientConfig::builder().with_root_certificates(rustls::RootCertStore::empty()).with_no_client_auth();
-    let config = match ca {
-        None => builder.with_platform_verifier().map_or_else(|_| nobody(), |builder| builder.with_no_client_auth()),
+    let builder = || rustls::ClientConfig::builder_with_protocol_versions(versions);
+    let nobody = || builder().with_root_certificates(rustls::RootCertStore::empty()).with_no_client_auth();
+    match ca {
+        None => builder().with_platform_verifier().map_or_else(|_| nobody(), |builder| builder.with_no_client_auth()),
         Some(pem) => {
             let mut roots = rustls::RootCertStore::empty();
             for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()).flatten() {
                 let _ = roots.add(certificate);
             }
-            builder.with_root_certificates(roots).with_no_client_auth()
+            builder().with_root_certificates(roots).with_no_client_auth()
         }
-    };
-    Arc::new(config)
+    }
 }
 
 impl World for Node {
@@ -171,18 +185,22 @@ impl World for Node {
     }
 
     fn target_tls(&self, target: TargetId) -> Option<Arc<rustls::ClientConfig>> {
-        let wanted = self.ledger(|ledger| ledger.target(target).map(|t| t.spec.tls.clone()));
-        let ca = match &wanted {
-            Some(TargetTls::Off) => return None,
-            Some(TargetTls::VerifyFull { ca }) => ca.clone(),
-            None => Some(String::new()),
-        };
-        let wanted = TargetTls::VerifyFull { ca };
+        // a target that is not known trusts nobody
+        let unknown = (Engine::Postgres, TargetTls::VerifyFull { ca: Some(String::new()) });
+        let wanted = self.ledger(|ledger| ledger.target(target).map(|t| (t.spec.engine, t.spec.tls.clone()))).unwrap_or(unknown);
         if let Some(known) = self.vault(|vault| vault.tls.get(&target).filter(|(spec, _)| *spec == wanted).map(|(_, config)| config.clone())) {
             return Some(known);
         }
-        let TargetTls::VerifyFull { ca } = &wanted else { return None };
-        let config = client_tls(ca.as_deref());
+        let (versions, alpn, ca): (_, Option<&[u8]>, _) = match &wanted {
+            (_, TargetTls::Off) => return None,
+            (Engine::Postgres, TargetTls::VerifyFull { ca } | TargetTls::Strict { ca }) => (rustls::DEFAULT_VERSIONS, None, ca),
+            // its handshake lies in packets, and there is no later version in there
+            (Engine::SqlServer, TargetTls::VerifyFull { ca }) => (&[&rustls::version::TLS12][..], None, ca),
+            (Engine::SqlServer, TargetTls::Strict { ca }) => (rustls::DEFAULT_VERSIONS, Some(b"tds/8.0"), ca),
+        };
+        let mut config = client_tls(versions, ca.as_deref());
+        config.alpn_protocols.extend(alpn.map(<[u8]>::to_vec));
+        let config = Arc::new(config);
         self.vault_mut(|vault| vault.tls.insert(target, (wanted, config.clone())));
         Some(config)
     }

@@ -91,7 +91,8 @@ pub fn certificate(config: &config::Gateway, ca: &Ca) -> Result<Certificate> {
 fn load(config: &config::Gateway, ca: &Ca) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)> {
     match (&config.certificate, &config.key) {
         (Some(chain), Some(key)) => from_files(chain, key),
-        _ => ca.issue(&config.names),
+        // one wildcard for the names of all environments: a new one needs no new certificate
+        _ => ca.issue(&config.names.iter().cloned().chain(config.suffix.as_ref().map(|suffix| format!("*.{suffix}"))).collect::<Vec<_>>()),
     }
 }
 

@@ -6,19 +6,20 @@ use crate::{
     keeper,
     node::Node,
     pki::{self, Ca},
-    web::{self, App, Place, auth},
+    web::{self, App, auth, place::Place},
 };
 use anyhow::{Context, Result};
 use daypass_core::{
     chain::{self, Head},
     command::Command,
     event::{Actor, Entry, Event},
+    environment::Engine,
     ids::*,
     ledger::Ledger,
     people::{Role, Scope},
     secret::Secret,
 };
-use daypass_gateway::{Limits, Workers, World};
+use daypass_gateway::{Gateway, Limits, Workers, World};
 use daypass_store::{Change, LogStore, MasterKey, Store};
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{net::TcpListener, sync::Semaphore};
@@ -28,6 +29,7 @@ pub struct Running {
     pub node: Arc<Node>,
     pub api: SocketAddr,
     pub gateway: SocketAddr,
+    pub sqlserver: SocketAddr,
     /// Made at the first start: the administrator's password, to be shown once.
     pub first_password: Option<Secret>,
 }
@@ -56,6 +58,7 @@ pub async fn start(config: Config) -> Result<Running> {
     };
     // ports first: a port that is taken must not leave a half-made store
     let gateway_listener = listen(config.gateway.listen, "gateway.listen").await?;
+    let sqlserver_listener = listen(config.gateway.listen_sqlserver, "gateway.listen_sqlserver").await?;
     let api_listener = listen(config.api.listen, "api.listen").await?;
     let store = Store::open(&config.data_dir, key).await?;
     let (mut ledger, mut head) = replay(&store.log).await?;
@@ -73,22 +76,31 @@ pub async fn start(config: Config) -> Result<Running> {
     let first_password = first_administrator(&node, &control).await?;
 
     let gateway = gateway_listener.local_addr()?;
+    let sqlserver = sqlserver_listener.local_addr()?;
     let api = api_listener.local_addr()?;
-    let workers = Workers::start().context("the gateway's threads could not be started")?;
+    let workers = Arc::new(Workers::start().context("the gateway's threads could not be started")?);
     let limits = Limits {
         login: Duration::from_secs(config.gateway.login_seconds),
         per_address: config.gateway.logins_per_address,
         in_all: config.gateway.logins_in_all,
     };
-    tokio::spawn(daypass_gateway::serve(gateway_listener, workers, node.clone(), node.sessions.clone(), certificate.clone(), limits));
+    let door = Gateway::new(node.clone(), node.sessions.clone(), certificate.clone(), limits);
+    tokio::spawn(daypass_gateway::serve(door.clone(), Engine::Postgres, gateway_listener, workers.clone()));
+    tokio::spawn(daypass_gateway::serve(door, Engine::SqlServer, sqlserver_listener, workers));
     let server = config.gateway.names.first().cloned().unwrap_or_default();
     // an operator's own certificate is signed by a CA that clients know already
-    let place = Place { server, port: gateway.port(), ca: if config.gateway.certificate.is_some() { String::new() } else { ca.certificate_pem.clone() } };
+    let place = Place {
+        server,
+        suffix: config.gateway.suffix.clone(),
+        port: gateway.port(),
+        sqlserver_port: sqlserver.port(),
+        ca: if config.gateway.certificate.is_some() { String::new() } else { ca.certificate_pem.clone() },
+    };
     let app = App { node: node.clone(), control: control.clone(), place: Arc::new(place), password_checks: Arc::new(Semaphore::new(2)) };
     tokio::spawn(web::serve(api_listener, web::router(app).0, certificate.clone()));
     tokio::spawn(pki::keep(config.gateway.clone(), ca, certificate));
     tokio::spawn(keeper::keep_all(node.clone(), control.clone()));
-    Ok(Running { node, api, gateway, first_password })
+    Ok(Running { node, api, gateway, sqlserver, first_password })
 }
 
 async fn listen(address: SocketAddr, key: &str) -> Result<TcpListener> {

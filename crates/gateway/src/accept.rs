@@ -6,6 +6,7 @@ use crate::{
     tls::Certificate,
     workers::Workers,
 };
+use daypass_core::environment::Engine;
 use std::{
     collections::HashMap,
     fs::File,
@@ -61,6 +62,16 @@ impl<W> Drop for Waiting<W> {
     }
 }
 
+impl<W: World> Gateway<W> {
+    /// One for all listeners; its fence is kept from now on.
+    pub fn new(world: Arc<W>, sessions: Arc<Sessions>, certificate: Arc<Certificate>, limits: Limits) -> Arc<Self> {
+        tokio::spawn(keep_fence(world.clone(), sessions.clone()));
+        let mut mock_secret = [0; 32];
+        crate::random(&mut mock_secret);
+        Arc::new(Gateway { world, sessions, certificate, limits, mock_secret, waiting: Mutex::default() })
+    }
+}
+
 impl<W> Gateway<W> {
     fn wait(self: &Arc<Self>, address: IpAddr) -> Option<Waiting<W>> {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
@@ -76,12 +87,8 @@ impl<W> Gateway<W> {
     }
 }
 
-/// Serves a listener for as long as the process lives.
-pub async fn serve<W: World>(listener: TcpListener, workers: Workers, world: Arc<W>, sessions: Arc<Sessions>, certificate: Arc<Certificate>, limits: Limits) {
-    tokio::spawn(keep_fence(world.clone(), sessions.clone()));
-    let mut mock_secret = [0; 32];
-    crate::random(&mut mock_secret);
-    let gateway = Arc::new(Gateway { world, sessions, certificate, limits, mock_secret, waiting: Mutex::default() });
+/// Serves a listener for clients of one engine, for as long as the process lives.
+pub async fn serve<W: World>(gateway: Arc<Gateway<W>>, engine: Engine, listener: TcpListener, workers: Arc<Workers>) {
     // one descriptor is kept aside: when all are in use, it lets us take a connection and close it, instead of spinning on it
     let mut spare = File::open("/dev/null").ok();
     loop {
@@ -94,7 +101,7 @@ pub async fn serve<W: World>(listener: TcpListener, workers: Workers, world: Arc
                 let gateway = gateway.clone();
                 workers.spawn(async move {
                     if let Ok(tcp) = TcpStream::from_std(tcp) {
-                        connection::serve(gateway, tcp, peer, waiting).await;
+                        connection::serve(gateway, engine, tcp, peer, waiting).await;
                     }
                 });
             }

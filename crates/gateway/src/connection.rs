@@ -1,83 +1,37 @@
 //! One connection from its first byte to its last: start-up, admission, the login at the target, the relay, the closing record.
+//! What differs between protocols stands in [`crate::pg`] and [`crate::tds`]; nothing that decides does.
 
 use crate::{
     World,
     accept::{Gateway, Waiting, keep_alive},
-    nonce,
+    line::Guest,
+    pg,
     relay::{Passed, Relay},
-    sessions::{Opening, Seat, Session},
-    upstream::{self, UpstreamError, Upstreamed},
+    sessions::{CancelKeys, Opening, Seat, Session},
+    tds,
+    upstream::{self, Carried, Ready, UpstreamError, Upstreamed},
 };
 use daypass_core::{
     admission::{self, Attempt, Refused},
-    environment::{Environment, Target},
+    environment::{Engine, Environment, Target},
     ids::SessionId,
     pass::Pass,
     session::{SessionClosed, SessionOpened},
     time::Time,
 };
-use daypass_wire::{
-    machine::Step,
-    pg::{
-        message::CancelKey,
-        refuse::{fatal, sqlstate},
-        startup::{Found, Login, Settings, Startup},
-    },
-};
-use std::{
-    io,
-    net::SocketAddr,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-    time::Duration,
-};
+use daypass_wire::pg::message::CancelKey;
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
+    io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
 };
-use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
-/// The client's side of a session. Always encrypted.
-pub struct Guest(TlsStream<TcpStream>);
-
-impl Guest {
-    /// Lets the kernel drop what the client did not take: a stuck peer keeps nothing of ours.
-    pub fn hang_up(&mut self) {
-        let socket = socket2::SockRef::from(self.0.get_ref().0);
-        // unread input would turn the close into a reset and might cost the client our last words; a full output queue means
-        // that the client stopped reading, and then there is nothing to lose
-        let stuck = self.0.get_ref().1.wants_write();
-        if stuck {
-            let _ = socket.set_linger(Some(Duration::ZERO));
-        }
-    }
-}
-
-impl AsyncRead for Guest {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().0).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for Guest {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().0).poll_write(cx, buf)
-    }
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().0).poll_flush(cx)
-    }
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().0).poll_shutdown(cx)
-    }
-}
-
-/// Serves one connection.
-pub async fn serve<W: World>(gateway: Arc<Gateway<W>>, tcp: TcpStream, peer: SocketAddr, waiting: Waiting<W>) {
+/// Serves one connection of a listener for `engine`.
+pub async fn serve<W: World>(gateway: Arc<Gateway<W>>, engine: Engine, tcp: TcpStream, peer: SocketAddr, waiting: Waiting<W>) {
     let _ = tcp.set_nodelay(true);
     keep_alive(&tcp);
     // the handshake's buffers and states go before the relay begins: an idle session holds none of them
-    let opened = Box::pin(log_in(&gateway, tcp, peer, waiting)).await;
+    let opened = Box::pin(log_in(&gateway, engine, tcp, peer, waiting)).await;
     if let Some(opened) = opened {
         tokio::spawn(relay(gateway, opened));
     }
@@ -87,170 +41,161 @@ pub async fn serve<W: World>(gateway: Arc<Gateway<W>>, tcp: TcpStream, peer: Soc
 struct Opened {
     guest: Guest,
     upstreamed: Upstreamed,
+    mars: bool,
     session: Arc<Session>,
     host: String,
     seat: Seat,
 }
 
-/// The client's part has to be done in [`crate::Limits::login`]; the target's part has a limit of its own.
-async fn log_in<W: World>(gateway: &Arc<Gateway<W>>, tcp: TcpStream, peer: SocketAddr, waiting: Waiting<W>) -> Option<Opened> {
-    let greeted = tokio::time::timeout(gateway.limits.login, greet(gateway, tcp)).await.ok()?.ok()?;
-    drop(waiting);
-    match greeted {
-        Greeted::Cancel(key) => {
-            cancel(gateway, &key, peer).await;
-            None
-        }
-        Greeted::Login(mut guest, mut startup, login) => match open(gateway, &login, peer).await {
-            Ok((upstreamed, session, host, seat)) => {
-                let mut welcome = startup.welcome();
-                welcome.extend_from_slice(&upstreamed.ready.parameters);
-                welcome.extend_from_slice(&session.key.backend_key_data());
-                welcome.extend_from_slice(&upstreamed.ready.ready);
-                let sending = async { guest.write_all(&welcome).await.and(guest.flush().await) };
-                if !matches!(tokio::time::timeout(gateway.limits.login, sending).await, Ok(Ok(()))) {
-                    gateway.sessions.close(session.id);
-                    closed(gateway, session.id, "the client left during the login").await;
-                    return None;
-                }
-                Some(Opened { guest, upstreamed, session, host, seat })
-            }
-            Err(refusal) => {
-                tracing::info!(account = %daypass_core::names::shown(&login.account), address = %peer.ip(), why = %refusal.log, "refused");
-                let telling = async {
-                    let _ = guest.write_all(&refusal.bytes).await;
-                    let _ = guest.shutdown().await;
-                    // the client reads the reason before it sees the end
-                    let _ = guest.read(&mut [0; 64]).await;
-                };
-                let _ = tokio::time::timeout(Duration::from_millis(500), telling).await;
-                None
-            }
-        },
-    }
-}
-
-#[expect(clippy::large_enum_variant, reason = "made once a connection, and taken apart at once")]
-enum Greeted {
-    Login(Guest, Startup, Login),
+/// What a start-up comes to.
+pub enum Greeted {
+    Login(Guest, Knock, Client),
     Cancel(CancelKey),
 }
 
-/// Before and after TLS the same machine is driven, over another stream.
-enum Line {
-    Plain(TcpStream),
-    Encrypted(Box<TlsStream<TcpStream>>),
+/// Somebody who has proved a password, in the words that all protocols share.
+pub struct Knock {
+    pub account: String,
+    pub database: Option<String>,
+    /// The first labels of the server names that the client used, where its protocol tells.
+    pub server: Vec<String>,
+    pub application: String,
 }
 
-impl Line {
-    async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+/// The rest of the login, in the protocol's own words.
+pub enum Client {
+    Postgres(Box<pg::Client>),
+    SqlServer(Box<daypass_wire::tds::startup::Login>),
+}
+
+impl Client {
+    fn engine(&self) -> Engine {
         match self {
-            Line::Plain(tcp) => tcp.write_all(bytes).await,
-            Line::Encrypted(tls) => tls.write_all(bytes).await.and(tls.flush().await),
+            Client::Postgres(_) => Engine::Postgres,
+            Client::SqlServer(_) => Engine::SqlServer,
         }
     }
 
-    async fn read(&mut self, n: usize) -> io::Result<Vec<u8>> {
-        let mut buffer = vec![0; n];
+    fn refuse(&self, refusal: &Refusal) -> Vec<u8> {
         match self {
-            Line::Plain(tcp) => tcp.read_exact(&mut buffer).await?,
-            Line::Encrypted(tls) => tls.read_exact(&mut buffer).await?,
-        };
-        Ok(buffer)
+            Client::Postgres(_) => pg::refuse(&refusal.trouble),
+            Client::SqlServer(login) => tds::refuse(&refusal.trouble, login, refusal.environment.as_ref()),
+        }
     }
 
-    async fn end(mut self) {
-        let closing = async {
-            match &mut self {
-                Line::Plain(tcp) => tcp.shutdown().await,
-                Line::Encrypted(tls) => tls.shutdown().await,
-            }
-        };
-        let _ = closing.await;
-        let mut rest = [0; 64];
-        let reading = async {
-            match &mut self {
-                Line::Plain(tcp) => tcp.read(&mut rest).await,
-                Line::Encrypted(tls) => tls.read(&mut rest).await,
-            }
-        };
-        let _ = tokio::time::timeout(Duration::from_millis(300), reading).await;
+    fn carried(&self, knock: &Knock, pass: &Pass, person: &str, peer: SocketAddr) -> Carried {
+        match self {
+            Client::Postgres(client) => Carried::Postgres(client.attributed(knock, person, peer)),
+            Client::SqlServer(login) => Carried::SqlServer { login: Box::new(tds::attributed(login, &pass.id.to_string(), peer)), mars: login.mars },
+        }
     }
 }
 
-/// Drives the start-up machine to a proved password.
-async fn greet<W: World>(gateway: &Arc<Gateway<W>>, tcp: TcpStream) -> io::Result<Greeted> {
-    let identity = gateway.certificate.current();
-    let mut startup = Startup::new(Settings { nonce: nonce(), certificate: identity.end_point });
-    let mut line = Line::Plain(tcp);
-    loop {
-        match startup.step() {
-            Step::Peek => {
-                let Line::Plain(tcp) = &line else { return Err(io::ErrorKind::InvalidData.into()) };
-                let mut first = [0];
-                if tcp.peek(&mut first).await? == 0 {
-                    return Err(io::ErrorKind::UnexpectedEof.into());
-                }
-                startup.feed(&first);
-            }
-            Step::Read(n) => startup.feed(&line.read(n).await?),
-            Step::Send(bytes) => line.send(&bytes).await?,
-            Step::StartTls => {
-                let Line::Plain(tcp) = line else { return Err(io::ErrorKind::InvalidData.into()) };
-                let tls = TlsAcceptor::from(identity.config.clone()).accept(tcp).await?;
-                let alpn = tls.get_ref().1.alpn_protocol().map(<[u8]>::to_vec);
-                startup.tls_started(alpn.as_deref());
-                line = Line::Encrypted(Box::new(tls));
-            }
-            Step::Found(Found::Account(account)) => startup.verifier(gateway.world.verifier(without_server(&account)), &gateway.mock_secret),
-            Step::Found(Found::Cancel(key)) => return Ok(Greeted::Cancel(key)),
-            Step::Found(Found::Login(mut login)) => {
-                login.account.truncate(without_server(&login.account).len());
-                let Line::Encrypted(tls) = line else { return Err(io::ErrorKind::InvalidData.into()) };
-                return Ok(Greeted::Login(Guest(*tls), startup, login));
-            }
-            Step::Close => {
-                line.end().await;
-                return Err(io::ErrorKind::ConnectionAborted.into());
-            }
+/// The client's part has to be done in [`crate::Limits::login`]; the target's part has a limit of its own.
+async fn log_in<W: World>(gateway: &Arc<Gateway<W>>, engine: Engine, tcp: TcpStream, peer: SocketAddr, waiting: Waiting<W>) -> Option<Opened> {
+    let greeting = async {
+        match engine {
+            Engine::Postgres => pg::greet(gateway, tcp).await,
+            Engine::SqlServer => tds::greet(gateway, tcp).await,
         }
+    };
+    let greeted = tokio::time::timeout(gateway.limits.login, greeting).await.ok()?.ok()?;
+    drop(waiting);
+    let (mut guest, knock, mut client) = match greeted {
+        Greeted::Cancel(key) => {
+            cancel(gateway, &key, peer).await;
+            return None;
+        }
+        Greeted::Login(guest, knock, client) => (guest, knock, client),
+    };
+    let (upstreamed, session, host, seat) = match open(gateway, &knock, &client, peer).await {
+        Ok(opened) => opened,
+        Err(refusal) => {
+            let why = refusal.log();
+            tracing::info!(account = %daypass_core::names::shown(&knock.account), address = %peer.ip(), %why, "refused");
+            let telling = async {
+                let _ = guest.write_all(&client.refuse(&refusal)).await;
+                let _ = guest.shutdown().await;
+                // the client reads the reason before it sees the end
+                let _ = guest.read(&mut [0; 64]).await;
+            };
+            let _ = tokio::time::timeout(Duration::from_millis(500), telling).await;
+            return None;
+        }
+    };
+    let (welcome, mars) = match (&mut client, &upstreamed.ready, &session.cancel) {
+        (Client::Postgres(client), Ready::Postgres(ready), Some(keys)) => (client.welcome(ready, &keys.ours), false),
+        (Client::SqlServer(login), Ready::SqlServer(ready), _) => (ready.reply.clone(), login.mars),
+        _ => (Vec::new(), false),
+    };
+    let sending = async { guest.write_all(&welcome).await.and(guest.flush().await) };
+    if !matches!(tokio::time::timeout(gateway.limits.login, sending).await, Ok(Ok(()))) {
+        gateway.sessions.close(session.id);
+        closed(gateway, session.id, "the client left during the login").await;
+        return None;
     }
+    Some(Opened { guest, upstreamed, mars, session, host, seat })
 }
 
 /// Some tools write `user@server`: the account names the way by itself.
-fn without_server(user: &str) -> &str {
+pub fn without_server(user: &str) -> &str {
     user.split('@').next().unwrap_or(user)
 }
 
-/// A refusal in PostgreSQL's words, and what the log says.
+/// Why a connection that has proved its password does not become a session.
+pub enum Trouble {
+    Refused(Refused),
+    /// What the target said stays in the log: it names hosts and accounts that are nobody's business.
+    Target { environment: String, error: UpstreamError },
+    NotRecorded,
+    /// Access ended while the target was being asked.
+    Fallen { words: String },
+}
+
+impl Trouble {
+    pub fn words(&self) -> String {
+        match self {
+            Trouble::Refused(refused) => refused.words(),
+            Trouble::Target { environment, error } => match error.for_the_client() {
+                Some(words) => words.to_owned(),
+                None => format!("the database behind {environment} is not reachable at the moment"),
+            },
+            Trouble::NotRecorded => "this session could not be recorded, so it cannot begin".to_owned(),
+            Trouble::Fallen { words } => words.clone(),
+        }
+    }
+
+    pub fn remedy(&self) -> String {
+        match self {
+            Trouble::Refused(refused) => refused.remedy(),
+            Trouble::Target { environment, error } => match error.for_the_client() {
+                Some(_) => "Switch it off in the connection's settings and connect again.".to_owned(),
+                None => format!("Nothing is wrong with your access; try again. daypass env test {environment} shows what the target says."),
+            },
+            Trouble::NotRecorded => "Tell whoever runs Daypass: its store cannot be written.".to_owned(),
+            Trouble::Fallen { .. } => "Ask for new access: daypass request.".to_owned(),
+        }
+    }
+}
+
+/// A trouble, and the environment that it is about when that is known.
 struct Refusal {
-    bytes: Vec<u8>,
-    log: String,
+    trouble: Trouble,
+    environment: Option<Environment>,
 }
 
 impl Refusal {
-    fn new(code: &str, message: &str, hint: &str) -> Self {
-        Refusal { bytes: fatal(code, message, "", hint), log: message.to_owned() }
-    }
-
-    /// What the target said stays in the log: it names hosts and accounts that are nobody's business.
-    fn upstream(error: &UpstreamError, environment: &str) -> Self {
-        let message = format!("the database behind {environment} is not reachable at the moment");
-        let hint = format!("Nothing is wrong with your access; try again. daypass env test {environment} shows what the target says.");
-        Refusal { bytes: fatal(sqlstate::CANNOT_CONNECT_NOW, &message, "", &hint), log: error.to_string() }
+    fn log(&self) -> String {
+        match &self.trouble {
+            Trouble::Target { error, .. } => error.to_string(),
+            other => other.words(),
+        }
     }
 }
 
 impl From<Refused> for Refusal {
     fn from(refused: Refused) -> Self {
-        let code = match refused {
-            Refused::Unknown => sqlstate::INVALID_PASSWORD,
-            Refused::NotReady { .. } | Refused::Frozen { .. } => sqlstate::CANNOT_CONNECT_NOW,
-            Refused::Over { .. } | Refused::AddressNotAllowed { .. } | Refused::AccessNotAllowed { .. } => sqlstate::INVALID_AUTHORIZATION,
-            Refused::WrongDatabase { .. } => sqlstate::INVALID_CATALOG_NAME,
-            Refused::TooManySessions { .. } => sqlstate::TOO_MANY_CONNECTIONS,
-        };
-        Refusal::new(code, &refused.words(), &refused.remedy())
+        Refusal { trouble: Trouble::Refused(refused), environment: None }
     }
 }
 
@@ -262,15 +207,30 @@ struct Admitted {
     person: String,
 }
 
-async fn open<W: World>(gateway: &Arc<Gateway<W>>, login: &Login, peer: SocketAddr) -> Result<(Upstreamed, Arc<Session>, String, Seat), Refusal> {
+async fn open<W: World>(
+    gateway: &Arc<Gateway<W>>,
+    knock: &Knock,
+    client: &Client,
+    peer: SocketAddr,
+) -> Result<(Upstreamed, Arc<Session>, String, Seat), Refusal> {
     let world = &gateway.world;
-    let pass = world.ledger(|ledger| ledger.pass_of_account(&login.account).map(|pass| pass.id)).ok_or(Refused::Unknown)?;
+    let pass = world.ledger(|ledger| ledger.pass_of_account(&knock.account).map(|pass| pass.id)).ok_or(Refused::Unknown)?;
     let now = world.now();
     let (seat, admitted) = gateway.sessions.seat(pass, |open_sessions| {
         world.ledger(|ledger| {
-            let attempt = Attempt { account: &login.account, database: login.database.as_deref(), address: peer.ip(), open_sessions };
-            let admit = admission::admit(ledger, &attempt, now)?;
-            Ok::<_, Refused>(Admitted {
+            let attempt = Attempt {
+                account: &knock.account,
+                database: knock.database.as_deref(),
+                servers: &knock.server,
+                engine: client.engine(),
+                address: peer.ip(),
+                open_sessions,
+            };
+            let admit = admission::admit(ledger, &attempt, now).map_err(|refused| Refusal {
+                trouble: Trouble::Refused(refused),
+                environment: ledger.pass(pass).and_then(|pass| ledger.environment(pass.environment)).cloned(),
+            })?;
+            Ok::<_, Refusal>(Admitted {
                 pass: admit.pass.clone(),
                 environment: admit.environment.clone(),
                 target: admit.target.clone(),
@@ -281,7 +241,6 @@ async fn open<W: World>(gateway: &Arc<Gateway<W>>, login: &Login, peer: SocketAd
     })?;
     let Admitted { pass, environment, target, until, person } = admitted;
     let id = SessionId::new(uuid::Uuid::now_v7());
-    let application = login.parameters.iter().find(|(name, _)| name == "application_name").map(|(_, value)| value.clone()).unwrap_or_default();
     let opened = SessionOpened {
         session: id,
         pass: pass.id,
@@ -289,30 +248,31 @@ async fn open<W: World>(gateway: &Arc<Gateway<W>>, login: &Login, peer: SocketAd
         holder: pass.holder,
         account: pass.account.clone(),
         address: peer.ip(),
-        application: application.chars().take(128).collect(),
+        application: knock.application.chars().take(128).collect(),
         at: now,
     };
-    let parameters = attributed(login, &application, &person, peer);
+    let carried = client.carried(knock, &pass, &person, peer);
+    let name = environment.spec.name.to_string();
     // the record becomes durable while the target is being asked
-    let (recorded, upstreamed) = tokio::join!(world.session_opened(opened), upstream::login(&**world, &pass, &environment, &target, parameters));
+    let (recorded, upstreamed) = tokio::join!(world.session_opened(opened), upstream::login(&**world, &pass, &environment, &target, carried));
+    let refusal = |trouble| Refusal { trouble, environment: Some(environment.clone()) };
     if let Err(why) = recorded {
         tracing::error!(%why, "a session could not be recorded, so it was not let in");
-        return Err(Refusal::new(
-            sqlstate::CANNOT_CONNECT_NOW,
-            "this session could not be recorded, so it cannot begin",
-            "Tell whoever runs Daypass: its store cannot be written.",
-        ));
+        return Err(refusal(Trouble::NotRecorded));
     }
-    let name = environment.spec.name.to_string();
     let upstreamed = match upstreamed {
         Ok(upstreamed) => upstreamed,
         Err(error) => {
             closed(gateway, id, "the target did not let the gateway in").await;
-            return Err(Refusal::upstream(&error, &name));
+            return Err(refusal(Trouble::Target { environment: name, error }));
         }
     };
-    let mut secret = vec![0; if login.minor == 2 { 32 } else { 4 }];
-    crate::random(&mut secret);
+    let cancel = match (client, &upstreamed.ready) {
+        (Client::Postgres(client), Ready::Postgres(ready)) => {
+            Some(CancelKeys { ours: client.cancel_key(gateway.sessions.free_pid()), theirs: ready.key.clone() })
+        }
+        _ => None,
+    };
     let session = gateway.sessions.open(Opening {
         id,
         pass: pass.id,
@@ -322,8 +282,7 @@ async fn open<W: World>(gateway: &Arc<Gateway<W>>, login: &Login, peer: SocketAd
         address: peer.ip(),
         opened_at: now,
         until,
-        key: CancelKey { pid: gateway.sessions.free_pid(), secret },
-        upstream_key: upstreamed.ready.key.clone(),
+        cancel,
         target: target.id,
         upstream: upstreamed.peer,
     });
@@ -333,36 +292,23 @@ async fn open<W: World>(gateway: &Arc<Gateway<W>>, login: &Login, peer: SocketAd
         gateway.sessions.close(id);
         let words = fallen.words(&session.environment_name);
         closed(gateway, id, &words).await;
-        return Err(Refusal::new(sqlstate::INVALID_AUTHORIZATION, &words, "Ask for new access: daypass request."));
+        return Err(refusal(Trouble::Fallen { words }));
     }
     Ok((upstreamed, session, target.spec.host.to_string(), seat))
 }
 
-/// The client's parameters, with person and address added to the application name: PostgreSQL keeps 63 bytes of it.
-fn attributed(login: &Login, application: &str, person: &str, peer: SocketAddr) -> Vec<(String, String)> {
-    let suffix = format!("daypass {person} {}", peer.ip());
-    let room = 62_usize.saturating_sub(suffix.len());
-    let mut name = application[..application.floor_char_boundary(room)].to_owned();
-    if !name.is_empty() {
-        name.push(' ');
-    }
-    name.push_str(&suffix);
-    let others = login.parameters.iter().filter(|(key, _)| key != "application_name").cloned();
-    others.chain([("application_name".to_owned(), name)]).collect()
-}
-
 async fn relay<W: World>(gateway: Arc<Gateway<W>>, opened: Opened) {
-    let Opened { guest, upstreamed, session, host, seat } = opened;
-    let relay = Relay::new(gateway.world.clone(), session.clone(), guest, upstreamed.stream);
+    let Opened { guest, upstreamed, mars, session, host, seat } = opened;
+    let relay = Relay::new(gateway.world.clone(), session.clone(), guest, upstreamed.stream, upstreamed.ready.observer(mars));
     let Passed { end, from_client, to_client, mut recorder, busy } = relay.run().await;
     gateway.sessions.close(session.id);
     drop(seat);
     // an account that is over is ended whole by the keeper: hundreds of cancels at once would only stand in its way
     let over = gateway.world.ledger(|ledger| ledger.pass(session.pass).is_none_or(|pass| ledger.over(pass, gateway.world.now()).is_some()));
-    if busy && !over {
+    if let Some(keys) = session.cancel.as_ref().filter(|_| busy && !over) {
         // nobody waits for the statement any more, and the target does not notice that by itself
         let tls = gateway.world.target_tls(session.target);
-        if let Err(error) = upstream::cancel(session.upstream, &host, tls, &session.upstream_key).await {
+        if let Err(error) = upstream::cancel(session.upstream, &host, tls, &keys.theirs).await {
             tracing::warn!(%error, "a running statement could not be cancelled; the target ends it when it notices");
         }
     }
@@ -395,9 +341,9 @@ async fn closed<W: World>(gateway: &Arc<Gateway<W>>, session: SessionId, why: &s
     }
 }
 
-/// A cancel request: by our own key, from an address that is allowed now. Nothing is answered, whatever comes of it.
+/// A cancel request of PostgreSQL: by our own key, from an address that is allowed now. Nothing is answered, whatever comes of it.
 async fn cancel<W: World>(gateway: &Arc<Gateway<W>>, key: &CancelKey, peer: SocketAddr) {
-    let Some(session) = gateway.sessions.by_key(key) else { return };
+    let Some((session, theirs)) = gateway.sessions.by_key(key) else { return };
     let now = gateway.world.now();
     let host = gateway.world.ledger(|ledger| {
         let pass = ledger.pass(session.pass)?;
@@ -406,7 +352,7 @@ async fn cancel<W: World>(gateway: &Arc<Gateway<W>>, key: &CancelKey, peer: Sock
     });
     let Some(host) = host else { return };
     let tls = gateway.world.target_tls(session.target);
-    if let Err(error) = upstream::cancel(session.upstream, &host, tls, &session.upstream_key).await {
+    if let Err(error) = upstream::cancel(session.upstream, &host, tls, &theirs).await {
         tracing::warn!(%error, "a cancel request could not be passed on");
     }
 }

@@ -5,15 +5,19 @@
 
 mod accept;
 mod connection;
+mod line;
+mod pg;
 mod recorder;
 mod relay;
 pub mod sessions;
+mod tds;
 pub mod tls;
 mod upstream;
 mod workers;
+pub mod wrapped;
 
-pub use accept::{Limits, serve};
-pub use upstream::{UpstreamError, login as upstream_login};
+pub use accept::{Gateway, Limits, serve};
+pub use upstream::{UpstreamError, probe};
 pub use workers::Workers;
 
 use daypass_core::{ids::*, ledger::Ledger, secret::Secret, session::*, time::Time};
@@ -33,7 +37,7 @@ pub trait World: Send + Sync + 'static {
     fn verifier(&self, account: &str) -> Option<Verifier>;
     /// What the target knows as the account's password.
     fn target_password(&self, pass: PassId) -> Option<Secret>;
-    /// How to reach a target; none: its environment says in plain words that it has no TLS.
+    /// How to reach a target, as its engine and mode want it; none: its environment says in plain words that it has no TLS.
     fn target_tls(&self, target: TargetId) -> Option<Arc<rustls::ClientConfig>>;
     /// Keeps the slow part of SCRAM for the next login of the same pass.
     fn keep_salted(&self, pass: PassId, salted: SaltedPassword);

@@ -1,7 +1,7 @@
 //! From statements to blocks of records. A block goes out when it is big or old; a full queue makes the session wait.
 
 use daypass_core::{ids::SessionId, session::*, time::Time};
-use daypass_wire::pg::observe::{Outcome, Statement};
+use daypass_wire::observe::{Outcome, Statement};
 use sha2::{Digest, Sha256};
 
 /// A block of this size goes out. With pgbench's statements that is about 400.
@@ -33,7 +33,7 @@ impl Recorder {
             bytes,
             error: match outcome {
                 Outcome::Done => None,
-                Outcome::Failed { sqlstate, message } => Some(format!("{sqlstate} {message}").trim().to_owned()),
+                Outcome::Failed { code, message } => Some(format!("{code} {message}").trim().to_owned()),
                 Outcome::NotRun => Some("not run: an earlier statement of its batch failed".to_owned()),
             },
         };

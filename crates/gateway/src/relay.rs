@@ -3,11 +3,8 @@
 //! An idle session holds no buffer: bytes are read into a buffer that all sessions of a thread share, and only what the other
 //! side did not take at once is kept.
 
-use crate::{World, connection::Guest, recorder::Recorder, sessions::Session, upstream::UpstreamStream};
-use daypass_wire::pg::{
-    observe::Observer,
-    refuse::{fatal, sqlstate},
-};
+use crate::{World, line::Guest, recorder::Recorder, sessions::Session, upstream::UpstreamStream};
+use daypass_wire::observe::{LastWords, Observe};
 use std::{
     cell::RefCell,
     future::poll_fn,
@@ -117,7 +114,7 @@ pub struct Relay<W> {
     upstream: UpstreamStream,
     to_target: Way,
     to_client: Way,
-    observer: Observer,
+    observer: Box<dyn Observe + Send>,
     recorder: Recorder,
 }
 
@@ -132,9 +129,9 @@ pub struct Passed {
 }
 
 impl<W: World> Relay<W> {
-    pub fn new(world: Arc<W>, session: Arc<Session>, client: Guest, upstream: UpstreamStream) -> Self {
+    pub fn new(world: Arc<W>, session: Arc<Session>, client: Guest, upstream: UpstreamStream, observer: Box<dyn Observe + Send>) -> Self {
         let recorder = Recorder::new(session.id);
-        Relay { world, session, client, upstream, to_target: Way::default(), to_client: Way::default(), observer: Observer::default(), recorder }
+        Relay { world, session, client, upstream, to_target: Way::default(), to_client: Way::default(), observer, recorder }
     }
 
     /// Relays until the end, and sees it through.
@@ -147,7 +144,7 @@ impl<W: World> Relay<W> {
                 biased;
                 () = self.session.woken() => None,
                 () = timer.as_mut() => None,
-                stop = poll_fn(|cx| copy(&*self.world, &self.session, &mut self.client, &mut self.upstream, &mut self.to_target, &mut self.to_client, &mut self.observer, &mut self.recorder, &mut record_at, cx)) => Some(stop),
+                stop = poll_fn(|cx| copy(&*self.world, &self.session, &mut self.client, &mut self.upstream, &mut self.to_target, &mut self.to_client, &mut *self.observer, &mut self.recorder, &mut record_at, cx)) => Some(stop),
             };
             match stop {
                 Some(Stop::ClientLeft) => break End::ClientLeft,
@@ -179,6 +176,10 @@ impl<W: World> Relay<W> {
             End::ClientLeft => {
                 let _ = tokio::time::timeout(LAST_WORDS, poll_fn(|cx| self.to_target.poll_drain(&mut self.upstream, cx))).await;
             }
+        }
+        let give_up = self.observer.give_up();
+        if !give_up.is_empty() {
+            let _ = tokio::time::timeout(LAST_WORDS, async { self.upstream.write_all(&give_up).await.and(self.upstream.flush().await) }).await;
         }
         let now = self.world.now().micros() as u64;
         for statement in self.observer.end(now) {
@@ -219,24 +220,23 @@ impl<W: World> Relay<W> {
     /// Tells the client why, at the next place where the protocol allows it.
     async fn last_words(&mut self, why: &str) -> std::io::Result<()> {
         poll_fn(|cx| self.to_client.poll_drain(&mut self.client, cx)).await?;
-        // in the middle of a message: let just that message end
-        while self.observer.server_to_boundary() > 0 {
-            let mut rest = vec![0; self.observer.server_to_boundary().min(CHUNK)];
-            let n = tokio::io::AsyncReadExt::read(&mut self.upstream, &mut rest).await?;
+        let mut chunk = vec![0; CHUNK];
+        let mut n = 0;
+        loop {
+            let (passing, last) = match self.observer.last_words(&chunk[..n], why, self.world.now().micros() as u64) {
+                LastWords::More(passing) => (passing, false),
+                LastWords::Last(passing) => (passing, true),
+            };
+            self.to_client.passed += passing.len() as u64;
+            self.client.write_all(&passing).await?;
+            if last {
+                return self.client.shutdown().await;
+            }
+            n = tokio::io::AsyncReadExt::read(&mut self.upstream, &mut chunk).await?;
             if n == 0 {
                 return Ok(());
             }
-            let now = self.world.now().micros() as u64;
-            for statement in self.observer.server(&rest[..n], now) {
-                self.recorder.add(statement);
-            }
-            self.client.write_all(&rest[..n]).await?;
         }
-        if self.observer.server_at_boundary() {
-            let message = format!("terminating connection: {why}");
-            self.client.write_all(&fatal(sqlstate::ADMIN_SHUTDOWN, &message, "", "Ask for new access: daypass request.")).await?;
-        }
-        self.client.shutdown().await
     }
 }
 
@@ -249,7 +249,7 @@ fn copy(
     upstream: &mut UpstreamStream,
     to_target: &mut Way,
     to_client: &mut Way,
-    observer: &mut Observer,
+    observer: &mut (dyn Observe + Send),
     recorder: &mut Recorder,
     record_at: &mut Option<Instant>,
     cx: &mut Context<'_>,

@@ -15,6 +15,12 @@ use std::{
 use subtle::ConstantTimeEq;
 use tokio::sync::Notify;
 
+/// The key that we gave to the client, and the target's own behind it.
+pub struct CancelKeys {
+    pub ours: CancelKey,
+    pub theirs: CancelKey,
+}
+
 /// One client connection that was let in.
 pub struct Session {
     pub id: SessionId,
@@ -24,9 +30,8 @@ pub struct Session {
     pub account: AccountName,
     pub address: IpAddr,
     pub opened_at: Time,
-    /// The key that we gave to the client, and the target's own behind it.
-    pub key: CancelKey,
-    pub upstream_key: CancelKey,
+    /// Where cancel requests come on connections of their own.
+    pub cancel: Option<CancelKeys>,
     pub target: TargetId,
     pub upstream: SocketAddr,
     until: AtomicI64,
@@ -74,8 +79,7 @@ pub struct Opening {
     pub address: IpAddr,
     pub opened_at: Time,
     pub until: Time,
-    pub key: CancelKey,
-    pub upstream_key: CancelKey,
+    pub cancel: Option<CancelKeys>,
     pub target: TargetId,
     pub upstream: SocketAddr,
 }
@@ -140,7 +144,7 @@ impl Sessions {
     }
 
     pub fn open(&self, opening: Opening) -> Arc<Session> {
-        let Opening { id, pass, environment, environment_name, account, address, opened_at, until, key, upstream_key, target, upstream } = opening;
+        let Opening { id, pass, environment, environment_name, account, address, opened_at, until, cancel, target, upstream } = opening;
         let session = Arc::new(Session {
             id,
             pass,
@@ -149,8 +153,7 @@ impl Sessions {
             account,
             address,
             opened_at,
-            key,
-            upstream_key,
+            cancel,
             target,
             upstream,
             until: AtomicI64::new(until.micros()),
@@ -158,15 +161,17 @@ impl Sessions {
             wake: Notify::new(),
         });
         let mut live = self.lock();
-        live.by_pid.insert(session.key.pid, id);
+        if let Some(keys) = &session.cancel {
+            live.by_pid.insert(keys.ours.pid, id);
+        }
         live.by_id.insert(id, session.clone());
         session
     }
 
     pub fn close(&self, id: SessionId) {
         let mut live = self.lock();
-        if let Some(session) = live.by_id.remove(&id) {
-            live.by_pid.remove(&session.key.pid);
+        if let Some(keys) = live.by_id.remove(&id).as_ref().and_then(|session| session.cancel.as_ref()) {
+            live.by_pid.remove(&keys.ours.pid);
         }
     }
 
@@ -178,11 +183,12 @@ impl Sessions {
         self.lock().by_id.values().cloned().collect()
     }
 
-    /// The session that a cancel key belongs to.
-    pub fn by_key(&self, key: &CancelKey) -> Option<Arc<Session>> {
+    /// The session that a cancel key belongs to, and the key to pass on.
+    pub fn by_key(&self, key: &CancelKey) -> Option<(Arc<Session>, CancelKey)> {
         let live = self.lock();
         let session = live.by_id.get(live.by_pid.get(&key.pid)?)?;
-        bool::from(session.key.secret.ct_eq(&key.secret)).then(|| session.clone())
+        let keys = session.cancel.as_ref()?;
+        bool::from(keys.ours.secret.ct_eq(&key.secret)).then(|| (session.clone(), keys.theirs.clone()))
     }
 
     /// Looks at every session anew. Called whenever the ledger changed: it takes no hint of what did.

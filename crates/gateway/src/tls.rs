@@ -10,7 +10,12 @@ use std::sync::{Arc, RwLock};
 /// What one handshake needs.
 #[derive(Clone)]
 pub struct Identity {
+    /// For protocols with TLS of any version.
     pub config: Arc<ServerConfig>,
+    /// For TLS inside TDS packets: 1.2 only, since clients hang or fail with 1.3 in there (microsoft/mssql-jdbc issue 1524).
+    pub wrapped: Arc<ServerConfig>,
+    /// For TDS 8.0: TLS first, with its own protocol name.
+    pub strict: Arc<ServerConfig>,
     /// For `tls-server-end-point`; none: SCRAM-PLUS is not offered.
     pub end_point: Option<Vec<u8>>,
 }
@@ -36,13 +41,18 @@ impl Certificate {
 
 fn identity(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Result<Identity, rustls::Error> {
     let end_point = chain.first().and_then(|leaf| end_point_hash(leaf));
+    // one of each: a certificate is read and its key prepared once
     let mut config = ServerConfig::builder().with_no_client_auth().with_single_cert(chain, key)?;
-    // psql with sslnegotiation=direct names it; clients that name none are served as well
-    config.alpn_protocols = vec![b"postgresql".to_vec()];
     // database clients do not resume: tickets and a session cache would cost each connection for nothing
     config.send_tls13_tickets = 0;
     config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
-    Ok(Identity { config: Arc::new(config), end_point })
+    let mut wrapped = ServerConfig::builder_with_protocol_versions(&[&rustls::version::TLS12]).with_no_client_auth().with_cert_resolver(config.cert_resolver.clone());
+    wrapped.session_storage = config.session_storage.clone();
+    let mut strict = config.clone();
+    strict.alpn_protocols = vec![b"tds/8.0".to_vec()];
+    // psql with sslnegotiation=direct names it; clients that name none are served as well
+    config.alpn_protocols = vec![b"postgresql".to_vec()];
+    Ok(Identity { config: Arc::new(config), wrapped: Arc::new(wrapped), strict: Arc::new(strict), end_point })
 }
 
 /// The hash of a certificate with its own signature's hash function, SHA-256 in place of MD5 and SHA-1 (RFC 5929, section 4.1).

@@ -1,13 +1,15 @@
 //! The gateway's own login at a target: the same for a person's session and for the probe that makes a pass ready.
 
-use crate::{World, nonce, tls::end_point_hash};
+use crate::{World, nonce, tls::end_point_hash, wrapped::Wrapped};
 use daypass_core::{
-    environment::{Environment, Target},
+    environment::{Engine, Environment, Target, TargetTls},
     pass::Pass,
 };
 use daypass_wire::{
     machine::Step,
-    pg::upstream::{Credentials, Found, Ready, Upstream},
+    observe::Observe,
+    pg::{self, upstream::Credentials},
+    tds::{self, login7::Login7},
 };
 use rustls::pki_types::ServerName;
 use std::{
@@ -26,6 +28,8 @@ use zeroize::Zeroizing;
 
 /// A target that does not take a connection or a login within this is given up for now.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Azure SQL sends a login on to the node that has the database, sometimes by way of another.
+const HOPS: usize = 5;
 
 #[derive(Debug, thiserror::Error)]
 pub enum UpstreamError {
@@ -41,10 +45,22 @@ pub enum UpstreamError {
     NoSecret,
 }
 
+impl UpstreamError {
+    /// What the client itself can change, if that is it.
+    pub fn for_the_client(&self) -> Option<&'static str> {
+        match self {
+            UpstreamError::Refused(why) if why == tds::upstream::NO_MARS => {
+                Some("the target does not have MARS (several sessions in one connection), which this connection asks for")
+            }
+            _ => None,
+        }
+    }
+}
+
 /// A stream to a target, encrypted or (by plain word of its environment) not.
 pub enum UpstreamStream {
     Plain(TcpStream),
-    Tls(Box<tokio_rustls::client::TlsStream<TcpStream>>),
+    Tls(Box<tokio_rustls::client::TlsStream<Wrapped>>),
 }
 
 macro_rules! delegate {
@@ -74,6 +90,39 @@ impl AsyncWrite for UpstreamStream {
     }
 }
 
+/// What a login carries besides account, password and database.
+pub enum Carried {
+    Postgres(Vec<(String, String)>),
+    SqlServer { login: Box<Login7>, mars: bool },
+}
+
+impl Carried {
+    /// Of the probe that makes a pass ready.
+    fn probe(engine: Engine) -> Carried {
+        let name = "daypass probe".to_owned();
+        match engine {
+            Engine::Postgres => Carried::Postgres(vec![("application_name".to_owned(), name)]),
+            Engine::SqlServer => Carried::SqlServer { login: Box::new(Login7 { application: name, host: "daypass".to_owned(), ..Login7::default() }), mars: false },
+        }
+    }
+}
+
+/// How the target is ready.
+pub enum Ready {
+    Postgres(pg::upstream::Ready),
+    SqlServer(tds::upstream::Ready),
+}
+
+impl Ready {
+    /// What follows the session from here on.
+    pub fn observer(&self, mars: bool) -> Box<dyn Observe + Send> {
+        match self {
+            Ready::Postgres(_) => Box::<pg::observe::Observer>::default(),
+            Ready::SqlServer(ready) => Box::new(tds::observe::Observer::new(mars, ready.opaque_rows)),
+        }
+    }
+}
+
 /// A connection to a target that is ready for queries.
 pub struct Upstreamed {
     pub stream: UpstreamStream,
@@ -81,8 +130,23 @@ pub struct Upstreamed {
     pub ready: Ready,
 }
 
+/// A login with the pass's own account, on the way that sessions take.
+pub async fn probe(world: &impl World, pass: &Pass, env: &Environment, target: &Target) -> Result<(), UpstreamError> {
+    login(world, pass, env, target, Carried::probe(target.spec.engine)).await.map(drop)
+}
+
 /// Logs in at the target with the pass's own account and the password that only the gateway knows.
-pub async fn login(
+pub async fn login(world: &impl World, pass: &Pass, env: &Environment, target: &Target, carried: Carried) -> Result<Upstreamed, UpstreamError> {
+    let login = async {
+        match carried {
+            Carried::Postgres(parameters) => login_postgres(world, pass, env, target, parameters).await,
+            Carried::SqlServer { login, mars } => login_sqlserver(world, pass, env, target, *login, mars).await,
+        }
+    };
+    tokio::time::timeout(PATIENCE, login).await.map_err(|_| UpstreamError::Silent)?
+}
+
+async fn login_postgres(
     world: &impl World,
     pass: &Pass,
     env: &Environment,
@@ -99,44 +163,121 @@ pub async fn login(
         nonce: nonce(),
         salted: world.salted(pass.id),
     };
-    let machine = Upstream::new(credentials, tls.is_some());
-    let login = async {
-        let (tcp, peer) = connect(target).await?;
-        drive(machine, tcp, peer, tls, target.spec.host.as_str()).await
+    let mut machine = pg::upstream::Upstream::new(credentials, tls.is_some());
+    let host = target.spec.host.as_str();
+    let (tcp, peer) = connect(host, target.spec.port).await?;
+    let (stream, found) = drive(&mut machine, tcp, tls, host).await?;
+    let ready = match found {
+        pg::upstream::Found::Ready(ready) => ready,
+        pg::upstream::Found::Failed(why) => return Err(UpstreamError::Refused(why)),
     };
-    let (upstreamed, mut machine) = tokio::time::timeout(PATIENCE, login).await.map_err(|_| UpstreamError::Silent)??;
     if let Some(salted) = machine.salted() {
         world.keep_salted(pass.id, salted);
     }
-    Ok(upstreamed)
+    Ok(Upstreamed { stream, peer, ready: Ready::Postgres(ready) })
 }
 
-async fn connect(target: &Target) -> Result<(TcpStream, SocketAddr), UpstreamError> {
-    let tcp = TcpStream::connect((target.spec.host.as_str(), target.spec.port)).await.map_err(UpstreamError::Unreachable)?;
+async fn login_sqlserver(
+    world: &impl World,
+    pass: &Pass,
+    env: &Environment,
+    target: &Target,
+    mut login: Login7,
+    mars: bool,
+) -> Result<Upstreamed, UpstreamError> {
+    let password = world.target_password(pass.id).ok_or(UpstreamError::NoSecret)?;
+    login.user = pass.account.to_string();
+    login.password = Zeroizing::new(password.expose().to_owned());
+    login.database = env.spec.database.to_string();
+    let mode = match target.spec.tls {
+        TargetTls::Off => None,
+        TargetTls::VerifyFull { .. } => Some(tds::startup::Tls::Wrapped),
+        TargetTls::Strict { .. } => Some(tds::startup::Tls::Strict),
+    };
+    let (mut host, mut port) = (target.spec.host.to_string(), target.spec.port);
+    for _ in 0..HOPS {
+        login.server.clone_from(&host);
+        let mut machine = tds::upstream::Upstream::new(login.clone(), mars, mode);
+        let (tcp, peer) = connect(&host, port).await?;
+        let (stream, found) = drive(&mut machine, tcp, world.target_tls(target.id), &host).await?;
+        match found {
+            tds::upstream::Found::Ready(ready) => return Ok(Upstreamed { stream, peer, ready: Ready::SqlServer(ready) }),
+            tds::upstream::Found::Failed(why) => return Err(UpstreamError::Refused(why)),
+            tds::upstream::Found::Route { host: next, port: at } => (host, port) = (next, at),
+        }
+    }
+    Err(UpstreamError::Refused("it sends the login from one server to the next, without end".to_owned()))
+}
+
+async fn connect(host: &str, port: u16) -> Result<(TcpStream, SocketAddr), UpstreamError> {
+    let tcp = TcpStream::connect((host, port)).await.map_err(UpstreamError::Unreachable)?;
     tcp.set_nodelay(true).map_err(UpstreamError::Unreachable)?;
     crate::accept::keep_alive(&tcp);
     let peer = tcp.peer_addr().map_err(UpstreamError::Unreachable)?;
     Ok((tcp, peer))
 }
 
-async fn start_tls(tcp: TcpStream, tls: Arc<rustls::ClientConfig>, host: &str) -> Result<UpstreamStream, UpstreamError> {
+async fn start_tls(stream: Wrapped, tls: Arc<rustls::ClientConfig>, host: &str) -> Result<UpstreamStream, UpstreamError> {
     let name = ServerName::try_from(host.to_owned()).map_err(|e| UpstreamError::Tls(std::io::Error::other(e)))?;
-    let stream = TlsConnector::from(tls).connect(name, tcp).await.map_err(UpstreamError::Tls)?;
+    let mut stream = TlsConnector::from(tls).connect(name, stream).await.map_err(UpstreamError::Tls)?;
+    stream.get_mut().0.unwrap();
     Ok(UpstreamStream::Tls(Box::new(stream)))
 }
 
-async fn drive(
-    mut machine: Upstream,
+/// A login machine of `wire`, whatever its protocol.
+trait Login {
+    type Found;
+    fn step(&mut self) -> Step<Self::Found>;
+    fn feed(&mut self, bytes: &[u8]);
+    fn tls_started(&mut self, certificate: Option<Vec<u8>>);
+    /// Whether the TLS handshake lies in packets.
+    fn in_packets(&self) -> bool;
+}
+
+impl Login for pg::upstream::Upstream {
+    type Found = pg::upstream::Found;
+    fn step(&mut self) -> Step<Self::Found> {
+        pg::upstream::Upstream::step(self)
+    }
+    fn feed(&mut self, bytes: &[u8]) {
+        pg::upstream::Upstream::feed(self, bytes);
+    }
+    fn tls_started(&mut self, certificate: Option<Vec<u8>>) {
+        pg::upstream::Upstream::tls_started(self, certificate);
+    }
+    fn in_packets(&self) -> bool {
+        false
+    }
+}
+
+impl Login for tds::upstream::Upstream {
+    type Found = tds::upstream::Found;
+    fn step(&mut self) -> Step<Self::Found> {
+        tds::upstream::Upstream::step(self)
+    }
+    fn feed(&mut self, bytes: &[u8]) {
+        tds::upstream::Upstream::feed(self, bytes);
+    }
+    fn tls_started(&mut self, _certificate: Option<Vec<u8>>) {
+        tds::upstream::Upstream::tls_started(self);
+    }
+    fn in_packets(&self) -> bool {
+        self.tls() == Some(tds::startup::Tls::Wrapped)
+    }
+}
+
+async fn drive<M: Login>(
+    machine: &mut M,
     tcp: TcpStream,
-    peer: SocketAddr,
     tls: Option<Arc<rustls::ClientConfig>>,
     host: &str,
-) -> Result<(Upstreamed, Upstream), UpstreamError> {
+) -> Result<(UpstreamStream, M::Found), UpstreamError> {
     let mut stream = UpstreamStream::Plain(tcp);
     let mut buffer = Vec::new();
     loop {
         match machine.step() {
             Step::Send(bytes) => {
+                let bytes = Zeroizing::new(bytes);
                 stream.write_all(&bytes).await.map_err(UpstreamError::Unreachable)?;
                 stream.flush().await.map_err(UpstreamError::Unreachable)?;
             }
@@ -147,38 +288,34 @@ async fn drive(
             }
             Step::StartTls => {
                 let (UpstreamStream::Plain(tcp), Some(tls)) = (stream, tls.clone()) else { return Err(UpstreamError::Refused("TLS twice".to_owned())) };
-                stream = start_tls(tcp, tls, host).await?;
+                let bare = if machine.in_packets() { Wrapped::in_packets(tcp) } else { Wrapped::bare(tcp) };
+                stream = start_tls(bare, tls, host).await?;
                 let UpstreamStream::Tls(started) = &stream else { return Err(UpstreamError::Refused("no TLS".to_owned())) };
                 let certificate = started.get_ref().1.peer_certificates().and_then(|chain| end_point_hash(chain.first()?));
                 machine.tls_started(certificate);
             }
-            Step::Found(Found::Ready(ready)) => return Ok((Upstreamed { stream, peer, ready }, machine)),
-            Step::Found(Found::Failed(why)) => return Err(UpstreamError::Refused(why)),
+            Step::Found(found) => return Ok((stream, found)),
             Step::Peek | Step::Close => return Err(UpstreamError::Refused("it closed the connection".to_owned())),
         }
     }
 }
 
-/// Cancels what runs on a target's backend, with the key that it gave us. Encrypted like the session itself.
-pub async fn cancel(
-    peer: SocketAddr,
-    host: &str,
-    tls: Option<Arc<rustls::ClientConfig>>,
-    key: &daypass_wire::pg::message::CancelKey,
-) -> Result<(), UpstreamError> {
+/// Cancels what runs on a PostgreSQL's backend, with the key that it gave us. Encrypted like the session itself.
+pub async fn cancel(peer: SocketAddr, host: &str, tls: Option<Arc<rustls::ClientConfig>>, key: &pg::message::CancelKey) -> Result<(), UpstreamError> {
     let cancelling = async {
-        let tcp = TcpStream::connect(peer).await.map_err(UpstreamError::Unreachable)?;
-        let mut stream = UpstreamStream::Plain(tcp);
-        if let Some(tls) = tls {
-            let UpstreamStream::Plain(mut tcp) = stream else { return Err(UpstreamError::NoSecret) };
-            let mut request = Vec::new();
-            daypass_wire::pg::message::put_untagged(&mut request, &daypass_wire::pg::message::SSL_REQUEST.to_be_bytes());
-            tcp.write_all(&request).await.map_err(UpstreamError::Unreachable)?;
-            if tcp.read_u8().await.map_err(UpstreamError::Unreachable)? != b'S' {
-                return Err(UpstreamError::Refused("it does not speak TLS".to_owned()));
+        let mut tcp = TcpStream::connect(peer).await.map_err(UpstreamError::Unreachable)?;
+        let mut stream = match tls {
+            None => UpstreamStream::Plain(tcp),
+            Some(tls) => {
+                let mut request = Vec::new();
+                pg::message::put_untagged(&mut request, &pg::message::SSL_REQUEST.to_be_bytes());
+                tcp.write_all(&request).await.map_err(UpstreamError::Unreachable)?;
+                if tcp.read_u8().await.map_err(UpstreamError::Unreachable)? != b'S' {
+                    return Err(UpstreamError::Refused("it does not speak TLS".to_owned()));
+                }
+                start_tls(Wrapped::bare(tcp), tls, host).await?
             }
-            stream = start_tls(tcp, tls, host).await?;
-        }
+        };
         stream.write_all(&key.request()).await.map_err(UpstreamError::Unreachable)?;
         stream.flush().await.map_err(UpstreamError::Unreachable)?;
         // the target closes when it has passed the signal on; it says nothing

@@ -3,20 +3,26 @@
 //! Every act is idempotent and found again by the account's name, so that it can be repeated after any crash. What is
 //! built here knows the target's administrator password; it never writes it anywhere.
 
+mod any;
 mod error;
 pub mod postgres;
+pub mod sqlserver;
 
+pub use any::AnyTarget;
 pub use error::TargetError;
 
 use daypass_core::{
     environment::{Grants, Identity},
+    firewall::Rule,
     ids::*,
     names::{AccountName, DatabaseName},
     pass::Access,
     plan::Observation,
+    policy::Extra,
+    secret::Secret,
     time::Ttl,
 };
-use std::future::Future;
+use std::{collections::BTreeSet, future::Future, net::IpAddr};
 
 /// The account that a pass wants on a target.
 pub struct AccountSpec<'a> {
@@ -30,8 +36,20 @@ pub struct AccountSpec<'a> {
     pub left: Ttl,
     /// Sessions that the account may have at once.
     pub connections: u16,
-    /// What the target keeps of the password: a verifier, never the clear text.
+    /// What the target keeps of the password, where it takes a verifier in place of the clear text.
     pub verifier: &'a str,
+    /// For engines that take nothing but the password itself. It is random, and nobody sees it.
+    pub password: &'a Secret,
+    /// Rights beyond reading and writing rows.
+    pub extras: &'a BTreeSet<Extra>,
+}
+
+/// A session of one of our accounts, as the target sees it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SessionAt {
+    pub account: String,
+    pub id: u32,
+    pub address: IpAddr,
 }
 
 /// What `env test` found out about one requirement.
@@ -47,16 +65,44 @@ pub struct Check {
 pub trait Target: Send + Sync {
     /// What tells this database from one that takes its place.
     fn identity(&self, database: &DatabaseName) -> impl Future<Output = Result<Identity, TargetError>> + Send;
-    /// All accounts that bear the marker of this installation, with their connections.
-    fn observe(&self) -> impl Future<Output = Result<Observation, TargetError>> + Send;
+    /// Makes the database that is there now tell itself from copies of others, where the engine's own ids do not do that.
+    fn adopt(&self, environment: EnvironmentId, database: &DatabaseName) -> impl Future<Output = Result<(), TargetError>> + Send {
+        let _ = (environment, database);
+        async { Ok(()) }
+    }
+    /// All accounts that bear the marker of this installation, with their connections. `databases` are those of its environments.
+    fn observe(&self, databases: &[DatabaseName]) -> impl Future<Output = Result<Observation, TargetError>> + Send;
     /// Makes the account, or puts an existing one right.
     fn provide(&self, spec: &AccountSpec<'_>) -> impl Future<Output = Result<(), TargetError>> + Send;
     /// Gives the accounts of an environment their rights on what has been created since.
     fn refresh_grants(&self, environment: EnvironmentId, database: &DatabaseName) -> impl Future<Output = Result<(), TargetError>> + Send;
     /// Locks the account, ends its connections, gives away what it owns (to `heir`, else to the database's owner), drops it.
-    fn remove(&self, account: &str, heir: Option<&str>) -> impl Future<Output = Result<(), TargetError>> + Send;
-    /// Ends one connection of an account, found by its process id.
-    fn kill(&self, account: &str, pid: u32) -> impl Future<Output = Result<(), TargetError>> + Send;
+    fn remove(&self, account: &str, databases: &[DatabaseName], heir: Option<&str>) -> impl Future<Output = Result<(), TargetError>> + Send;
+    /// Ends one connection of an account, found by its number.
+    fn kill(&self, account: &str, id: u32, database: &DatabaseName) -> impl Future<Output = Result<(), TargetError>> + Send;
     /// What works and what is missing.
     fn test(&self, database: &DatabaseName) -> impl Future<Output = Vec<Check>> + Send;
+
+    // What follows is for targets whose own firewall keeps people out.
+
+    /// Sessions of our accounts, with the address that each comes from.
+    fn sessions(&self, database: &DatabaseName) -> impl Future<Output = Result<Vec<SessionAt>, TargetError>> + Send {
+        let _ = database;
+        async { Ok(Vec::new()) }
+    }
+    /// All firewall rules that open this database, ours and others'.
+    fn rules(&self, database: &DatabaseName) -> impl Future<Output = Result<Vec<Rule>, TargetError>> + Send {
+        let _ = database;
+        async { Ok(Vec::new()) }
+    }
+    fn set_rule(&self, database: &DatabaseName, rule: &Rule) -> impl Future<Output = Result<(), TargetError>> + Send {
+        let _ = (database, rule);
+        async { Err(TargetError::Refused(NO_FIREWALL.to_owned())) }
+    }
+    fn remove_rule(&self, database: &DatabaseName, rule: &Rule) -> impl Future<Output = Result<(), TargetError>> + Send {
+        let _ = (database, rule);
+        async { Err(TargetError::Refused(NO_FIREWALL.to_owned())) }
+    }
 }
+
+const NO_FIREWALL: &str = "this engine has no firewall of its own";

@@ -75,6 +75,8 @@ impl Server {
             left: Ttl::minutes(10),
             connections: 5,
             verifier: &verifier,
+            password: &Secret::new("secret"),
+            extras: &Default::default(),
         };
         self.target.provide(&spec).await
     }
@@ -106,7 +108,7 @@ async fn hostile_names_stay_names() {
         server.provide("jit_maria_aaaa", HOSTILE, Access::ReadWrite, Grants::Granted).await.unwrap();
         let insert = format!("INSERT INTO {quoted}.{quoted} DEFAULT VALUES; SELECT count(*) FROM {quoted}.{quoted}");
         assert_eq!(server.may("jit_maria_aaaa", HOSTILE, &insert).await.unwrap(), "2");
-        server.target.remove("jit_maria_aaaa", Some(HOSTILE)).await.unwrap();
+        server.target.remove("jit_maria_aaaa", &[], Some(HOSTILE)).await.unwrap();
         assert_eq!(server.accounts().await, "");
         assert_eq!(server.sql("postgres", "SELECT count(*) FROM pg_roles WHERE rolname = 'postgres'").await, "1");
     })
@@ -170,14 +172,14 @@ async fn an_account_is_removed_whatever_it_left_behind() {
             // a session that holds locks on its own table while we remove it
             let mut holder = session(server, account).await;
             holder.batch(&format!("BEGIN; LOCK TABLE sales.orders IN ROW EXCLUSIVE MODE; CREATE TEMP TABLE mine_{turn} (n int)")).await;
-            server.target.remove(account, None).await.unwrap();
+            server.target.remove(account, &[], None).await.unwrap();
             assert!(holder.ends().await, "its session ended");
             assert_eq!(server.accounts().await, "");
             let owner = format!("SELECT pg_get_userbyid(relowner) FROM pg_class WHERE relname = 'left_{turn}'");
             assert_eq!(server.sql("uat", &owner).await, "uat_owner", "what it owned went to the owner of the database");
             assert_eq!(server.sql("postgres", "SELECT count(*) FROM pg_prepared_xacts").await, "0");
             // removing what is gone is no error
-            server.target.remove(account, None).await.unwrap();
+            server.target.remove(account, &[], None).await.unwrap();
         }
     })
     .await;
@@ -189,7 +191,7 @@ async fn only_accounts_with_our_marker_are_ours() {
         server.postgres.database("uat").await.unwrap();
         server.provide("jit_maria_aaaa", "uat", Access::Read, Grants::Granted).await.unwrap();
         server.sql("postgres", "CREATE ROLE jit_not_ours LOGIN; CREATE ROLE jit_another_store LOGIN; COMMENT ON ROLE jit_another_store IS 'daypass 00000000-0000-0000-0000-00000000dead x'").await;
-        let seen = server.target.observe().await.unwrap();
+        let seen = server.target.observe(&[]).await.unwrap();
         let names: Vec<&str> = seen.accounts.iter().map(|a| a.name.as_str()).collect();
         assert_eq!(names, ["jit_maria_aaaa"]);
     })

@@ -3,3 +3,4 @@
 pub mod certificates;
 pub mod faulty;
 pub mod postgres;
+pub mod sqlserver;

@@ -6,4 +6,6 @@
 
 pub mod limits;
 pub mod machine;
+pub mod observe;
 pub mod pg;
+pub mod tds;

@@ -41,3 +41,21 @@ pub const PREPARED_BYTES: usize = 1024 * 1024;
 
 /// Executions sent ahead of their results (pipelining) that are tracked; beyond it they are recorded without a result.
 pub const PIPELINED: usize = 4_096;
+
+/// The longest TDS packet: the protocol's own limit ([MS-TDS] 2.2.3.1.3).
+pub const TDS_PACKET: usize = 32_767;
+
+/// A PRELOGIN message: one packet of the size that counts before the login.
+pub const TDS_PRELOGIN: usize = 4_096;
+
+/// A LOGIN7 message: the protocol's own limit is 128 KiB less one ([MS-TDS] 2.2.6.4).
+pub const TDS_LOGIN: usize = 128 * 1024 - 1;
+
+/// All that a target says during the login.
+pub const TDS_UPSTREAM_LOGIN: usize = 128 * 1024;
+
+/// One token that is followed whole: the description of 1,024 columns with long names has under 300 KiB.
+pub const TDS_TOKEN: usize = 512 * 1024;
+
+/// Sessions inside one connection (MARS) that are followed at once.
+pub const TDS_MARS_SESSIONS: usize = 256;

@@ -36,3 +36,18 @@ fn upstream_survives_its_corpus() {
 fn observation_survives_its_corpus() {
     replay("pg_observe", drive::observe);
 }
+
+#[test]
+fn the_startup_of_sql_server_survives_its_corpus() {
+    replay("tds_startup", drive::tds_startup);
+}
+
+#[test]
+fn the_login_at_a_sql_server_survives_its_corpus() {
+    replay("tds_upstream", drive::tds_upstream);
+}
+
+#[test]
+fn observation_of_sql_server_survives_its_corpus() {
+    replay("tds_observe", drive::tds_observe);
+}

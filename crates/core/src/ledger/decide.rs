@@ -207,6 +207,15 @@ impl Ledger {
             Some(_) => return Err(taken("environment", spec.name.as_str())),
             None => {}
         }
+        if target_spec.engine == Engine::Postgres && spec.database.as_str().len() > 63 {
+            return Err(Refusal::invalid("A database name of PostgreSQL has at most 63 bytes."));
+        }
+        if target_spec.engine == Engine::Postgres && matches!(target_spec.tls, TargetTls::Strict { .. }) {
+            return Err(Refusal::invalid("Strict encryption is a mode of SQL Server; PostgreSQL has TLS or none."));
+        }
+        if spec.enforce == Enforce::AzureSqlFirewall && target_spec.engine != Engine::SqlServer {
+            return Err(Refusal::invalid("azure_sql_firewall is a way to enforce for Azure SQL Database; this engine has the gateway."));
+        }
         let mut events = Vec::new();
         let same_place =
             self.targets.values().find(|t| (t.spec.engine, &t.spec.host, t.spec.port) == (target_spec.engine, &target_spec.host, target_spec.port));
@@ -216,7 +225,7 @@ impl Ledger {
                 target
             }
             Some(known) => {
-                if self.environments_on(known.id).any(|env| !env.removed && env.spec.database == spec.database) {
+                if self.environments_on(known.id).any(|env| !env.removed && target_spec.engine.is_database(spec.database.as_str(), env.spec.database.as_str())) {
                     return Err(Refusal::new(
                         Code::Taken,
                         format!("The database {} on this server already has an environment.", spec.database),

@@ -73,7 +73,7 @@ impl Office {
         let tls = TargetTls::VerifyFull { ca: None };
         let target_spec = TargetSpec { engine: Engine::Postgres, host: "db.example.com".parse().unwrap(), port: 5432, admin: "daypass_admin".into(), tls };
         let spec =
-            EnvironmentSpec { name: name.parse().unwrap(), kind: Kind::SelfService, database: name.parse().unwrap(), grants: Grants::Granted, heir: None };
+            EnvironmentSpec { name: name.parse().unwrap(), kind: Kind::SelfService, database: name.parse().unwrap(), grants: Grants::Granted, heir: None, enforce: Enforce::Gateway };
         self.by_admin(Command::AddEnvironment { environment, project, target, target_spec, spec });
         environment
     }
@@ -139,7 +139,7 @@ impl Office {
     fn gets_in(&self, pass: PassId, address: &str) -> Result<Time, Refused> {
         let account = self.ledger.pass(pass).unwrap().account.to_string();
         let address: IpAddr = address.parse().unwrap();
-        admit(&self.ledger, &Attempt { account: &account, database: Some("uat"), address, open_sessions: 0 }, self.now).map(|admit| admit.until)
+        admit(&self.ledger, &Attempt { account: &account, database: Some("uat"), servers: &[], engine: Engine::Postgres, address, open_sessions: 0 }, self.now).map(|admit| admit.until)
     }
 
     fn over(&self, pass: PassId) -> Option<Cause> {

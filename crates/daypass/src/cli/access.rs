@@ -9,7 +9,6 @@ use crate::web::dto::*;
 use clap::{Args, Subcommand};
 use daypass_core::{net::Range, pass::Access};
 use reqwest::Method;
-use std::os::unix::process::CommandExt;
 
 #[derive(Subcommand)]
 pub enum Verb {
@@ -44,14 +43,14 @@ pub enum Verb {
         #[arg(long)]
         no_wait: bool,
     },
-    /// Allow your address, ask for access (or use what you have), and start psql
+    /// Allow your address, ask for access (or use what you have), and start psql, or sqlcmd or tsql
     Connect {
         environment: String,
         #[command(flatten)]
         wish: Wish,
-        /// For psql, after `--`: daypass connect uat -- -c 'SELECT 1'
+        /// For the client, after `--`: daypass connect uat -- -c 'SELECT 1'
         #[arg(last = true)]
-        psql: Vec<String>,
+        arguments: Vec<String>,
     },
     /// Show passes: yours, or everybody's if you may see them
     Passes {
@@ -65,7 +64,12 @@ pub enum Verb {
         at: Option<String>,
     },
     /// Show the account of a pass of yours again, with its password
-    Reveal { pass: String },
+    Reveal {
+        pass: String,
+        /// Just what this tool needs: ssms, sqlcmd, jdbc ... or psql, dbeaver, libpq
+        #[arg(long = "for", value_name = "TOOL")]
+        tool: Option<String>,
+    },
     /// Move the end of a pass of yours, within what the policy allows in all
     Extend {
         pass: String,
@@ -135,14 +139,14 @@ pub async fn run(verb: Verb, client: &Client, show: Show) -> Result<(), Failure>
                 show.one(&pass, sentence);
             } else {
                 let pass = wait(client, pass, show).await?;
-                reveal(client, &pass, show).await?;
+                reveal(client, &pass, None, show).await?;
             }
         }
-        Verb::Connect { environment, wish, psql } => return connect(client, &environment, &wish, &psql, show).await,
+        Verb::Connect { environment, wish, arguments } => return connect(client, &environment, &wish, &arguments, show).await,
         Verb::Passes { env, all, at } => passes(client, env, all, at, show).await?,
-        Verb::Reveal { pass } => {
+        Verb::Reveal { pass, tool } => {
             let pass: PassView = client.get(&["passes", &pass], &[]).await?;
-            reveal(client, &pass, show).await?;
+            reveal(client, &pass, tool.as_deref(), show).await?;
         }
         Verb::Extend { pass, by } => {
             let pass: PassView = client.post(&["passes", &pass, "extend"], Some(&Extend { by })).await?;
@@ -233,23 +237,32 @@ async fn wait(client: &Client, mut pass: PassView, show: Show) -> Result<PassVie
     }
 }
 
-async fn reveal(client: &Client, pass: &PassView, show: Show) -> Result<(), Failure> {
+async fn reveal(client: &Client, pass: &PassView, tool: Option<&str>, show: Show) -> Result<(), Failure> {
     let way: Connection = client.post(&["passes", &pass.id, "reveal"], NOTHING).await?;
+    if let Some(tool) = tool {
+        let known: Vec<&str> = way.settings.iter().map(|setting| setting.tool.as_str()).collect();
+        let found = way.settings.iter().find(|setting| setting.tool == tool).ok_or_else(|| {
+            Failure::new(exit::REFUSED, "invalid", format!("There are no settings for '{tool}' here."), format!("There are: {}.", known.join(", ")))
+        })?;
+        show.one(found, |setting| setting.text.replace("ca.pem", &ca_file(&way).unwrap_or_default()));
+        return Ok(());
+    }
     show.one(&way, |way| {
         let ends = way.ends_at.as_deref().map(moment).unwrap_or_default();
+        let first = way.settings.first().map(|setting| setting.text.replace("ca.pem", &ca_file(way).unwrap_or_default())).unwrap_or_default();
+        let others: Vec<&str> = way.settings.iter().skip(1).map(|setting| setting.tool.as_str()).collect();
         format!(
-            "Server\\database  {}\nPort             {}\nAccount          {}\nPassword         {}\nAccess           {}\nEnds             {ends} ({} left)\n\npsql \"host={} port={} dbname={} user={} sslmode=verify-full sslrootcert={}\"",
+            "Server\\database  {}\nServer           {}\nPort             {}\nDatabase         {}\nAccount          {}\nPassword         {}\nAccess           {}\nEnds             {ends} ({} left)\n\n{first}\n\nFor other tools: daypass reveal {} --for {}",
             way.server_and_database,
-            way.port,
-            way.account,
-            way.password,
-            pass.access.as_str(),
-            left(pass.seconds_left),
             way.server,
             way.port,
             way.database,
             way.account,
-            ca_file(way).unwrap_or_else(|_| "system".to_owned()),
+            way.password,
+            pass.access.as_str(),
+            left(pass.seconds_left),
+            way.account,
+            others.join(" | "),
         )
     });
     Ok(())
@@ -265,7 +278,7 @@ fn ca_file(way: &Connection) -> Result<String, Failure> {
     Ok(path.display().to_string())
 }
 
-async fn connect(client: &Client, environment: &str, wish: &Wish, psql: &[String], show: Show) -> Result<(), Failure> {
+async fn connect(client: &Client, environment: &str, wish: &Wish, arguments: &[String], show: Show) -> Result<(), Failure> {
     let me: Me = client.get(&["me"], &[]).await?;
     let allowed: Vec<AllowView> = client.get(&["environments", environment, "allow"], &[]).await?;
     let covers = |entry: &AllowView| {
@@ -288,17 +301,5 @@ async fn connect(client: &Client, environment: &str, wish: &Wish, psql: &[String
     let pass = wait(client, pass, show).await?;
     let way: Connection = client.post(&["passes", &pass.id, "reveal"], NOTHING).await?;
     show.progress(&sentence(&pass));
-    // the password goes by the environment, which other users cannot read; psql takes the place of this process
-    let error = std::process::Command::new("psql")
-        .env("PGHOST", &way.server)
-        .env("PGPORT", way.port.to_string())
-        .env("PGDATABASE", &way.database)
-        .env("PGUSER", &way.account)
-        .env("PGPASSWORD", &way.password)
-        .env("PGSSLMODE", "verify-full")
-        .env("PGSSLROOTCERT", ca_file(&way)?)
-        .args(psql)
-        .exec();
-    let remedy = format!("Install it (apt-get install postgresql-client), or see the account for another tool: daypass reveal {}", way.account);
-    Err(Failure::new(exit::FAILED, "failed", format!("psql could not be started: {error}"), remedy))
+    Err(super::connect::start(&way, &ca_file(&way)?, arguments))
 }

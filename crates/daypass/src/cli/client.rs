@@ -136,7 +136,7 @@ impl Client {
             return Err(Failure::failed(format!("'{server}' is not an https address; a token is never sent without TLS")));
         }
         let http = reqwest::Client::builder()
-            .tls_backend_preconfigured((*crate::node::client_tls(ca)).clone())
+            .tls_backend_preconfigured(crate::node::client_tls(rustls::DEFAULT_VERSIONS, ca))
             .https_only(true)
             .connect_timeout(Duration::from_secs(10))
             .timeout(Duration::from_secs(120))

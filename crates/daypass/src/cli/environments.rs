@@ -7,7 +7,7 @@ use super::{
 };
 use crate::web::dto::*;
 use clap::{Subcommand, ValueEnum};
-use daypass_core::environment::Grants;
+use daypass_core::environment::{Enforce, Engine, Grants};
 use reqwest::Method;
 use std::path::PathBuf;
 
@@ -54,15 +54,18 @@ pub enum Env {
     /// Print the SQL that makes the administrator role with the least rights it needs
     Recipe {
         /// Of this environment; without it, of --database
-        #[arg(required_unless_present = "database", conflicts_with_all = ["database", "admin", "owner"])]
+        #[arg(required_unless_present = "database", conflicts_with_all = ["database", "admin", "owner", "engine"])]
         name: Option<String>,
         #[arg(long)]
         database: Option<String>,
         #[arg(long, default_value = "daypass_admin")]
         admin: String,
-        /// The role that owns the tables
+        /// The role that owns the tables (PostgreSQL)
         #[arg(long, default_value = "app_owner")]
         owner: String,
+        /// postgres or sqlserver
+        #[arg(long, default_value = "postgres")]
+        engine: Engine,
     },
     /// Show the policy of an environment, or set it from a file as shown by --json
     Policy {
@@ -77,12 +80,14 @@ pub struct NewEnv {
     name: String,
     #[arg(long, default_value = "main")]
     project: String,
+    /// postgres or sqlserver (also Azure SQL)
     #[arg(long, default_value = "postgres")]
-    engine: String,
+    engine: Engine,
     #[arg(long)]
     host: String,
-    #[arg(long, default_value_t = 5432)]
-    port: u16,
+    /// When left out, the engine's own: 5432 or 1433
+    #[arg(long)]
+    port: Option<u16>,
     #[arg(long)]
     database: String,
     /// The administrator role on the server (see: daypass env recipe)
@@ -97,6 +102,12 @@ pub struct NewEnv {
     /// No TLS to this server: whoever can listen on the way sees everything
     #[arg(long)]
     without_tls: bool,
+    /// TLS before everything else (TDS 8.0, "strict"): SQL Server 2022 and later, Azure SQL
+    #[arg(long, conflicts_with = "without_tls")]
+    strict_tls: bool,
+    /// gateway, or azure_sql_firewall: no gateway in between, Daypass keeps Azure's own firewall rules
+    #[arg(long, default_value = "gateway", value_parser = enforce)]
+    enforce: Enforce,
     /// granted: rights per schema by a group role; predefined: PostgreSQL's pg_read_all_data and pg_write_all_data
     #[arg(long, default_value = "granted", value_parser = grants)]
     grants: Grants,
@@ -111,6 +122,13 @@ fn grants(text: &str) -> Result<Grants, String> {
         "predefined" => Ok(Grants::Predefined),
         _ => Err("it is granted or predefined".to_owned()),
     }
+}
+
+fn enforce(text: &str) -> Result<Enforce, String> {
+    [Enforce::Gateway, Enforce::AzureSqlFirewall]
+        .into_iter()
+        .find(|way| way.as_str() == text.replace('-', "_"))
+        .ok_or_else(|| "it is gateway or azure_sql_firewall".to_owned())
 }
 
 #[derive(Subcommand)]
@@ -175,10 +193,12 @@ async fn env(verb: Env, client: &Client, show: Show) -> Result<(), Failure> {
         Env::Show { name } => {
             let found: EnvironmentView = client.get(&["environments", &name], &[]).await?;
             show.one(&found, |env| {
+                let drift: String = env.drift.iter().map(|rule| format!("\nNot ours         firewall rule {rule}")).collect();
+                let engine = if env.engine == "sqlserver" { "SQL Server" } else { "PostgreSQL" };
                 let tls = if env.without_tls { "\nTo the server    NOT ENCRYPTED (added with --without-tls)" } else { "" };
                 format!(
-                    "Environment      {} (project {})\nServer\\database  {}\nPort             {}\nState            {}\nLive passes      {}\nReplaced         {} times{tls}",
-                    env.name, env.project, env.server_and_database, env.port, env.state, env.live_passes, env.epoch
+                    "Environment      {} (project {})\nEngine           {engine}\nServer\\database  {}\nServer           {}\nPort             {}\nKept by          {}\nState            {}\nLive passes      {}\nReplaced         {} times{tls}{drift}",
+                    env.name, env.project, env.server_and_database, env.server, env.port, env.enforce, env.state, env.live_passes, env.epoch
                 )
             });
         }
@@ -217,9 +237,14 @@ async fn env(verb: Env, client: &Client, show: Show) -> Result<(), Failure> {
 
 async fn add(new: NewEnv, client: &Client, show: Show) -> Result<(), Failure> {
     let ca = new.ca.as_deref().map(read).transpose()?;
-    let password = password(&format!("Password of {} on {}:{}: ", new.admin, new.host, new.port), new.password_stdin)?;
-    let NewEnv { name, project, engine, host, port, database, admin, without_tls, grants, heir, .. } = new;
-    let body = NewEnvironment { name, project, engine, host, port, database, admin, password, ca, without_tls, grants, heir };
+    let port = new.port.unwrap_or(match new.engine {
+        Engine::Postgres => 5432,
+        Engine::SqlServer => 1433,
+    });
+    let password = password(&format!("Password of {} on {}:{port}: ", new.admin, new.host), new.password_stdin)?;
+    let NewEnv { name, project, engine, host, database, admin, without_tls, strict_tls, enforce, grants, heir, .. } = new;
+    let engine = engine.as_str().to_owned();
+    let body = NewEnvironment { name, project, engine, host, port, database, admin, password, ca, without_tls, strict_tls, enforce, grants, heir };
     let made: EnvironmentView = client.post(&["environments"], Some(&body)).await?;
     show.one(&made, |env| format!("{} is added as {}. Try it: daypass env test {}", env.name, env.server_and_database, env.name));
     Ok(())
@@ -231,6 +256,6 @@ fn read(path: impl AsRef<std::path::Path>) -> Result<String, Failure> {
 }
 
 /// The recipe for a server that Daypass does not know yet.
-pub fn recipe(database: &str, admin: &str, owner: &str) -> String {
-    daypass_targets::postgres::grants::recipe(admin, database, owner)
+pub fn recipe(engine: Engine, database: &str, admin: &str, owner: &str) -> String {
+    daypass_targets::AnyTarget::recipe(engine, admin, database, owner)
 }

@@ -3,6 +3,7 @@
 mod access;
 mod account;
 mod client;
+mod connect;
 mod environments;
 mod people;
 mod records;
@@ -95,8 +96,8 @@ async fn verb(verb: Verb, show: Show) -> Result<(), Failure> {
         }
         Verb::Account(verb) => account::run(verb, show).await,
         Verb::Records(records::Verb::Log(records::Log::Verify { file, head })) => records::verify(&file, head, show),
-        Verb::Environments(environments::Verb::Env(environments::Env::Recipe { name: None, database, admin, owner })) => {
-            show.text(&environments::recipe(&database.unwrap_or_default(), &admin, &owner));
+        Verb::Environments(environments::Verb::Env(environments::Env::Recipe { name: None, database, admin, owner, engine })) => {
+            show.text(&environments::recipe(engine, &database.unwrap_or_default(), &admin, &owner));
             Ok(())
         }
         Verb::Access(verb) => access::run(verb, &Client::signed_in()?, show).await,

@@ -24,7 +24,7 @@ pub async fn serve(file: Option<&Path>) -> Result<(), Failure> {
         tracing::info!("this is the first start: the person 'admin' was made; the password is in {}. Sign in, then delete the file", path.display());
     }
     tracing::info!("the CA to trust is in {}", data.join("ca.pem").display());
-    tracing::info!("API on https://{}, gateway on {}", running.api, running.gateway);
+    tracing::info!("API on https://{}, gateway on {} (PostgreSQL) and {} (SQL Server)", running.api, running.gateway, running.sqlserver);
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}

@@ -1,6 +1,6 @@
 //! What goes over the API, in both directions: the server writes these and the CLI reads them.
 
-use daypass_core::{environment::Grants, pass::Access, people::Role, policy::Policy, time::Ttl};
+use daypass_core::{environment::{Enforce, Grants}, policy::Extra, pass::Access, people::Role, policy::Policy, time::Ttl};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -87,7 +87,7 @@ pub struct NewProject {
 pub struct NewEnvironment {
     pub name: String,
     pub project: String,
-    /// `postgres`
+    /// `postgres` or `sqlserver`
     pub engine: String,
     pub host: String,
     pub port: u16,
@@ -101,6 +101,13 @@ pub struct NewEnvironment {
     /// In plain words: no TLS to this target.
     #[serde(default)]
     pub without_tls: bool,
+    /// TLS before everything else (TDS 8.0): SQL Server 2022 and later, Azure SQL.
+    #[serde(default)]
+    pub strict_tls: bool,
+    /// `gateway`, or `azure_sql_firewall`: no gateway in between, Daypass keeps Azure's own rules.
+    #[serde(default)]
+    #[schema(value_type = String, example = "gateway")]
+    pub enforce: Enforce,
     #[serde(default)]
     #[schema(value_type = String, example = "granted")]
     pub grants: Grants,
@@ -124,6 +131,10 @@ pub struct EnvironmentView {
     pub database: String,
     /// How often the database has been replaced.
     pub epoch: u32,
+    /// Who keeps people out: `gateway` or `azure_sql_firewall`.
+    pub enforce: String,
+    /// Firewall rules on the target that Daypass did not make; it leaves them, but each is a way in.
+    pub drift: Vec<String>,
     /// The wire to the target is not encrypted.
     pub without_tls: bool,
     pub movement: Option<String>,
@@ -207,15 +218,27 @@ pub struct PassView {
 /// All that a tool needs to connect.
 #[derive(Serialize, Deserialize, ToSchema)]
 pub struct Connection {
+    pub engine: String,
     pub account: String,
     pub password: String,
+    /// The full server name.
     pub server: String,
     pub port: u16,
     pub database: String,
+    /// As LCS writes it: `server\database`.
     pub server_and_database: String,
     pub ends_at: Option<String>,
     /// The CA that signed the gateway's certificate (PEM).
     pub ca: String,
+    /// What to type or paste in each tool.
+    pub settings: Vec<Setting>,
+}
+
+/// What one tool needs, ready to paste.
+#[derive(Serialize, Deserialize, ToSchema)]
+pub struct Setting {
+    pub tool: String,
+    pub text: String,
 }
 
 #[derive(Serialize, Deserialize, ToSchema)]
@@ -308,6 +331,10 @@ pub struct PolicyView {
     pub sessions_per_pass: u16,
     pub widest_v4: u8,
     pub widest_v6: u8,
+    /// On SQL Server, besides reading or writing rows: `execute`, `view_definition`, `showplan`.
+    #[serde(default = "Extra::usual")]
+    #[schema(value_type = Vec<String>)]
+    pub extras: std::collections::BTreeSet<Extra>,
 }
 
 impl PolicyView {

@@ -23,7 +23,7 @@ use daypass_core::{
 };
 use daypass_gateway::World;
 use daypass_store::Change;
-use daypass_targets::{Target as _, postgres::grants::recipe as recipe_text};
+use daypass_targets::{AnyTarget, Target as _};
 
 /// Projects.
 #[utoipa::path(get, path = "/projects", responses((status = 200, body = Vec<String>), (status = "default", body = Problem, content_type = "application/problem+json")))]
@@ -71,13 +71,9 @@ pub async fn list(State(app): State<App>, caller: Caller) -> Json<Vec<Environmen
 #[utoipa::path(post, path = "/environments", request_body = NewEnvironment, responses((status = 200, body = EnvironmentView), (status = "default", body = Problem, content_type = "application/problem+json")))]
 pub async fn add(State(app): State<App>, caller: Caller, Body(request): Body<NewEnvironment>) -> Result<Json<EnvironmentView>, Problem> {
     caller.need(&app, Permission::ManageEnvironments)?;
-    if request.engine != "postgres" {
-        return Err(
-            Refusal::invalid(format!("'{}' is not an engine that Daypass knows; it knows: postgres.", daypass_core::names::shown(&request.engine))).into()
-        );
-    }
+    let engine: Engine = request.engine.parse()?;
     if request.admin.is_empty() || request.admin.len() > 63 || request.admin.contains('\0') {
-        return Err(Refusal::invalid("The administrator is a role name of 1 to 63 bytes.").into());
+        return Err(Refusal::invalid("The administrator is a name of 1 to 63 bytes.").into());
     }
     if let Some(ca) = &request.ca {
         use rustls::pki_types::{CertificateDer, pem::PemObject};
@@ -85,20 +81,26 @@ pub async fn add(State(app): State<App>, caller: Caller, Body(request): Body<New
             return Err(Refusal::invalid("The CA is not a certificate in PEM form.").into());
         }
     }
-    let tls = if request.without_tls { TargetTls::Off } else { TargetTls::VerifyFull { ca: request.ca } };
-    let target_spec = TargetSpec { engine: Engine::Postgres, host: request.host.parse()?, port: request.port, admin: request.admin, tls };
+    let tls = match (request.without_tls, request.strict_tls) {
+        (true, true) => return Err(Refusal::invalid("An environment has strict TLS or none, not both.").into()),
+        (true, false) => TargetTls::Off,
+        (false, true) => TargetTls::Strict { ca: request.ca },
+        (false, false) => TargetTls::VerifyFull { ca: request.ca },
+    };
+    let target_spec = TargetSpec { engine, host: request.host.parse()?, port: request.port, admin: request.admin, tls };
     let spec = EnvironmentSpec {
         name: request.name.parse()?,
         kind: Kind::SelfService,
         database: request.database.parse()?,
         grants: request.grants,
         heir: request.heir,
+        enforce: request.enforce,
     };
     let project = project_id(&app, &request.project)?;
     let environment = EnvironmentId::new(caller.id());
     // the same target is found again by where it is, so that two environments on one server share one keeper
     let known = app.node.ledger(|ledger| {
-        let same = |t: &&Target| (&t.spec.host, t.spec.port) == (&target_spec.host, target_spec.port);
+        let same = |t: &&Target| (t.spec.engine, &t.spec.host, t.spec.port) == (target_spec.engine, &target_spec.host, target_spec.port);
         ledger.targets().find(same).map(|target| target.id)
     });
     let target = known.unwrap_or_else(|| TargetId::new(crate::random::id()));
@@ -140,9 +142,10 @@ pub async fn test(State(app): State<App>, caller: Caller, Path(name): Path<Strin
 #[utoipa::path(get, path = "/environments/{environment}/recipe", params(("environment" = String, Path)), responses((status = 200, body = Text), (status = "default", body = Problem, content_type = "application/problem+json")))]
 pub async fn recipe(State(app): State<App>, caller: Caller, Path(name): Path<String>) -> Result<Json<Text>, Problem> {
     let env = environment(&app, &caller, &name)?;
-    let admin = app.node.ledger(|ledger| ledger.target(env.target).map(|t| t.spec.admin.clone())).unwrap_or_default();
+    let known = app.node.ledger(|ledger| ledger.target(env.target).map(|t| (t.spec.engine, t.spec.admin.clone())));
+    let (engine, admin) = known.ok_or_else(|| Refusal::not_found("environment", &name))?;
     let owner = env.spec.heir.as_deref().unwrap_or("app_owner");
-    Ok(Json(Text { text: recipe_text(&admin, env.spec.database.as_str(), owner) }))
+    Ok(Json(Text { text: AnyTarget::recipe(engine, &admin, env.spec.database.as_str(), owner) }))
 }
 
 /// The policy that holds on an environment.
@@ -268,6 +271,7 @@ fn allow_view(app: &App, ledger: &Ledger, entry: &AllowEntry) -> AllowView {
 
 fn view(app: &App, ledger: &Ledger, env: &Environment) -> EnvironmentView {
     let target = ledger.target(env.target);
+    let way = app.place.way(ledger, env);
     let now = app.node.now();
     let trouble = app.node.troubles.get(&format!("target:{}", env.target)).or_else(|| app.node.troubles.get(&format!("environment:{}", env.id)));
     let state = match (env.frozen_by, trouble) {
@@ -282,10 +286,12 @@ fn view(app: &App, ledger: &Ledger, env: &Environment) -> EnvironmentView {
         name: env.spec.name.to_string(),
         project: ledger.project_name(env.project).map(ToString::to_string).unwrap_or_default(),
         state,
-        engine: "postgres".to_owned(),
-        server_and_database: format!("{}\\{}", app.place.server, env.spec.database),
-        server: app.place.server.clone(),
-        port: app.place.port,
+        engine: way.as_ref().map(|way| way.engine.as_str().to_owned()).unwrap_or_default(),
+        port: way.as_ref().map_or(0, |way| way.port),
+        server_and_database: way.as_ref().map(|way| way.server_and_database.clone()).unwrap_or_default(),
+        server: way.map(|way| way.server).unwrap_or_default(),
+        enforce: env.spec.enforce.as_str().to_owned(),
+        drift: app.node.drift(env.id).iter().map(|rule| format!("{} ({} to {})", rule.name, rule.from, rule.to)).collect(),
         database: env.spec.database.to_string(),
         epoch: env.epoch(),
         without_tls: target.is_some_and(|t| t.spec.tls == TargetTls::Off),

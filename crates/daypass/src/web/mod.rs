@@ -4,8 +4,10 @@ pub mod auth;
 pub mod dto;
 mod environments;
 mod log;
+mod panel;
 mod passes;
 mod people;
+pub mod place;
 mod problem;
 mod sessions;
 
@@ -36,16 +38,9 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 pub struct App {
     pub node: Arc<Node>,
     pub control: Control,
-    pub place: Arc<Place>,
+    pub place: Arc<place::Place>,
     /// Password checks at once: each takes 19 MiB and a core for a while.
     pub password_checks: Arc<Semaphore>,
-}
-
-/// Where people reach the gateway, and what they trust.
-pub struct Place {
-    pub server: String,
-    pub port: u16,
-    pub ca: String,
 }
 
 /// Bodies are small: the largest is an environment with its CA.

@@ -1,6 +1,6 @@
 //! Passes: asking, waiting, showing, extending, ending.
 
-use super::{App, Problem, auth::Caller, dto::*, environment, person_name, problem::Body};
+use super::{App, Problem, auth::Caller, dto::*, environment, panel::settings, person_name, place::Way, problem::Body};
 use crate::{control::Job, node::PassSecrets};
 use axum::{
     Json,
@@ -9,6 +9,7 @@ use axum::{
 use daypass_core::{
     chain,
     command::Command,
+    environment::Environment,
     ids::*,
     ledger::Ledger,
     names::Reason,
@@ -161,16 +162,26 @@ pub async fn reveal(State(app): State<App>, caller: Caller, Path(pass): Path<Str
         return Err(not_ready());
     }
     let secrets = app.node.pass_secrets(id).await?.ok_or_else(not_ready)?;
-    Ok(Json(Connection {
-        account: found.account.to_string(),
-        password: secrets.person,
-        server: app.place.server.clone(),
-        port: app.place.port,
+    let way = app.node.ledger(|ledger| app.place.way(ledger, &env)).ok_or_else(not_ready)?;
+    Ok(Json(connection(&found, &env, way, secrets)))
+}
+
+/// All that a tool needs. Without a gateway in between, the password is the one that the target knows.
+pub fn connection(pass: &Pass, env: &Environment, way: Way, secrets: PassSecrets) -> Connection {
+    let mut connection = Connection {
+        engine: way.engine.as_str().to_owned(),
+        account: pass.account.to_string(),
+        password: if way.direct { secrets.target } else { secrets.person },
+        server: way.server,
+        port: way.port,
         database: env.spec.database.to_string(),
-        server_and_database: format!("{}\\{}", app.place.server, env.spec.database),
-        ends_at: found.ends_at.map(|at| at.to_string()),
-        ca: app.place.ca.clone(),
-    }))
+        server_and_database: way.server_and_database,
+        ends_at: pass.ends_at.map(|at| at.to_string()),
+        ca: way.ca,
+        settings: Vec::new(),
+    };
+    connection.settings = settings(way.engine, &connection);
+    connection
 }
 
 /// Moves the end of a ready pass, within what the policy allows in all.

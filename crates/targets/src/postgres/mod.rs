@@ -121,7 +121,7 @@ impl Target for Postgres {
         .await
     }
 
-    async fn observe(&self) -> Result<Observation, TargetError> {
+    async fn observe(&self, _databases: &[DatabaseName]) -> Result<Observation, TargetError> {
         let pattern = format!("daypass {} %", self.store);
         self.on_server(|client| async move {
             let result = observe(&client, &pattern).await;
@@ -143,11 +143,11 @@ impl Target for Postgres {
         grants::ensure(self, environment, database, None, Grants::Granted).await
     }
 
-    async fn remove(&self, account: &str, heir: Option<&str>) -> Result<(), TargetError> {
+    async fn remove(&self, account: &str, _databases: &[DatabaseName], heir: Option<&str>) -> Result<(), TargetError> {
         removal::remove(self, account, heir).await
     }
 
-    async fn kill(&self, account: &str, pid: u32) -> Result<(), TargetError> {
+    async fn kill(&self, account: &str, pid: u32, _database: &DatabaseName) -> Result<(), TargetError> {
         self.on_server(|client| async move {
             // the account's name stands beside the pid: a pid that was given away again is somebody else
             let kill = "SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity WHERE pid = $1 AND usename = $2";

@@ -6,45 +6,17 @@
 
 use super::{
     message::{error_fields, take, take_cstr, take_u16, take_u32},
+    refuse::{fatal, sqlstate},
     scan::{Consumer, Frame, Scanner},
 };
-use crate::limits;
+use crate::{
+    limits,
+    observe::{LastWords, Observe, Outcome, Prepared, Statement},
+};
 use std::{
     collections::{HashMap, VecDeque},
     sync::Arc,
 };
-
-/// One statement that was run.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Statement {
-    /// As far as it is recorded: see [`limits::STATEMENT_TEXT`].
-    pub text: Arc<str>,
-    /// Bytes of the whole text, when more than is recorded.
-    pub text_bytes: usize,
-    /// The values bound to `$1`, `$2` …: text as it is, binary as `\x…`.
-    pub values: Vec<String>,
-    /// The command tag, like `SELECT 3`; of several in one simple query, the last.
-    pub tag: String,
-    /// Data rows that went to the client.
-    pub rows: u64,
-    /// Bytes of rows and COPY data, both ways.
-    pub bytes: u64,
-    /// Microseconds on the caller's clock.
-    pub began: u64,
-    pub ended: u64,
-    pub outcome: Outcome,
-}
-
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Outcome {
-    Done,
-    Failed {
-        sqlstate: String,
-        message: String,
-    },
-    /// Never run: an earlier one of the same batch failed, or the session ended first.
-    NotRun,
-}
 
 /// A statement on its way, or the end of a batch.
 enum Pending {
@@ -76,21 +48,30 @@ struct Batches {
 }
 
 impl Observer {
-    /// Bytes from the client pass. `now` is in microseconds.
-    pub fn client(&mut self, bytes: &[u8], now: u64) {
+    /// Bytes of memory worth minding that are held: texts of prepared statements.
+    pub fn held(&self) -> usize {
+        self.state.prepared.held()
+    }
+
+    /// Whether the bytes to the client end with a whole message: only there may an error be put in.
+    pub fn at_boundary(&self) -> bool {
+        self.server.at_boundary()
+    }
+}
+
+impl Observe for Observer {
+    fn client(&mut self, bytes: &[u8], now: u64) {
         self.state.now = now;
         self.client.feed(bytes, &mut FromClient(&mut self.state));
     }
 
-    /// Bytes from the server pass; statements that end with them come out.
-    pub fn server(&mut self, bytes: &[u8], now: u64) -> std::vec::Drain<'_, Statement> {
+    fn server(&mut self, bytes: &[u8], now: u64) -> std::vec::Drain<'_, Statement> {
         self.state.now = now;
         self.server.feed(bytes, &mut FromServer(&mut self.state));
         self.state.finished.drain(..)
     }
 
-    /// The session is over: what was on its way comes out as it stands.
-    pub fn end(&mut self, now: u64) -> Vec<Statement> {
+    fn end(&mut self, now: u64) -> Vec<Statement> {
         let mut rest = std::mem::take(&mut self.state.finished);
         for pending in self.state.pending.drain(..) {
             if let Pending::Simple(mut statement) | Pending::Execute(mut statement) = pending {
@@ -101,63 +82,38 @@ impl Observer {
         }
         // the first of them was under way when the session ended
         if let Some(first) = rest.iter_mut().find(|s| s.outcome == Outcome::NotRun) {
-            first.outcome = Outcome::Failed { sqlstate: String::new(), message: "the session ended before its result".to_owned() };
+            first.outcome = Outcome::Failed { code: String::new(), message: "the session ended before its result".to_owned() };
         }
         rest
     }
 
-    /// Whether the bytes to the client end with a whole message: only there may an error be put in.
-    pub fn server_at_boundary(&self) -> bool {
-        self.server.at_boundary()
-    }
-
-    /// Bytes that the server still owes to the next boundary.
-    pub fn server_to_boundary(&self) -> usize {
-        self.server.to_boundary()
-    }
-
-    /// Whether a statement is under way.
-    pub fn is_busy(&self) -> bool {
+    fn is_busy(&self) -> bool {
         !self.state.pending.is_empty()
     }
 
-    /// Bytes of memory worth minding that are held: texts of prepared statements.
-    pub fn held(&self) -> usize {
-        self.state.prepared.bytes
-    }
-}
-
-/// Prepared statements by name. The oldest go first when there are too many.
-#[derive(Default)]
-struct Prepared {
-    texts: HashMap<Vec<u8>, (Arc<str>, usize)>,
-    order: VecDeque<Vec<u8>>,
-    bytes: usize,
-}
-
-impl Prepared {
-    fn insert(&mut self, name: &[u8], text: Arc<str>, whole: usize) {
-        self.remove(name);
-        self.bytes += text.len();
-        self.texts.insert(name.to_vec(), (text, whole));
-        self.order.push_back(name.to_vec());
-        while self.order.len() > limits::PREPARED || self.bytes > limits::PREPARED_BYTES {
-            let Some(oldest) = self.order.front().cloned() else { break };
-            self.remove(&oldest);
+    fn last_words(&mut self, mut next: &[u8], why: &str, now: u64) -> LastWords {
+        let mut passing = Vec::new();
+        // in the middle of a message: let just that message end
+        while !next.is_empty() && self.server.to_boundary() > 0 {
+            let (part, rest) = next.split_at(next.len().min(self.server.to_boundary()));
+            self.state.now = now;
+            self.server.feed(part, &mut FromServer(&mut self.state));
+            passing.extend_from_slice(part);
+            next = rest;
         }
-    }
-
-    fn remove(&mut self, name: &[u8]) {
-        if let Some((text, _)) = self.texts.remove(name) {
-            self.bytes -= text.len();
-            self.order.retain(|other| other != name);
+        if self.server.to_boundary() > 0 {
+            return LastWords::More(passing);
         }
+        if self.server.at_boundary() {
+            passing.extend(fatal(sqlstate::ADMIN_SHUTDOWN, &format!("terminating connection: {why}"), "", "Ask for new access: daypass request."));
+        }
+        LastWords::Last(passing)
     }
 }
 
 impl Batches {
     fn statement(&self, text: Arc<str>, text_bytes: usize, values: Vec<String>) -> Statement {
-        Statement { text, text_bytes, values, tag: String::new(), rows: 0, bytes: 0, began: self.now, ended: self.now, outcome: Outcome::Done }
+        Statement::new(text, text_bytes, values, self.now)
     }
 
     fn push(&mut self, pending: Pending) {
@@ -165,7 +121,7 @@ impl Batches {
         if self.pending.len() >= limits::PIPELINED
             && let Some(Pending::Simple(mut statement) | Pending::Execute(mut statement)) = self.pending.pop_front()
         {
-            statement.outcome = Outcome::Failed { sqlstate: String::new(), message: "its result was not followed: too many sent ahead".to_owned() };
+            statement.outcome = Outcome::Failed { code: String::new(), message: "its result was not followed: too many sent ahead".to_owned() };
             self.finish(statement);
         }
         self.pending.push_back(pending);
@@ -204,7 +160,7 @@ impl Batches {
     fn failed(&mut self, body: &[u8]) {
         self.sent_rows = false;
         let fields = error_fields(body);
-        let outcome = Outcome::Failed { sqlstate: fields.code, message: fields.message };
+        let outcome = Outcome::Failed { code: fields.code, message: fields.message };
         match self.pending.front_mut() {
             Some(Pending::Simple(statement)) => statement.outcome = outcome,
             Some(Pending::Execute(_)) => {
@@ -289,8 +245,8 @@ impl Consumer for FromClient<'_> {
             b'B' => {
                 let portal = take_cstr(&mut rest).unwrap_or_default().to_vec();
                 let name = take_cstr(&mut rest).unwrap_or_default();
-                let (text, whole) = match state.prepared.texts.get(name) {
-                    Some(known) => known.clone(),
+                let (text, whole) = match state.prepared.get(name) {
+                    Some(known) => known,
                     None => (format!("(prepared statement {}, text not kept)", String::from_utf8_lossy(name)).into(), 0),
                 };
                 if state.portals.len() >= limits::PREPARED {
@@ -406,7 +362,7 @@ fn values(mut rest: &[u8], cut: bool) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pg::{message::put, refuse::fatal};
+    use crate::pg::message::put;
 
     fn frames(messages: &[(u8, &[u8])]) -> Vec<u8> {
         let mut out = Vec::new();
@@ -451,7 +407,7 @@ mod tests {
         let error = fatal("22012", "division by zero", "", "");
         let done: Vec<_> = seen.server(&[error, frames(&[(b'Z', b"E"), (b'C', b"SELECT 1\0"), (b'Z', b"I")])].concat(), 2).collect();
         assert_eq!(done.len(), 3);
-        assert_eq!(done[0].outcome, Outcome::Failed { sqlstate: "22012".into(), message: "division by zero".into() });
+        assert_eq!(done[0].outcome, Outcome::Failed { code: "22012".into(), message: "division by zero".into() });
         assert_eq!(done[1].outcome, Outcome::NotRun);
         assert_eq!((done[2].outcome.clone(), &*done[2].text), (Outcome::Done, "select 2"));
     }

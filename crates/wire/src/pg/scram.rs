@@ -89,6 +89,12 @@ impl Verifier {
         Verifier { iterations, salt: salt.to_vec(), stored_key: sha(&salted.client_key()), server_key: salted.server_key() }
     }
 
+    /// Whether this is the verifier of a password that came in the clear (inside TLS, in protocols that know no proof).
+    pub fn fits(&self, password: &str) -> bool {
+        let salted = SaltedPassword::derive(password, &self.salt, self.iterations);
+        sha(&salted.client_key()).ct_eq(&self.stored_key).into()
+    }
+
     /// A verifier that no password fits, the same for the same name: probing for names learns nothing.
     pub fn mock(secret: &[u8; 32], name: &str) -> Verifier {
         let salt = hmac(secret, format!("salt {name}").as_bytes())[..16].to_vec();
@@ -281,6 +287,7 @@ mod tests {
         with_a_foreign_client("secret", verifier("secret"), Some(&[7; 32])).unwrap();
         assert_eq!(with_a_foreign_client("wrong", verifier("secret"), None), Err(Fault::Proof));
         assert_eq!(with_a_foreign_client("secret", Verifier::mock(&[1; 32], "jit_x"), None), Err(Fault::Proof));
+        assert!(verifier("secret").fits("secret") && !verifier("secret").fits("wrong") && !Verifier::mock(&[1; 32], "jit_x").fits(""));
     }
 
     #[test]

@@ -1,0 +1,64 @@
+//! Environments whose target keeps people out by its own firewall: the rules follow the allow entries, and a session that a
+//! removed rule would leave open is ended. What others made there is shown, never touched.
+
+use crate::node::Node;
+use daypass_core::{
+    admission,
+    environment::{Enforce, Environment},
+    firewall::{RuleAction, drift, is_ours, plan},
+    ids::TargetId,
+};
+use daypass_gateway::World;
+use daypass_targets::{Target, TargetError};
+
+pub struct Firewall<'a, T> {
+    pub node: &'a Node,
+    pub id: TargetId,
+    pub target: &'a T,
+}
+
+impl<T: Target> Firewall<'_, T> {
+    /// Puts rules and sessions right; a database that is not there right now has neither.
+    pub async fn look(&self) -> Result<(), TargetError> {
+        let environments: Vec<Environment> =
+            self.node.ledger(|ledger| ledger.environments_on(self.id).filter(|env| env.spec.enforce == Enforce::AzureSqlFirewall).cloned().collect());
+        for env in environments {
+            let trouble = format!("firewall:{}", env.id);
+            match self.put_right(&env).await {
+                Ok(()) | Err(TargetError::NoDatabase(_)) => self.node.troubles.clear(&trouble),
+                Err(error) => {
+                    self.node.troubles.note(trouble, error.to_string(), self.node.now());
+                    return Err(error);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn put_right(&self, env: &Environment) -> Result<(), TargetError> {
+        let database = &env.spec.database;
+        let observed = self.target.rules(database).await?;
+        self.node.set_drift(env.id, drift(&observed));
+        let now = self.node.now();
+        for action in self.node.ledger(|ledger| plan(ledger, env, &observed, now)) {
+            match action {
+                RuleAction::Remove(rule) => {
+                    debug_assert!(is_ours(&rule));
+                    self.target.remove_rule(database, &rule).await?;
+                }
+                RuleAction::Set(rule) => self.target.set_rule(database, &rule).await?,
+            }
+        }
+        // a firewall asks when a connection comes, and never again
+        for session in self.target.sessions(database).await? {
+            let stands = self.node.ledger(|ledger| {
+                let pass = ledger.pass_of_account(&session.account)?;
+                Some(admission::standing(ledger, pass, session.address, self.node.now()).is_ok() || matches!(pass.state(), daypass_core::pass::State::Approved { .. }))
+            });
+            if stands == Some(false) {
+                self.target.kill(&session.account, session.id, database).await?;
+            }
+        }
+        Ok(())
+    }
+}

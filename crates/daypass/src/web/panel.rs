@@ -1,0 +1,146 @@
+//! The connection panel: for each tool that people use, what to type where, ready to paste. A password stands only in texts that
+//! a tool keeps as it keeps any password; never in a URL or a command line, which others can read.
+
+use super::dto::{Connection, Setting};
+use daypass_core::environment::Engine;
+
+/// All settings for one account. `ca` says how the certificate is trusted: a file to name, or none when a public CA signed it.
+pub fn settings(engine: Engine, way: &Connection) -> Vec<Setting> {
+    match engine {
+        Engine::Postgres => postgres(way),
+        Engine::SqlServer => sqlserver(way),
+    }
+}
+
+fn setting(tool: &str, text: String) -> Setting {
+    Setting { tool: tool.to_owned(), text }
+}
+
+fn postgres(way: &Connection) -> Vec<Setting> {
+    let Connection { account, password, server, port, database, .. } = way;
+    let ca = if way.ca.is_empty() { "system" } else { "ca.pem" };
+    vec![
+        setting("psql", format!("psql \"host={server} port={port} dbname={database} user={account} sslmode=verify-full sslrootcert={ca}\"")),
+        setting(
+            "dbeaver",
+            format!("Host: {server}\nPort: {port}\nDatabase: {database}\nUsername: {account}\nPassword: {password}\nSSL: Use SSL, CA certificate {ca}, SSL mode verify-full"),
+        ),
+        setting(
+            "libpq",
+            format!("postgresql://{}@{server}:{port}/{}?sslmode=verify-full&sslrootcert={ca}", encoded(account), encoded(database)),
+        ),
+    ]
+}
+
+fn sqlserver(way: &Connection) -> Vec<Setting> {
+    let Connection { account, password, server, port, database, .. } = way;
+    // our own CA has to be known to the machine; tools that take a file are told which
+    let note = if way.ca.is_empty() { "" } else { "\nOnce on this machine: trust Daypass's CA (ca.pem), or tick 'Trust server certificate'." };
+    let safe = |text: &str| format!("{{{}}}", text.replace('}', "}}"));
+    let quoted = |text: &str| format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""));
+    let ado = format!("Server=tcp:{server},{port};Database={database};User ID={account};Password={password};Encrypt=True;TrustServerCertificate=False");
+    vec![
+        setting(
+            "ssms",
+            format!(
+                "Server name: {server},{port}\nAuthentication: SQL Server Authentication\nLogin: {account}\nPassword: {password}\nEncryption: Mandatory (or Strict)\nOptions > Connection Properties > Connect to database: {database}{note}"
+            ),
+        ),
+        setting(
+            "vscode-mssql",
+            format!(
+                "Azure Data Studio and VS Code (mssql):\n{{ \"server\": {}, \"database\": {}, \"authenticationType\": \"SqlLogin\", \"user\": {}, \"password\": {}, \"encrypt\": \"Mandatory\" }}",
+                quoted(&format!("{server},{port}")),
+                quoted(database),
+                quoted(account),
+                quoted(password)
+            ),
+        ),
+        setting("sqlcmd", format!("SQLCMDPASSWORD=... sqlcmd -S tcp:{server},{port} -d {} -U {account} -N", shell(database))),
+        setting("ado.net", ado),
+        setting("jdbc", format!("jdbc:sqlserver://{server}:{port};databaseName={};user={account};password={};encrypt=true", safe(database), safe(password))),
+        setting(
+            "odbc",
+            format!("Driver={{ODBC Driver 18 for SQL Server}};Server=tcp:{server},{port};Database={};UID={account};PWD={};Encrypt=yes", safe(database), safe(password)),
+        ),
+        setting(
+            "pymssql",
+            format!("pymssql.connect(server={}, port={port}, user={}, password={}, database={}, encryption=\"require\")", quoted(server), quoted(account), quoted(password), quoted(database)),
+        ),
+        setting(
+            "tedious",
+            format!(
+                "new Connection({{ server: {}, authentication: {{ type: \"default\", options: {{ userName: {}, password: {} }} }}, options: {{ port: {port}, database: {}, encrypt: true }} }})",
+                quoted(server),
+                quoted(account),
+                quoted(password),
+                quoted(database)
+            ),
+        ),
+        setting(
+            "sqlalchemy",
+            format!(
+                "create_engine(URL.create(\"mssql+pyodbc\", username={}, password={}, host={}, port={port}, database={}, query={{\"driver\": \"ODBC Driver 18 for SQL Server\", \"Encrypt\": \"yes\"}}))",
+                quoted(account),
+                quoted(password),
+                quoted(server),
+                quoted(database)
+            ),
+        ),
+    ]
+}
+
+/// Percent-encoding of what a URL gives another meaning.
+fn encoded(text: &str) -> String {
+    text.bytes().map(|b| if b.is_ascii_alphanumeric() || b"-._~".contains(&b) { (b as char).to_string() } else { format!("%{b:02X}") }).collect()
+}
+
+fn shell(text: &str) -> String {
+    if text.chars().all(|c| c.is_ascii_alphanumeric() || "-._".contains(c)) { text.to_owned() } else { format!("'{}'", text.replace('\'', "'\\''")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn way(engine: &str, database: &str) -> Connection {
+        Connection {
+            engine: engine.to_owned(),
+            account: "jit_maria_a4fz".to_owned(),
+            password: "pa55word".to_owned(),
+            server: "uat.db.example.com".to_owned(),
+            port: 1433,
+            database: database.to_owned(),
+            server_and_database: format!("uat\\{database}"),
+            ends_at: None,
+            ca: String::new(),
+            settings: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn every_tool_gets_server_database_and_account_and_no_password_where_others_can_read_it() {
+        for (engine, name, tools) in [
+            (Engine::SqlServer, "sqlserver", &["ssms", "vscode-mssql", "sqlcmd", "ado.net", "jdbc", "odbc", "pymssql", "tedious", "sqlalchemy"][..]),
+            (Engine::Postgres, "postgres", &["psql", "dbeaver", "libpq"]),
+        ] {
+            let found = settings(engine, &way(name, "uat"));
+            assert_eq!(found.iter().map(|s| s.tool.as_str()).collect::<Vec<_>>(), tools);
+            for Setting { tool, text } in found {
+                assert!(text.contains("uat.db.example.com") && text.contains("1433") && text.contains("jit_maria_a4fz"), "{tool}: {text}");
+                let others_read_it = ["sqlcmd", "psql", "libpq"].contains(&tool.as_str());
+                assert_eq!(text.contains("pa55word"), !others_read_it, "{tool}: {text}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_strange_name_of_a_database_ends_no_text() {
+        let found = settings(Engine::SqlServer, &way("sqlserver", "a}b\"c'd"));
+        let text = |tool: &str| found.iter().find(|s| s.tool == tool).unwrap().text.clone();
+        assert!(text("odbc").contains("Database={a}}b\"c'd};"));
+        assert!(text("tedious").contains("\"a}b\\\"c'd\""));
+        assert!(text("sqlcmd").contains("-d 'a}b\"c'\\''d' "));
+        assert!(settings(Engine::Postgres, &way("postgres", "a b&c"))[2].text.contains("/a%20b%26c?"));
+    }
+}

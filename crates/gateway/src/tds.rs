@@ -1,0 +1,113 @@
+//! SQL Server's clients: the start-up, the number and the words of a refusal, and what is carried to the target.
+
+use crate::{
+    World,
+    accept::Gateway,
+    connection::{Greeted, Knock, Trouble, without_server},
+    line::{Line, Startup as Drives},
+    tls::Identity,
+};
+use daypass_core::{admission::Refused, environment::Environment, names::server_label};
+use daypass_wire::{
+    machine::Step,
+    tds::{
+        login7::Login7,
+        refuse::{Driver, Reason, number},
+        startup::{Found, Login, Startup, Tls},
+    },
+};
+use std::{io, net::SocketAddr, sync::Arc};
+use tokio::net::TcpStream;
+
+impl Drives for Startup {
+    type Found = Found;
+    fn step(&mut self) -> Step<Found> {
+        Startup::step(self)
+    }
+    fn feed(&mut self, bytes: &[u8]) {
+        Startup::feed(self, bytes);
+    }
+    fn tls_started(&mut self, alpn: Option<&[u8]>) {
+        Startup::tls_started(self, alpn);
+    }
+    fn tls(&self, identity: &Identity) -> (Arc<rustls::ServerConfig>, bool) {
+        match Startup::tls(self) {
+            Tls::Wrapped => (identity.wrapped.clone(), true),
+            Tls::Strict => (identity.strict.clone(), false),
+        }
+    }
+}
+
+/// Drives the start-up machine to a proved password.
+pub async fn greet<W: World>(gateway: &Arc<Gateway<W>>, tcp: TcpStream) -> io::Result<Greeted> {
+    let identity = gateway.certificate.current();
+    let mut startup = Startup::default();
+    let mut line = Line::Plain(tcp);
+    loop {
+        let (next, found) = line.drive(&mut startup, &identity).await?;
+        line = next;
+        match found {
+            Found::Account(account) => startup.verifier(gateway.world.verifier(without_server(&account)), &gateway.mock_secret),
+            Found::Login(login) => {
+                let guest = line.guest()?;
+                // the name in the login, or the one after '@' as Azure takes it, or the one that TLS was asked for
+                let suffix = login.login.user.split_once('@').map(|(_, server)| server);
+                let asked = [Some(login.login.server.as_str()), suffix, guest.server_name()].into_iter().flatten();
+                let knock = Knock {
+                    account: without_server(&login.login.user).to_owned(),
+                    database: Some(login.login.database.clone()).filter(|name| !name.is_empty()),
+                    server: asked.filter_map(server_label).collect(),
+                    application: login.login.application.clone(),
+                };
+                return Ok(Greeted::Login(guest, knock, crate::connection::Client::SqlServer(login)));
+            }
+        }
+    }
+}
+
+/// The client's login, with person, pass and address in the two names that SQL Server shows of a session.
+pub fn attributed(login: &Login, pass: &str, peer: SocketAddr) -> Login7 {
+    let application = format!("{} | daypass:{pass}", login.login.application.chars().take(80).collect::<String>());
+    Login7 { host: format!("{}/daypass", peer.ip()), application, ..login.login.clone() }
+}
+
+/// A refusal with the number that the client's driver shows at once, in a sentence that names what to do.
+pub fn refuse(trouble: &Trouble, login: &Login, environment: Option<&Environment>) -> Vec<u8> {
+    let driver = Driver::of(&login.login.library);
+    let database = environment.map_or("", |env| env.spec.database.as_str());
+    let server = environment.map_or("", |env| env.spec.name.as_str());
+    let remedy = trouble.remedy();
+    let (wanted, base) = match trouble {
+        Trouble::Refused(Refused::AddressNotAllowed { address, .. }) => (
+            number::ADDRESS_NOT_ALLOWED,
+            format!("Cannot open server '{server}' requested by the login. Client with IP address '{address}' is not allowed to access the server."),
+        ),
+        Trouble::Refused(Refused::WrongDatabase { asked, database }) => (
+            number::CANNOT_OPEN_DATABASE,
+            format!(
+                "Cannot open database \"{asked}\" requested by the login. The login failed. This account opens \"{database}\" only: type it in Options > Connection Properties > Connect to database."
+            ),
+        ),
+        Trouble::Refused(Refused::WrongServer { asked, .. }) => {
+            (number::CANNOT_OPEN_SERVER, format!("Cannot open server \"{asked}\" requested by the login. The login failed."))
+        }
+        Trouble::Refused(Refused::Frozen { .. } | Refused::NotReady { .. }) | Trouble::Target { .. } => (
+            number::NOT_AVAILABLE,
+            format!("Database '{database}' on server '{server}' is not currently available. Please retry the connection later. {}.", sentence(&trouble.words())),
+        ),
+        Trouble::Refused(Refused::TooManySessions { .. }) => (number::LIMIT, format!("{}.", sentence(&trouble.words()))),
+        Trouble::Refused(_) | Trouble::Fallen { .. } | Trouble::NotRecorded => (number::LOGIN_FAILED, format!("{}.", sentence(&trouble.words()))),
+    };
+    let words = format!("{base} {remedy}");
+    let reason = if wanted != number::LOGIN_FAILED && driver.shows(wanted) {
+        Reason { number: wanted, class: daypass_wire::tds::refuse::LOGIN, text: words }
+    } else {
+        Reason::login_failed(&login.login.user, &words)
+    };
+    reason.reply()
+}
+
+fn sentence(words: &str) -> String {
+    let mut letters = words.chars();
+    letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
+}

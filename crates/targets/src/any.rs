@@ -1,0 +1,84 @@
+//! A target of whichever engine its spec names.
+
+use crate::{AccountSpec, Check, SessionAt, Target, TargetError, postgres::Postgres, sqlserver::SqlServer};
+use daypass_core::{
+    environment::{Engine, Identity, TargetSpec},
+    firewall::Rule,
+    ids::*,
+    names::DatabaseName,
+    plan::Observation,
+    secret::Secret,
+};
+use std::sync::Arc;
+
+#[expect(clippy::large_enum_variant, reason = "one for each target, not one for each of many")]
+pub enum AnyTarget {
+    Postgres(Postgres),
+    SqlServer(SqlServer),
+}
+
+impl AnyTarget {
+    /// `tls` is none only for a target whose environment says in plain words that it has no TLS.
+    pub fn new(spec: TargetSpec, password: Secret, tls: Option<Arc<rustls::ClientConfig>>, store: StoreId) -> Self {
+        match spec.engine {
+            Engine::Postgres => AnyTarget::Postgres(Postgres::new(spec, password, tls, store)),
+            Engine::SqlServer => AnyTarget::SqlServer(SqlServer::new(spec, password, store)),
+        }
+    }
+
+    /// The least that an administrator needs, as SQL to paste.
+    pub fn recipe(engine: Engine, admin: &str, database: &str, owner: &str) -> String {
+        match engine {
+            Engine::Postgres => crate::postgres::grants::recipe(admin, database, owner),
+            Engine::SqlServer => crate::sqlserver::recipe(admin, database),
+        }
+    }
+}
+
+macro_rules! delegate {
+    ($self:ident, $target:ident => $call:expr) => {
+        match $self {
+            AnyTarget::Postgres($target) => $call.await,
+            AnyTarget::SqlServer($target) => $call.await,
+        }
+    };
+}
+
+impl Target for AnyTarget {
+    async fn identity(&self, database: &DatabaseName) -> Result<Identity, TargetError> {
+        delegate!(self, target => target.identity(database))
+    }
+    async fn adopt(&self, environment: EnvironmentId, database: &DatabaseName) -> Result<(), TargetError> {
+        delegate!(self, target => target.adopt(environment, database))
+    }
+    async fn observe(&self, databases: &[DatabaseName]) -> Result<Observation, TargetError> {
+        delegate!(self, target => target.observe(databases))
+    }
+    async fn provide(&self, spec: &AccountSpec<'_>) -> Result<(), TargetError> {
+        delegate!(self, target => target.provide(spec))
+    }
+    async fn refresh_grants(&self, environment: EnvironmentId, database: &DatabaseName) -> Result<(), TargetError> {
+        delegate!(self, target => target.refresh_grants(environment, database))
+    }
+    async fn remove(&self, account: &str, databases: &[DatabaseName], heir: Option<&str>) -> Result<(), TargetError> {
+        delegate!(self, target => target.remove(account, databases, heir))
+    }
+    async fn kill(&self, account: &str, id: u32, database: &DatabaseName) -> Result<(), TargetError> {
+        delegate!(self, target => target.kill(account, id, database))
+    }
+    async fn test(&self, database: &DatabaseName) -> Vec<Check> {
+        delegate!(self, target => target.test(database))
+    }
+    async fn sessions(&self, database: &DatabaseName) -> Result<Vec<SessionAt>, TargetError> {
+        delegate!(self, target => target.sessions(database))
+    }
+    async fn rules(&self, database: &DatabaseName) -> Result<Vec<Rule>, TargetError> {
+        delegate!(self, target => target.rules(database))
+    }
+    async fn set_rule(&self, database: &DatabaseName, rule: &Rule) -> Result<(), TargetError> {
+        delegate!(self, target => target.set_rule(database, rule))
+    }
+    async fn remove_rule(&self, database: &DatabaseName, rule: &Rule) -> Result<(), TargetError> {
+        delegate!(self, target => target.remove_rule(database, rule))
+    }
+}

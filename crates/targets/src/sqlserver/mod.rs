@@ -1,0 +1,322 @@
+//! SQL Server 2016 to 2025, Azure SQL Managed Instance, Azure SQL Database, and what else speaks TDS, with an administrator that
+//! need not be `sysadmin`.
+//!
+//! Where logins belong to the server, an account is a login with a user of the same name in its database. Both bear a SID that we
+//! choose: the installation in its first half, the pass in its second. It is the marker by which an account is found again, and
+//! it travels with a copy of the database. In Azure SQL Database an account is a contained user, and an extended property marks it.
+//!
+//! No error number decides anything here: engines that speak TDS have others. What exists is asked for first.
+
+mod link;
+mod recipe;
+mod removal;
+
+pub use recipe::recipe;
+
+use crate::{AccountSpec, Check, SessionAt, Target, TargetError};
+use daypass_core::{
+    environment::{Identity, TargetSpec},
+    firewall::Rule,
+    ids::*,
+    names::DatabaseName,
+    pass::Access,
+    plan::{Observation, ObservedAccount},
+    secret::{Secret, hex},
+};
+use link::{Link, name, text};
+use std::collections::BTreeMap;
+use tokio::sync::Mutex;
+
+/// Server-wide work is done from here: a connection that rests in a database stands in the way of whoever replaces it.
+const MASTER: &str = "master";
+/// The name of our extended properties.
+const PROPERTY: &str = "daypass";
+
+pub struct SqlServer {
+    spec: TargetSpec,
+    password: Secret,
+    store: StoreId,
+    /// The connection to `master`, kept between looks.
+    server: Mutex<Option<Link>>,
+}
+
+impl SqlServer {
+    pub fn new(spec: TargetSpec, password: Secret, store: StoreId) -> Self {
+        SqlServer { spec, password, store, server: Mutex::new(None) }
+    }
+
+    async fn connect(&self, database: &str) -> Result<Link, TargetError> {
+        Link::connect(&self.spec, &self.password, database).await
+    }
+
+    /// Runs server-wide work on the kept connection; a connection that failed is thrown away.
+    async fn on_server<T>(&self, work: impl AsyncFnOnce(&mut Link) -> Result<T, TargetError>) -> Result<T, TargetError> {
+        let mut kept = self.server.lock().await;
+        let mut link = match kept.take() {
+            Some(link) => link,
+            None => self.connect(MASTER).await?,
+        };
+        let result = work(&mut link).await;
+        if !matches!(result, Err(TargetError::Unreachable(_) | TargetError::Silent(_))) {
+            *kept = Some(link);
+        }
+        result
+    }
+
+    /// Runs work inside a database, and stays in there no longer than that.
+    async fn within<T>(&self, link: &mut Link, database: &str, work: impl AsyncFnOnce(&mut Link) -> Result<T, TargetError>) -> Result<T, TargetError> {
+        if link.azure {
+            return work(&mut self.connect(database).await?).await;
+        }
+        link.run(&format!("USE {}", name(database))).await?;
+        let result = work(link).await;
+        link.run(&format!("USE {}", name(MASTER))).await?;
+        result
+    }
+
+    /// The first half of the SIDs of this installation.
+    fn mark(&self) -> [u8; 8] {
+        let store = self.store.uuid().into_bytes();
+        [b'D', b'P', store[10], store[11], store[12], store[13], store[14], store[15]]
+    }
+
+    fn sid(&self, pass: PassId) -> String {
+        let mark = self.mark();
+        format!("0x{}{}", hex(&mark), hex(&pass.uuid().into_bytes()[8..])).to_uppercase().replacen("0X", "0x", 1)
+    }
+
+    fn is_marked(&self, sid: &str) -> bool {
+        sid.to_uppercase().starts_with(&hex(&self.mark()).to_uppercase())
+    }
+
+    /// The value of the extended property on an account of Azure SQL Database.
+    fn property(&self, pass: PassId) -> String {
+        format!("{} {pass}", self.store)
+    }
+}
+
+fn column(row: &link::Row, at: usize) -> String {
+    row.get(at).cloned().flatten().unwrap_or_default()
+}
+
+impl Target for SqlServer {
+    /// `database_id` and `create_date` change when a database is made anew; the GUIDs of its recovery when one is restored over it;
+    /// the planted marker is missing in a copy of another database. What an engine does not have is left out.
+    async fn identity(&self, database: &DatabaseName) -> Result<Identity, TargetError> {
+        self.on_server(async |link| {
+            let of = text(database.as_str());
+            let look = format!(
+                "SELECT CAST(database_id AS nvarchar(20)), CONVERT(nvarchar(40), create_date, 126), CAST(state_desc AS nvarchar(60)) FROM sys.databases WHERE name = {of}"
+            );
+            let rows = link.rows(&look).await?;
+            let row = rows.first().ok_or_else(|| TargetError::NoDatabase(database.to_string()))?;
+            if column(row, 2) != "ONLINE" {
+                return Err(TargetError::NoDatabase(format!("{database} that is open (it is {})", column(row, 2))));
+            }
+            let mut parts = vec!["sqlserver".to_owned(), column(row, 0), column(row, 1)];
+            for optional in [
+                format!("SELECT CONVERT(nvarchar(40), service_broker_guid) FROM sys.databases WHERE name = {of}"),
+                format!("SELECT CONVERT(nvarchar(40), database_guid) FROM sys.database_recovery_status WHERE database_id = DB_ID({of})"),
+                format!("SELECT CONVERT(nvarchar(40), recovery_fork_guid) FROM sys.database_recovery_status WHERE database_id = DB_ID({of})"),
+            ] {
+                parts.push(link.maybe(&optional).await?.unwrap_or_default());
+            }
+            let marker = format!("SELECT CAST(value AS nvarchar(200)) FROM sys.extended_properties WHERE class = 0 AND name = {}", text(PROPERTY));
+            parts.push(self.within(link, database.as_str(), async |link| link.maybe(&marker).await).await?.unwrap_or_default());
+            Ok(Identity(parts.join(":")))
+        })
+        .await
+    }
+
+    /// Plants a marker that no copy of this database from before has. An administrator who may not is no hindrance.
+    async fn adopt(&self, environment: EnvironmentId, database: &DatabaseName) -> Result<(), TargetError> {
+        self.on_server(async |link| {
+            self.within(link, database.as_str(), async |link| {
+                let there = format!("SELECT CAST(name AS nvarchar(128)) FROM sys.extended_properties WHERE class = 0 AND name = {}", text(PROPERTY));
+                let procedure = if link.attempt(&there).await?.is_some_and(|rows| !rows.is_empty()) { "sp_updateextendedproperty" } else { "sp_addextendedproperty" };
+                let value = format!("{environment} {}", uuid::Uuid::now_v7());
+                link.attempt(&format!("EXEC {procedure} @name = {}, @value = {}", text(PROPERTY), text(&value))).await.map(drop)
+            })
+            .await
+        })
+        .await
+    }
+
+    async fn observe(&self, databases: &[DatabaseName]) -> Result<Observation, TargetError> {
+        self.on_server(async |link| {
+            if link.azure { self.observe_contained(link, databases).await } else { self.observe_logins(link, databases).await }
+        })
+        .await
+    }
+
+    async fn provide(&self, spec: &AccountSpec<'_>) -> Result<(), TargetError> {
+        self.on_server(async |link| {
+            if !link.azure {
+                self.provide_login(link, spec).await?;
+            }
+            self.within(link, spec.database.as_str(), async |link| self.provide_user(link, spec).await).await
+        })
+        .await
+    }
+
+    /// The roles of the engine cover what is created later.
+    async fn refresh_grants(&self, _environment: EnvironmentId, _database: &DatabaseName) -> Result<(), TargetError> {
+        Ok(())
+    }
+
+    async fn remove(&self, account: &str, databases: &[DatabaseName], heir: Option<&str>) -> Result<(), TargetError> {
+        removal::remove(self, account, databases, heir).await
+    }
+
+    async fn kill(&self, account: &str, session: u32, database: &DatabaseName) -> Result<(), TargetError> {
+        self.on_server(async |link| {
+            // the account's name is asked for again: a number that was given away again is somebody else
+            let theirs = format!("SELECT CAST(login_name AS nvarchar(128)) FROM sys.dm_exec_sessions WHERE session_id = {session} AND login_name = {}", text(account));
+            let kill = async |link: &mut Link| if link.exists(&theirs).await? { link.attempt(&format!("KILL {session}")).await.map(drop) } else { Ok(()) };
+            if link.azure { kill(&mut self.connect(database.as_str()).await?).await } else { kill(link).await }
+        })
+        .await
+    }
+
+    async fn test(&self, database: &DatabaseName) -> Vec<Check> {
+        recipe::test(self, database).await
+    }
+
+    async fn sessions(&self, database: &DatabaseName) -> Result<Vec<SessionAt>, TargetError> {
+        let look = "SELECT CAST(s.login_name AS nvarchar(128)), CAST(s.session_id AS nvarchar(20)), CAST(c.client_net_address AS nvarchar(48)) \
+                    FROM sys.dm_exec_sessions s JOIN sys.dm_exec_connections c ON c.session_id = s.session_id WHERE s.login_name LIKE N'jit!_%' ESCAPE N'!'";
+        let rows = self.connect(database.as_str()).await?.rows(look).await?;
+        let session = |row: &link::Row| Some(SessionAt { account: column(row, 0), id: column(row, 1).parse().ok()?, address: column(row, 2).parse().ok()? });
+        Ok(rows.iter().filter_map(session).collect())
+    }
+
+    async fn rules(&self, database: &DatabaseName) -> Result<Vec<Rule>, TargetError> {
+        let look = |view: &str| format!("SELECT CAST(name AS nvarchar(128)), CAST(start_ip_address AS nvarchar(45)), CAST(end_ip_address AS nvarchar(45)) FROM sys.{view}");
+        let rule = |row: &link::Row| Rule { name: column(row, 0), from: column(row, 1), to: column(row, 2) };
+        let rows = self.connect(database.as_str()).await?.rows(&look("database_firewall_rules")).await?;
+        // rules of the whole server open this database as well; only its own administrator may read them
+        let server = self.on_server(async |link| link.attempt(&look("firewall_rules")).await).await?.unwrap_or_default();
+        Ok(rows.iter().chain(&server).map(rule).collect())
+    }
+
+    async fn set_rule(&self, database: &DatabaseName, rule: &Rule) -> Result<(), TargetError> {
+        let set = format!(
+            "EXEC sp_set_database_firewall_rule @name = {}, @start_ip_address = {}, @end_ip_address = {}",
+            text(&rule.name),
+            text(&rule.from).replacen('N', "", 1),
+            text(&rule.to).replacen('N', "", 1)
+        );
+        self.connect(database.as_str()).await?.run(&set).await
+    }
+
+    /// Also has the database forget what it knows of logins: a rule that is gone would count for minutes.
+    async fn remove_rule(&self, database: &DatabaseName, rule: &Rule) -> Result<(), TargetError> {
+        let mut link = self.connect(database.as_str()).await?;
+        link.run(&format!("EXEC sp_delete_database_firewall_rule @name = {}", text(&rule.name))).await?;
+        link.attempt("DBCC FLUSHAUTHCACHE").await.map(drop)
+    }
+}
+
+impl SqlServer {
+    async fn observe_logins(&self, link: &mut Link, databases: &[DatabaseName]) -> Result<Observation, TargetError> {
+        let look = "SELECT CAST(l.name AS nvarchar(128)), CAST(l.is_disabled AS nvarchar(5)), \
+                    CAST((SELECT COUNT(*) FROM sys.dm_exec_sessions s WHERE s.login_name = l.name) AS nvarchar(20)), CONVERT(nvarchar(200), l.sid, 2) \
+                    FROM sys.sql_logins l WHERE l.name LIKE N'jit!_%' ESCAPE N'!'";
+        let mut accounts = BTreeMap::new();
+        for row in link.rows(look).await?.iter().filter(|row| self.is_marked(&column(row, 3))) {
+            let account = ObservedAccount { name: column(row, 0), can_login: column(row, 1) == "0", backends: column(row, 2).parse().unwrap_or(u32::MAX) };
+            accounts.insert(account.name.clone(), account);
+        }
+        // users without a login: half of an account, or one that came inside a copy
+        let users = "SELECT CAST(name AS nvarchar(128)), CONVERT(nvarchar(200), sid, 2) FROM sys.database_principals WHERE name LIKE N'jit!_%' ESCAPE N'!'";
+        for database in databases {
+            let there = format!("SELECT CAST(name AS nvarchar(128)) FROM sys.databases WHERE name = {} AND state = 0", text(database.as_str()));
+            if !link.exists(&there).await? {
+                continue;
+            }
+            let rows = self.within(link, database.as_str(), async |link| link.rows(users).await).await?;
+            for row in rows.iter().filter(|row| self.is_marked(&column(row, 1))) {
+                accounts.entry(column(row, 0)).or_insert_with(|| ObservedAccount { name: column(row, 0), can_login: false, backends: 0 });
+            }
+        }
+        Ok(Observation { accounts: accounts.into_values().collect() })
+    }
+
+    async fn observe_contained(&self, link: &mut Link, databases: &[DatabaseName]) -> Result<Observation, TargetError> {
+        let look = format!(
+            "SELECT CAST(u.name AS nvarchar(128)), \
+             CAST((SELECT COUNT(*) FROM sys.database_permissions p WHERE p.grantee_principal_id = u.principal_id AND p.type = 'CO' AND p.state = 'D') AS nvarchar(5)), \
+             CAST((SELECT COUNT(*) FROM sys.dm_exec_sessions s WHERE s.login_name = u.name) AS nvarchar(20)), CAST(e.value AS nvarchar(200)) \
+             FROM sys.database_principals u JOIN sys.extended_properties e ON e.class = 4 AND e.major_id = u.principal_id AND e.name = {} \
+             WHERE u.name LIKE N'jit!_%' ESCAPE N'!'",
+            text(PROPERTY)
+        );
+        let mut accounts = Vec::new();
+        for database in databases {
+            let there = format!("SELECT CAST(name AS nvarchar(128)) FROM sys.databases WHERE name = {} AND state = 0", text(database.as_str()));
+            if !link.exists(&there).await? {
+                continue;
+            }
+            let rows = self.connect(database.as_str()).await?.rows(&look).await?;
+            let ours = rows.iter().filter(|row| column(row, 3).starts_with(&format!("{} ", self.store)));
+            accounts.extend(ours.map(|row| ObservedAccount {
+                name: column(row, 0),
+                can_login: column(row, 1) == "0",
+                backends: column(row, 2).parse().unwrap_or(u32::MAX),
+            }));
+        }
+        Ok(Observation { accounts })
+    }
+
+    /// The login: made with all that the engine takes, or with less where it does not know an option.
+    async fn provide_login(&self, link: &mut Link, spec: &AccountSpec<'_>) -> Result<(), TargetError> {
+        let (login, password) = (name(spec.account.as_str()), text(spec.password.expose()));
+        let known = format!("SELECT CAST(name AS nvarchar(128)) FROM sys.sql_logins WHERE name = {}", text(spec.account.as_str()));
+        if link.exists(&known).await? {
+            link.run(&format!("ALTER LOGIN {login} WITH PASSWORD = {password}")).await?;
+            return link.run(&format!("ALTER LOGIN {login} ENABLE")).await;
+        }
+        let create = format!("CREATE LOGIN {login} WITH PASSWORD = {password}, SID = {}, DEFAULT_DATABASE = {}", self.sid(spec.pass), name(spec.database.as_str()));
+        match link.run(&format!("{create}, CHECK_EXPIRATION = OFF, CHECK_POLICY = ON")).await {
+            Err(TargetError::Refused(_)) => link.run(&create).await,
+            done => done,
+        }
+    }
+
+    /// The user and its rights, in the database.
+    async fn provide_user(&self, link: &mut Link, spec: &AccountSpec<'_>) -> Result<(), TargetError> {
+        let user = name(spec.account.as_str());
+        let known = format!("SELECT CAST(name AS nvarchar(128)) FROM sys.database_principals WHERE name = {}", text(spec.account.as_str()));
+        let exists = link.exists(&known).await?;
+        if link.azure {
+            let password = text(spec.password.expose());
+            if exists {
+                link.run(&format!("ALTER USER {user} WITH PASSWORD = {password}")).await?;
+                link.attempt(&format!("GRANT CONNECT TO {user}")).await?;
+            } else {
+                // the marker in the same batch and transaction: there is never a user of ours without one
+                link.run(&format!(
+                    "SET XACT_ABORT ON; BEGIN TRANSACTION; CREATE USER {user} WITH PASSWORD = {password}, DEFAULT_SCHEMA = [dbo]; \
+                     EXEC sp_addextendedproperty @name = {}, @value = {}, @level0type = N'USER', @level0name = {}; COMMIT TRANSACTION",
+                    text(PROPERTY),
+                    text(&self.property(spec.pass)),
+                    text(spec.account.as_str())
+                ))
+                .await?;
+            }
+        } else if exists {
+            // one that came inside a copy, or lost its login, gets it back
+            link.run(&format!("ALTER USER {user} WITH LOGIN = {user}")).await?;
+        } else if let Err(TargetError::Refused(_)) = link.run(&format!("CREATE USER {user} FOR LOGIN {user} WITH DEFAULT_SCHEMA = [dbo]")).await {
+            link.run(&format!("CREATE USER {user} FOR LOGIN {user}")).await?;
+        }
+        let roles = [("db_datareader", true), ("db_datawriter", spec.access == Access::ReadWrite)];
+        for role in roles.into_iter().filter_map(|(role, wanted)| wanted.then_some(role)) {
+            link.run(&format!("ALTER ROLE {role} ADD MEMBER {user}")).await?;
+        }
+        for extra in spec.extras {
+            link.attempt(&format!("GRANT {} TO {user}", extra.as_sql())).await?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,590 @@
+//! What a session does: statements with their text, bound values, rows, bytes, time and error, read from the bytes that pass.
+//!
+//! Each batch is one statement, each remote procedure call one, each bulk load one; a call of a prepared handle has the text that
+//! the handle was made for. With MARS every session inside the connection is followed by itself.
+
+use super::{
+    packet::{self, Packets, Piece, kind},
+    refuse::{FATAL, Reason, number},
+    request::{self, Call, Handle},
+    smp::{self, Frame, Frames, flag},
+    token::{Event, Tokens, done, put_filler, token},
+};
+use crate::{
+    limits,
+    observe::{LastWords, Observe, Outcome, Prepared, Statement},
+};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    vec::Drain,
+};
+
+/// How much of a request is kept for reading: a statement as long as is recorded, in UTF-16, and its surroundings.
+const KEPT: usize = 2 * limits::STATEMENT_TEXT + 8 * 1024;
+/// How much all sessions inside one connection keep together.
+const KEPT_IN_ALL: usize = 8 * KEPT;
+
+/// Follows both directions of one connection.
+pub struct Observer {
+    /// Frames of the client and of the server, when there are several sessions inside.
+    frames: Option<(Frames, Frames)>,
+    sessions: BTreeMap<u16, Conversation>,
+    shared: Shared,
+}
+
+#[derive(Default)]
+struct Shared {
+    prepared: Prepared,
+    finished: Vec<Statement>,
+    now: u64,
+    kept: usize,
+    opaque_rows: bool,
+}
+
+/// One session.
+#[derive(Default)]
+struct Conversation {
+    request: Packets,
+    /// The request that passes: as much of it as is kept, its whole length, when it began.
+    kept: Vec<u8>,
+    whole: usize,
+    began: u64,
+    reply: Packets,
+    tokens: Tokens,
+    pending: VecDeque<VecDeque<(Statement, Handle)>>,
+    /// Number and window of the server's last frame.
+    last: (u32, u32),
+}
+
+impl Observer {
+    /// `mars`: the connection holds several sessions. `opaque_rows`: rows cannot be taken apart.
+    pub fn new(mars: bool, opaque_rows: bool) -> Self {
+        let sessions = if mars { BTreeMap::new() } else { BTreeMap::from([(0, Conversation::default())]) };
+        Observer { frames: mars.then(Default::default), sessions, shared: Shared { opaque_rows, ..Shared::default() } }
+    }
+
+    /// Bytes of memory worth minding that are held.
+    pub fn held(&self) -> usize {
+        self.shared.prepared.held() + self.shared.kept
+    }
+
+    fn conversation(&mut self, session: u16) -> Option<&mut Conversation> {
+        if self.sessions.len() >= limits::TDS_MARS_SESSIONS && !self.sessions.contains_key(&session) {
+            return None;
+        }
+        Some(self.sessions.entry(session).or_default())
+    }
+
+    fn client_frames(&mut self, frames: &mut Frames, bytes: &mut &[u8]) {
+        while let Some(piece) = frames.next(bytes) {
+            if let smp::Piece::Data(session, data) = piece {
+                self.conversation(session);
+                if let Some(conversation) = self.sessions.get_mut(&session) {
+                    conversation.client(data, &mut self.shared);
+                }
+            }
+        }
+    }
+
+    /// Lets one piece of the server's frames pass.
+    fn server_frame(&mut self, frames: &mut Frames, bytes: &mut &[u8]) -> bool {
+        match frames.next(bytes) {
+            Some(smp::Piece::Begin(frame)) => {
+                if frame.flags & flag::FIN != 0 {
+                    if let Some(mut gone) = self.sessions.remove(&frame.session) {
+                        self.shared.kept -= gone.kept.len();
+                        gone.end(&mut self.shared);
+                    }
+                } else if let Some(conversation) = self.conversation(frame.session) {
+                    conversation.last = (frame.sequence, frame.window);
+                }
+                true
+            }
+            Some(smp::Piece::Data(session, mut data)) => {
+                if let Some(conversation) = self.sessions.get_mut(&session) {
+                    while !data.is_empty() && conversation.server_step(&mut data, &mut self.shared) {}
+                    conversation.server_step(&mut data, &mut self.shared);
+                }
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// The reason inside a frame of a session that can take it; None: more has to pass first.
+    fn framed(&self, at_boundary: bool, reason: &Reason) -> Option<Vec<u8>> {
+        if !at_boundary {
+            return None;
+        }
+        let able = || self.sessions.iter().filter(|(_, conversation)| conversation.reply.at_message_boundary());
+        let waiting = able().find(|(_, conversation)| !conversation.pending.is_empty());
+        let Some((session, conversation)) = waiting.or_else(|| able().next()) else { return Some(Vec::new()) };
+        let (sequence, window) = conversation.last;
+        let mut out = Vec::new();
+        Frame { flags: flag::DATA, session: *session, payload: 0, sequence: sequence.wrapping_add(1), window }.put(&mut out, &reason.reply());
+        Some(out)
+    }
+}
+
+impl Observe for Observer {
+    fn client(&mut self, mut bytes: &[u8], now: u64) {
+        self.shared.now = now;
+        match self.frames.take() {
+            Some((mut client, server)) => {
+                self.client_frames(&mut client, &mut bytes);
+                self.frames = Some((client, server));
+            }
+            None => {
+                if let Some(conversation) = self.sessions.get_mut(&0) {
+                    conversation.client(bytes, &mut self.shared);
+                }
+            }
+        }
+    }
+
+    fn server(&mut self, mut bytes: &[u8], now: u64) -> Drain<'_, Statement> {
+        self.shared.now = now;
+        match self.frames.take() {
+            Some((client, mut server)) => {
+                while self.server_frame(&mut server, &mut bytes) {}
+                self.frames = Some((client, server));
+            }
+            None => {
+                if let Some(conversation) = self.sessions.get_mut(&0) {
+                    while conversation.server_step(&mut bytes, &mut self.shared) {}
+                }
+            }
+        }
+        self.shared.finished.drain(..)
+    }
+
+    fn end(&mut self, now: u64) -> Vec<Statement> {
+        self.shared.now = now;
+        for conversation in self.sessions.values_mut() {
+            conversation.end(&mut self.shared);
+        }
+        std::mem::take(&mut self.shared.finished)
+    }
+
+    /// An attention for each session that waits.
+    fn give_up(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        for (session, conversation) in &self.sessions {
+            if conversation.pending.is_empty() || !conversation.request.at_message_boundary() {
+                continue;
+            }
+            let mut attention = Vec::new();
+            packet::put(&mut attention, kind::ATTENTION, 0, &[], packet::HEADER + 1);
+            if self.frames.is_some() {
+                // nothing follows, so the number in it matters to nobody
+                Frame { flags: flag::DATA, session: *session, payload: 0, sequence: u32::MAX, window: u32::MAX }.put(&mut out, &attention);
+            } else {
+                out.extend(attention);
+            }
+        }
+        out
+    }
+
+    fn is_busy(&self) -> bool {
+        self.sessions.values().any(|conversation| !conversation.pending.is_empty())
+    }
+
+    fn last_words(&mut self, mut next: &[u8], why: &str, now: u64) -> LastWords {
+        self.shared.now = now;
+        let reason = Reason { number: number::ENDED, class: FATAL, text: format!("Your session was ended: {why}. Ask for new access: daypass request.") };
+        let mut passing = Vec::new();
+        loop {
+            let last = match &self.frames {
+                Some((_, server)) => self.framed(server.at_boundary(), &reason),
+                None => self.sessions.get(&0).map_or(Some(Vec::new()), |conversation| conversation.words(&reason)),
+            };
+            if let Some(last) = last {
+                passing.extend(last);
+                return LastWords::Last(passing);
+            }
+            let before = next;
+            let moved = match self.frames.take() {
+                Some((client, mut server)) => {
+                    let moved = self.server_frame(&mut server, &mut next);
+                    self.frames = Some((client, server));
+                    moved
+                }
+                None => self.sessions.get_mut(&0).is_some_and(|conversation| conversation.server_step(&mut next, &mut self.shared)),
+            };
+            passing.extend_from_slice(&before[..before.len() - next.len()]);
+            if !moved {
+                // bytes that nothing moves are not what they should be: there is no place for words in them
+                return if next.is_empty() { LastWords::More(passing) } else { LastWords::Last(passing) };
+            }
+        }
+    }
+}
+
+impl Conversation {
+    fn client(&mut self, mut bytes: &[u8], shared: &mut Shared) {
+        while let Some(piece) = self.request.next(&mut bytes) {
+            match piece {
+                Piece::Begin(_, true) => {
+                    self.whole = 0;
+                    self.began = shared.now;
+                }
+                Piece::Begin(_, false) => {}
+                Piece::Payload(payload) => {
+                    self.whole += payload.len();
+                    let wants = self.request.passing().is_some_and(|(header, _)| matches!(header.kind, kind::BATCH | kind::RPC | kind::TRANSACTION));
+                    let room = if wants { KEPT.saturating_sub(self.kept.len()).min(KEPT_IN_ALL.saturating_sub(shared.kept)) } else { 0 };
+                    let part = &payload[..payload.len().min(room)];
+                    shared.kept += part.len();
+                    self.kept.extend_from_slice(part);
+                }
+                Piece::End(header) if header.is_last() => {
+                    let kept = std::mem::take(&mut self.kept);
+                    shared.kept -= kept.len();
+                    if header.status & packet::IGNORE == 0 {
+                        self.asked(header.kind, &kept, shared);
+                    }
+                }
+                Piece::End(_) => {}
+            }
+        }
+    }
+
+    /// A request is complete.
+    fn asked(&mut self, kind: u8, kept: &[u8], shared: &mut Shared) {
+        let calls = match kind {
+            kind::BATCH => vec![request::batch(kept, self.whole)],
+            kind::RPC => request::calls(kept, self.whole),
+            kind::TRANSACTION => vec![request::transaction(kept)],
+            kind::BULK => vec![Call { text: "(bulk load)".to_owned(), ..Call::default() }],
+            _ => return,
+        };
+        let mut statements = VecDeque::new();
+        for Call { text, text_units, values, handle } in calls {
+            let (text, units) = match handle {
+                Handle::Run(handle) => shared.prepared.get(&handle.to_le_bytes()).unwrap_or((text.into(), text_units)),
+                Handle::Dropped(handle) => {
+                    shared.prepared.remove(&handle.to_le_bytes());
+                    (text.into(), text_units)
+                }
+                _ => (text.into(), text_units),
+            };
+            let mut statement = Statement::new(text, units, values, self.began);
+            if kind == kind::BULK {
+                statement.bytes = self.whole as u64;
+            }
+            statements.push_back((statement, handle));
+        }
+        // a client that sends more ahead than any real one: the oldest is let go as it stands
+        if self.pending.len() >= limits::PIPELINED {
+            for (mut statement, _) in self.pending.pop_front().into_iter().flatten() {
+                statement.outcome = Outcome::Failed { code: String::new(), message: "its result was not followed: too many sent ahead".to_owned() };
+                finish(statement, shared);
+            }
+        }
+        self.pending.push_back(statements);
+    }
+
+    /// Lets the server's bytes pass up to the end of the next token or packet. False: there was nothing to do.
+    fn server_step(&mut self, bytes: &mut &[u8], shared: &mut Shared) -> bool {
+        let before = *bytes;
+        match self.reply.next(bytes) {
+            Some(Piece::Begin(_, first)) => {
+                if first && shared.opaque_rows {
+                    self.tokens.lose();
+                }
+                true
+            }
+            Some(Piece::Payload(mut payload)) => {
+                if let Some(event) = self.tokens.next(&mut payload) {
+                    self.happened(event, shared);
+                }
+                // what belongs to the next token passes next
+                self.reply.give_back(payload.len());
+                *bytes = &before[before.len() - bytes.len() - payload.len()..];
+                true
+            }
+            Some(Piece::End(header)) => {
+                if header.is_last() {
+                    if let Some(event) = self.tokens.end_of_message() {
+                        self.happened(event, shared);
+                    }
+                    self.answered(shared);
+                }
+                true
+            }
+            None => false,
+        }
+    }
+
+    fn happened(&mut self, event: Event, shared: &mut Shared) {
+        let Some(request) = self.pending.front_mut() else { return };
+        let Some((statement, handle)) = request.front_mut() else { return };
+        statement.bytes += std::mem::take(&mut self.tokens.row_bytes);
+        match event {
+            Event::Row => statement.rows += 1,
+            Event::Error { number, text } => {
+                if statement.outcome == Outcome::Done {
+                    statement.outcome = Outcome::Failed { code: number.to_string(), message: text };
+                }
+            }
+            Event::Returned(Some(number)) if *handle == Handle::Made => {
+                *handle = Handle::None;
+                shared.prepared.insert(&number.to_le_bytes(), statement.text.clone(), statement.text_bytes);
+            }
+            Event::Done { kind, status, command, rows } => {
+                if status & done::COUNT != 0 && (command != done::SELECT || statement.rows == 0) {
+                    statement.rows += rows;
+                }
+                if status & done::ATTENTION != 0 && statement.outcome == Outcome::Done {
+                    statement.outcome = Outcome::Failed { code: String::new(), message: "cancelled by the client".to_owned() };
+                }
+                if status & done::ERROR != 0 && statement.outcome == Outcome::Done {
+                    statement.outcome = Outcome::Failed { code: String::new(), message: "failed; its error could not be read".to_owned() };
+                }
+                // another call of the same message comes next
+                if kind == token::DONE_PROC
+                    && status & done::RPC_IN_BATCH != 0
+                    && request.len() > 1
+                    && let Some((statement, _)) = request.pop_front()
+                {
+                    finish(statement, shared);
+                }
+            }
+            Event::Returned(_) | Event::Other => {}
+        }
+    }
+
+    /// A reply is complete: so is what asked for it.
+    fn answered(&mut self, shared: &mut Shared) {
+        let mut failed = false;
+        for (mut statement, _) in self.pending.pop_front().into_iter().flatten() {
+            if failed {
+                statement.outcome = Outcome::NotRun;
+            }
+            failed |= statement.outcome != Outcome::Done;
+            finish(statement, shared);
+        }
+    }
+
+    fn end(&mut self, shared: &mut Shared) {
+        let mut first = true;
+        for (mut statement, _) in self.pending.drain(..).flatten() {
+            statement.outcome = match std::mem::take(&mut first) {
+                true => Outcome::Failed { code: String::new(), message: "the session ended before its result".to_owned() },
+                false => Outcome::NotRun,
+            };
+            finish(statement, shared);
+        }
+    }
+
+    /// The bytes that tell the client why, if they may stand here. None: more has to pass first. Empty: they never may.
+    ///
+    /// Between two messages it is a reply of its own. Inside a message it is put where a token ends: what is left of the packet
+    /// that was announced is filled with it, and one more packet ends the message.
+    fn words(&self, reason: &Reason) -> Option<Vec<u8>> {
+        if self.reply.at_message_boundary() {
+            return Some(reason.reply());
+        }
+        if self.reply.is_broken() || self.tokens.is_lost() {
+            return Some(Vec::new());
+        }
+        if !self.tokens.at_boundary() {
+            return None;
+        }
+        let mut tokens = reason.error();
+        let Some((header, room)) = self.reply.passing() else {
+            return self.reply.at_packet_boundary().then(|| {
+                let mut out = Vec::new();
+                packet::put(&mut out, kind::REPLY, 0, &[tokens, Reason::done()].concat(), 4_096);
+                out
+            });
+        };
+        // the message ends with this packet anyway, and then there is a place
+        if header.is_last() {
+            return None;
+        }
+        if tokens.len() < room {
+            let missing = room - tokens.len();
+            put_filler(&mut tokens, missing);
+        }
+        tokens.extend(Reason::done());
+        let (here, after) = tokens.split_at(room);
+        let mut out = here.to_vec();
+        packet::put(&mut out, kind::REPLY, header.spid, after, 4_096);
+        Some(out)
+    }
+}
+
+fn finish(mut statement: Statement, shared: &mut Shared) {
+    statement.ended = shared.now;
+    shared.finished.push(statement);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tds::token::{put_done, put_message};
+
+    fn batch(text: &str) -> Vec<u8> {
+        let mut payload = vec![22, 0, 0, 0, 18, 0, 0, 0, 2, 0];
+        payload.extend([0; 8]);
+        payload.extend([1, 0, 0, 0]);
+        packet::put_utf16(&mut payload, text);
+        let mut out = Vec::new();
+        packet::put(&mut out, kind::BATCH, 0, &payload, 512);
+        out
+    }
+
+    /// One column `int`, `rows` rows.
+    fn result(rows: u32) -> Vec<u8> {
+        let mut tokens = vec![token::COLUMNS, 1, 0, 0, 0, 0, 0, 0, 0, 0x26, 4, 1, b'n', 0];
+        for n in 0..rows {
+            tokens.extend([token::ROW, 4]);
+            tokens.extend(n.to_le_bytes());
+        }
+        put_done(&mut tokens, token::DONE, done::COUNT, done::SELECT, rows.into());
+        tokens
+    }
+
+    fn reply(tokens: &[u8], size: usize) -> Vec<u8> {
+        let mut out = Vec::new();
+        packet::put(&mut out, kind::REPLY, 51, tokens, size);
+        out
+    }
+
+    #[test]
+    fn a_batch_has_its_text_rows_bytes_and_time() {
+        let mut seen = Observer::new(false, false);
+        seen.client(&batch(&format!("SELECT n FROM t -- {}", "x".repeat(1_000))), 10);
+        assert!(seen.is_busy());
+        let done: Vec<_> = seen.server(&reply(&result(200), 512), 25).collect();
+        assert_eq!(done.len(), 1);
+        assert!(done[0].text.starts_with("SELECT n FROM t -- xxx") && done[0].text.len() == 1_019);
+        assert_eq!((done[0].rows, done[0].bytes, done[0].began, done[0].ended, &done[0].outcome), (200, 1_000, 10, 25, &Outcome::Done));
+        assert!(!seen.is_busy());
+    }
+
+    #[test]
+    fn an_error_and_a_cancel_are_recorded() {
+        let mut seen = Observer::new(false, false);
+        let mut tokens = Vec::new();
+        put_message(&mut tokens, 208, 1, 16, "Invalid object name 'x'.", "s");
+        put_done(&mut tokens, token::DONE, done::ERROR, 0, 0);
+        seen.client(&batch("SELECT * FROM x"), 1);
+        let failed = seen.server(&reply(&tokens, 4_096), 2).next().unwrap();
+        assert_eq!(failed.outcome, Outcome::Failed { code: "208".into(), message: "Invalid object name 'x'.".into() });
+        seen.client(&batch("WAITFOR DELAY '1:00'"), 3);
+        let mut attention = Vec::new();
+        packet::put(&mut attention, kind::ATTENTION, 0, &[], 4_096);
+        seen.client(&attention, 4);
+        let mut tokens = Vec::new();
+        put_done(&mut tokens, token::DONE, done::ATTENTION, 0, 0);
+        let cancelled = seen.server(&reply(&tokens, 4_096), 5).next().unwrap();
+        assert!(matches!(cancelled.outcome, Outcome::Failed { message, .. } if message == "cancelled by the client"));
+    }
+
+    #[test]
+    fn a_prepared_handle_keeps_its_text() {
+        let mut seen = Observer::new(false, false);
+        let nvarchar = |text: &str| {
+            let mut out = vec![0, 0, 0xe7, 0x40, 0x1f, 9, 4, 0xd0, 0, 0x34];
+            out.extend((2 * text.len() as u16).to_le_bytes());
+            packet::put_utf16(&mut out, text);
+            out
+        };
+        let int = |value: i32| [&[0, 0, 0x26, 4, 4][..], &value.to_le_bytes()].concat();
+        let rpc = |number: u8, parameters: &[Vec<u8>]| {
+            let mut out = Vec::new();
+            packet::put(&mut out, kind::RPC, 0, &[&[4, 0, 0, 0, 0xff, 0xff, number, 0, 0, 0][..], &parameters.concat()].concat(), 4_096);
+            out
+        };
+        seen.client(&rpc(13, &[int(0), nvarchar("@p int"), nvarchar("SELECT @p"), int(1)]), 1);
+        let mut tokens = vec![token::RETURN_VALUE, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0x26, 4, 4, 9, 0, 0, 0];
+        put_done(&mut tokens, token::DONE_PROC, 0, 0xe0, 0);
+        assert_eq!(&*seen.server(&reply(&tokens, 4_096), 2).next().unwrap().text, "SELECT @p");
+        seen.client(&rpc(12, &[int(9), int(7)]), 3);
+        let again = seen.server(&reply(&result(1), 4_096), 4).next().unwrap();
+        assert_eq!((&*again.text, again.values, again.rows), ("SELECT @p", vec!["7".to_owned()], 1));
+    }
+
+    #[test]
+    fn the_reason_reaches_the_client_wherever_a_result_is_cut() {
+        let whole = reply(&result(400), 512);
+        for cut in 0..whole.len() {
+            let mut seen = Observer::new(false, false);
+            seen.client(&batch("SELECT n FROM t"), 1);
+            let _ = seen.server(&whole[..cut], 2).count();
+            let mut sent = whole[..cut].to_vec();
+            let mut next: &[u8] = &[];
+            let mut rest = &whole[cut..];
+            loop {
+                match seen.last_words(next, "your access to uat has expired", 3) {
+                    LastWords::More(passing) => {
+                        sent.extend(passing);
+                        let (chunk, more) = rest.split_at(rest.len().min(7));
+                        assert!(!chunk.is_empty(), "cut at {cut}: the words found no place");
+                        (next, rest) = (chunk, more);
+                    }
+                    LastWords::Last(passing) => {
+                        sent.extend(passing);
+                        break;
+                    }
+                }
+            }
+            // a client reads whole packets of one reply after the other, and the last thing in them is our error
+            let (mut packets, mut tokens, mut events) = (Packets::default(), Tokens::default(), Vec::new());
+            let mut bytes = sent.as_slice();
+            while let Some(piece) = packets.next(&mut bytes) {
+                match piece {
+                    Piece::Payload(mut payload) => {
+                        while let Some(event) = tokens.next(&mut payload) {
+                            events.push(event);
+                        }
+                    }
+                    Piece::End(header) if header.is_last() => assert_eq!(tokens.end_of_message(), None, "cut at {cut}: a token was torn"),
+                    _ => {}
+                }
+            }
+            assert!(packets.at_message_boundary(), "cut at {cut}: a packet was torn");
+            let error = events.iter().rev().find(|event| matches!(event, Event::Error { .. }));
+            assert!(matches!(error, Some(Event::Error { number: number::ENDED, text }) if text.contains("has expired")), "cut at {cut}: {error:?}");
+            assert!(matches!(events.last(), Some(Event::Done { status: done::ERROR, .. })), "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn sessions_inside_one_connection_are_followed_apart() {
+        let mut seen = Observer::new(true, false);
+        let framed = |session, sequence, payload: &[u8]| {
+            let mut out = Vec::new();
+            Frame { flags: flag::DATA, session, payload: 0, sequence, window: 4 }.put(&mut out, payload);
+            out
+        };
+        seen.client(&[framed(0, 1, &batch("SELECT 1")), framed(1, 1, &batch("SELECT 2"))].concat(), 1);
+        let first: Vec<_> = seen.server(&framed(1, 1, &reply(&result(2), 4_096)), 2).map(|s| s.text.to_string()).collect();
+        assert_eq!(first, ["SELECT 2"]);
+        assert!(seen.is_busy());
+        let LastWords::Last(words) = seen.last_words(&[], "time is over", 3) else { panic!("there is a place") };
+        assert_eq!(Frame::read(words[..16].try_into().unwrap()).map(|f| (f.session, f.sequence)), Some((0, 1)), "to the session that waits");
+        assert_eq!(seen.give_up().len(), 16 + 8);
+        assert_eq!(seen.end(4).len(), 1);
+    }
+
+    #[test]
+    fn memory_stays_bounded_whatever_is_sent() {
+        let mut seen = Observer::new(false, false);
+        let mut endless = Vec::new();
+        packet::put_packet(&mut endless, kind::BATCH, 0, 0, 1, &[b'x'; 4_000]);
+        for _ in 0..1_000 {
+            seen.client(&endless, 1);
+        }
+        assert!(seen.held() <= KEPT);
+        let mut seen = Observer::new(true, false);
+        for session in 0..3_000 {
+            let mut framed = Vec::new();
+            Frame { flags: flag::DATA, session, payload: 0, sequence: 1, window: 4 }.put(&mut framed, &endless);
+            (0..40).for_each(|_| seen.client(&framed, 1));
+        }
+        assert!(seen.held() <= KEPT_IN_ALL && seen.sessions.len() <= limits::TDS_MARS_SESSIONS);
+    }
+}

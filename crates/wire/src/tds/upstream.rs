@@ -1,0 +1,210 @@
+//! The login at a target, as one machine: PRELOGIN, TLS, LOGIN7, until it is ready for requests.
+//!
+//! The client's login is written anew with the account that the target knows: versions, packet size, language and features stay
+//! the client's, so that what both sides agreed on is true on both. A target may be hostile: every length is bounded, and its
+//! errors are kept for the log, not for the client.
+
+use super::{
+    login7::{Login7, feature},
+    packet::{self, Gathered, Gathering, Reader, kind},
+    prelogin::{Prelogin, encryption, option},
+    startup::{Tls, VERSION},
+    token::{self, env_change},
+};
+use crate::{limits, machine};
+
+/// What the login at a target comes to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Found {
+    Ready(Ready),
+    /// The target wants the login elsewhere (Azure SQL's redirection): connect there and begin again.
+    Route {
+        host: String,
+        port: u16,
+    },
+    /// Why it did not work, for the log and the administrator.
+    Failed(String),
+}
+
+pub type Step = machine::Step<Found>;
+
+/// A target that is ready for requests.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Ready {
+    /// The reply to the login as the client gets it: all that was said, but for what would send it to another server.
+    pub reply: Vec<u8>,
+    /// Rows carry what only the client can take apart (column encryption): they are not followed.
+    pub opaque_rows: bool,
+}
+
+enum State {
+    Prelogin(Gathering),
+    StartTls,
+    Handshake,
+    Reply(Gathering),
+    Over(Option<Found>),
+}
+
+pub struct Upstream {
+    login: Login7,
+    tls: Option<Tls>,
+    mars: bool,
+    state: State,
+    out: Vec<u8>,
+}
+
+impl Upstream {
+    /// Without `tls` a target that wants it is an error, and with it one that does not.
+    pub fn new(mut login: Login7, mars: bool, tls: Option<Tls>) -> Self {
+        login.features.retain(|(id, _)| !matches!(*id, feature::DNS_CACHING | feature::ENHANCED_ROUTING));
+        let mut upstream = Upstream { login, tls, mars, state: State::StartTls, out: Vec::new() };
+        if tls != Some(Tls::Strict) {
+            upstream.prelogin();
+        }
+        upstream
+    }
+
+    /// How TLS begins, if at all.
+    pub fn tls(&self) -> Option<Tls> {
+        self.tls
+    }
+
+    pub fn step(&mut self) -> Step {
+        if !self.out.is_empty() {
+            return Step::Send(std::mem::take(&mut self.out));
+        }
+        match &mut self.state {
+            State::Prelogin(gathering) | State::Reply(gathering) => Step::Read(gathering.want()),
+            State::StartTls => {
+                self.state = State::Handshake;
+                Step::StartTls
+            }
+            State::Over(found) => found.take().map_or(Step::Close, Step::Found),
+            State::Handshake => Step::Close,
+        }
+    }
+
+    pub fn tls_started(&mut self) {
+        match self.tls {
+            Some(Tls::Strict) => self.prelogin(),
+            _ => self.log_in(),
+        }
+    }
+
+    pub fn feed(&mut self, bytes: &[u8]) {
+        let state = std::mem::replace(&mut self.state, State::Over(None));
+        match state {
+            State::Prelogin(mut gathering) => match gathering.feed(bytes) {
+                Gathered::More => self.state = State::Prelogin(gathering),
+                Gathered::Whole(message, _) => self.answer(&message),
+                Gathered::Broken => self.fail("its answer to PRELOGIN is not one: is this a SQL Server?".to_owned()),
+            },
+            State::Reply(mut gathering) => match gathering.feed(bytes) {
+                Gathered::More => self.state = State::Reply(gathering),
+                Gathered::Whole(message, spid) => self.state = State::Over(Some(read_reply(&message, spid))),
+                Gathered::Broken => self.fail("its answer to the login is not one, or too long".to_owned()),
+            },
+            State::StartTls | State::Handshake | State::Over(_) => {}
+        }
+    }
+
+    fn fail(&mut self, why: String) {
+        self.state = State::Over(Some(Found::Failed(why)));
+    }
+
+    fn prelogin(&mut self) {
+        let encrypt = if self.tls.is_some() { encryption::REQUIRED } else { encryption::NOT_SUPPORTED };
+        let said = Prelogin::default()
+            .with(option::VERSION, &VERSION)
+            .with(option::ENCRYPTION, &[encrypt])
+            .with(option::INSTANCE, &[0])
+            .with(option::THREAD, &[0; 4])
+            .with(option::MARS, &[u8::from(self.mars)]);
+        packet::put(&mut self.out, kind::PRELOGIN, 0, &said.message(), 4_096);
+        self.state = State::Prelogin(Gathering::new(kind::REPLY, limits::TDS_PRELOGIN));
+    }
+
+    fn answer(&mut self, message: &[u8]) {
+        let Some(said) = Prelogin::read(message) else {
+            return self.fail("its answer to PRELOGIN could not be read".to_owned());
+        };
+        if self.mars && said.byte(option::MARS) != Some(1) {
+            return self.fail(NO_MARS.to_owned());
+        }
+        match (self.tls, said.byte(option::ENCRYPTION)) {
+            (Some(Tls::Strict), _) => self.log_in(),
+            (Some(Tls::Wrapped), Some(encryption::ON | encryption::REQUIRED)) => self.state = State::StartTls,
+            // OFF would be TLS for the login and nothing for the rest
+            (Some(Tls::Wrapped), _) => self.fail("it does not offer TLS for the whole session".to_owned()),
+            (None, Some(encryption::NOT_SUPPORTED | encryption::OFF)) => self.log_in(),
+            (None, _) => self.fail("it wants TLS, and its environment is set to none".to_owned()),
+        }
+    }
+
+    fn log_in(&mut self) {
+        let message = self.login.message();
+        packet::put(&mut self.out, kind::LOGIN7, 0, &message, 4_096);
+        self.state = State::Reply(Gathering::new(kind::REPLY, limits::TDS_UPSTREAM_LOGIN));
+    }
+}
+
+/// Why a login with several sessions in one connection failed at the target.
+pub const NO_MARS: &str = "it has no MARS (several sessions in one connection)";
+
+/// The reply to LOGIN7.
+fn read_reply(message: &[u8], spid: u16) -> Found {
+    let mut rest = message;
+    let (mut kept, mut acknowledged, mut opaque_rows, mut route, mut errors) = (Vec::new(), false, false, None, Vec::new());
+    while !rest.is_empty() {
+        let Some((token, after)) = token::length_of(rest).and_then(|length| rest.split_at_checked(length)) else {
+            return Found::Failed("its answer to the login holds something that does not belong there".to_owned());
+        };
+        rest = after;
+        match (token[0], token.get(3)) {
+            (token::token::ENV_CHANGE, Some(&(env_change::ROUTING | env_change::ENHANCED_ROUTING))) => {
+                route = read_route(token);
+                continue;
+            }
+            (token::token::ENV_CHANGE, Some(&env_change::MIRRORING_PARTNER)) => continue,
+            (token::token::ERROR, _) => errors.extend(token::read_message(token).map(|(number, _, text)| format!("{number}: {text}"))),
+            (token::token::LOGIN_ACK, _) => acknowledged = true,
+            (token::token::FEATURE_ACK, Some(_)) => opaque_rows = acknowledges(token, feature::COLUMN_ENCRYPTION),
+            _ => {}
+        }
+        kept.extend_from_slice(token);
+    }
+    if let Some((host, port)) = route {
+        return Found::Route { host, port };
+    }
+    if !acknowledged {
+        return Found::Failed(if errors.is_empty() { "it did not acknowledge the login".to_owned() } else { errors.join("; ") });
+    }
+    let mut reply = Vec::new();
+    packet::put(&mut reply, kind::REPLY, spid, &kept, 4_096);
+    Found::Ready(Ready { reply, opaque_rows })
+}
+
+/// The host and port of a routing ENVCHANGE: length, protocol (0: TCP), port, host ([MS-TDS] 2.2.7.9).
+fn read_route(token: &[u8]) -> Option<(String, u16)> {
+    let mut r = Reader(token.get(4..)?);
+    r.u16()?;
+    if r.u8()? != 0 {
+        return None;
+    }
+    let port = r.u16()?;
+    Some((r.long_text()?, port))
+}
+
+fn acknowledges(token: &[u8], id: u8) -> bool {
+    let mut r = Reader(&token[1..]);
+    while let Some(other) = r.u8().filter(|other| *other != 0xff) {
+        if other == id {
+            return true;
+        }
+        let data = r.u32().and_then(|length| r.take(usize::try_from(length).ok()?));
+        if data.is_none() {
+            return false;
+        }
+    }
+    false
+}
