@@ -95,7 +95,7 @@ async fn a_movement_ends_everybody_and_the_old_accounts_stay_out() {
     assert!(exit == 3 && said.contains("closed while its database is being moved"), "{said}");
     house.until_no_accounts().await;
     for sql in ["DROP DATABASE uat", "CREATE DATABASE uat TEMPLATE golden OWNER uat_owner"] {
-        house.postgres.sql("postgres", sql).await.unwrap();
+        house.server.sql("postgres", sql).await.unwrap();
     }
     house.json("sam", &["move", "uat", "finish"]).await;
     assert!(house.client(&hers).await.is_err());
@@ -121,7 +121,7 @@ async fn a_database_replaced_behind_our_back_ends_everything_within_seconds() {
     let account = house.account("maria", "read", "1h").await;
     let (_client, connection) = house.client(&account).await.unwrap();
     for sql in ["DROP DATABASE uat WITH (FORCE)", "CREATE DATABASE uat TEMPLATE golden OWNER uat_owner"] {
-        house.postgres.sql("postgres", sql).await.unwrap();
+        house.server.sql("postgres", sql).await.unwrap();
     }
     assert!(tokio::time::timeout(PATIENCE, connection).await.unwrap().unwrap().is_err(), "its own session ended with the database");
     let seen = |passes: &serde_json::Value| passes[0]["because"].as_str().is_some_and(|why| why.contains("the database was replaced"));
@@ -159,7 +159,7 @@ async fn a_query_is_cancelled_by_its_client_but_not_from_elsewhere() {
     socket.bind("127.0.0.2:0".parse().unwrap()).unwrap();
     let elsewhere = socket.connect(house.gateway).await.unwrap();
     let _ = token.cancel_query_raw(elsewhere, tokio_postgres::NoTls).await;
-    assert_eq!(house.postgres.sql("postgres", running).await.unwrap(), "1", "it still runs");
+    assert_eq!(house.server.sql("postgres", running).await.unwrap(), "1", "it still runs");
     token.cancel_query(house.tls()).await.unwrap();
     let error = tokio::time::timeout(PATIENCE, query).await.unwrap().unwrap().unwrap_err();
     assert_eq!(error.code(), Some(&tokio_postgres::error::SqlState::QUERY_CANCELED));

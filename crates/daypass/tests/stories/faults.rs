@@ -12,22 +12,22 @@ use tokio::{io::AsyncReadExt, net::TcpStream};
 async fn a_target_that_is_down_makes_a_request_wait_and_says_why() {
     let mut house = House::open().await;
     house.json("maria", &["allow", "uat"]).await;
-    house.postgres.stop().await;
+    house.server.stop().await;
     house.json("maria", &["request", "uat", "--reason", "a story", "--no-wait"]).await;
     let waits =
         |passes: &serde_json::Value| passes[0]["state"] == "approved" && passes[0]["because"].as_str().is_some_and(|why| why.contains("cannot be made yet"));
     house.until_json("maria", &["passes"], waits).await;
-    house.postgres.boot().await.unwrap();
+    house.server.boot().await.unwrap();
     house.until_json("maria", &["passes"], |passes| passes[0]["state"] == "ready").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_whose_target_stays_down_lapses_and_leaves_nothing() {
     let mut house = House::open().await;
-    house.postgres.stop().await;
+    house.server.stop().await;
     house.json("maria", &["request", "uat", "--life", "2s", "--reason", "a story", "--no-wait"]).await;
     house.until_json("maria", &["passes"], |passes| passes.as_array().is_some_and(Vec::is_empty)).await;
-    house.postgres.boot().await.unwrap();
+    house.server.boot().await.unwrap();
     let ended =
         |passes: &serde_json::Value| passes[0]["state"] == "ended" && passes[0]["because"].as_str().is_some_and(|why| why.contains("could not be made"));
     house.until_json("maria", &["passes", "--all"], ended).await;
@@ -37,8 +37,8 @@ async fn a_request_whose_target_stays_down_lapses_and_leaves_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_target_that_hangs_delays_nobody_elses() {
     let house = House::open().await;
-    let proxy = FaultyProxy::start(SocketAddr::from(([127, 0, 0, 1], house.postgres.port)), 7).await.unwrap();
-    house.postgres.database("slow").await.unwrap();
+    let proxy = FaultyProxy::start(SocketAddr::from(([127, 0, 0, 1], house.server.port)), 7).await.unwrap();
+    house.server.database("slow").await.unwrap();
     house.environment("slow", proxy.address.port()).await;
     proxy.set(Fault::Freeze);
     house.json("maria", &["request", "slow", "--reason", "a story", "--no-wait"]).await;
@@ -55,14 +55,14 @@ async fn a_target_that_hangs_delays_nobody_elses() {
 async fn an_account_that_was_dropped_or_locked_behind_our_back_is_put_back_and_a_stray_is_removed() {
     let house = House::open().await;
     let account = house.account("maria", "read", "1h").await;
-    house.postgres.sql("postgres", &format!("ALTER ROLE {} NOLOGIN", account.name)).await.unwrap();
+    house.server.sql("postgres", &format!("ALTER ROLE {} NOLOGIN", account.name)).await.unwrap();
     house.until(&format!("SELECT rolcanlogin FROM pg_roles WHERE rolname = '{}'", account.name), "t").await;
     // somebody copies the marker of our account to a role that nobody asked for
     let marker = format!("SELECT shobj_description(oid, 'pg_authid') FROM pg_roles WHERE rolname = '{}'", account.name);
-    let marker = house.postgres.sql("postgres", &marker).await.unwrap();
+    let marker = house.server.sql("postgres", &marker).await.unwrap();
     let forged = marker.rsplit_once(' ').map(|(store, _)| format!("{store} 00000000-0000-0000-0000-000000000000")).unwrap();
     house
-        .postgres
+        .server
         .sql(
             "postgres",
             &format!("CREATE ROLE jit_stray_aaaa LOGIN; GRANT jit_stray_aaaa TO daypass_admin WITH ADMIN OPTION; COMMENT ON ROLE jit_stray_aaaa IS '{forged}'"),

@@ -1,6 +1,10 @@
-//! A house of its own for each story: a PostgreSQL, a Daypass as a process of its own before it, and people who type commands.
+//! A house of its own for each story: a PostgreSQL or a stand-in for SQL Server, a Daypass as a process of its own before it, and
+//! people who type commands.
 
-use daypass_testkit::postgres::{Postgres, free_port};
+use daypass_testkit::{
+    postgres::{Postgres, free_port},
+    sqlserver::{ADMIN, Options, StandIn},
+};
 use serde_json::Value;
 use std::{
     net::SocketAddr,
@@ -17,11 +21,12 @@ use tokio::{
 /// How long anything may take that should take a moment.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
-pub struct House {
-    pub postgres: Postgres,
+pub struct House<S = Postgres> {
+    pub server: S,
     pub directory: PathBuf,
     pub api: SocketAddr,
     pub gateway: SocketAddr,
+    pub sqlserver: SocketAddr,
     /// Before the program: `sh -c '…; exec "$0" "$@"'`, for limits.
     shell: Option<&'static str>,
     pub extra_config: String,
@@ -53,12 +58,113 @@ impl House {
     pub async fn bare(extra_config: &str, shell: Option<&'static str>) -> House {
         let postgres = Postgres::start().await.unwrap();
         postgres.administrator().await.unwrap();
-        let directory = std::env::temp_dir().join(format!("daypass-house-{}-{}", std::process::id(), postgres.port));
-        std::fs::create_dir_all(&directory).unwrap();
-        std::fs::write(directory.join("postgres-ca.pem"), &postgres.ca).unwrap();
+        let ca = postgres.ca.clone();
+        House::around(postgres, &ca, extra_config, shell)
+    }
+
+    async fn settle(&self) {
+        self.people().await;
+        for database in ["golden", "uat"] {
+            self.server.database(database).await.unwrap();
+            self.environment(database, self.server.port).await;
+        }
+    }
+
+    pub async fn environment(&self, database: &str, port: u16) {
+        self.environment_with(database, port, &[], "admin-secret").await;
+    }
+
+    /// psql through the gateway; gives success and all that it printed.
+    pub async fn psql(&self, account: &Account, sql: &str) -> (bool, String) {
+        self.psql_to(account, "uat", "", sql).await
+    }
+
+    pub async fn psql_to(&self, account: &Account, database: &str, more: &str, sql: &str) -> (bool, String) {
+        let mut command = self.psql_command(account, database, more, sql);
+        let output = tokio::time::timeout(PATIENCE * 3, command.output()).await.expect("psql ends").unwrap();
+        (output.status.success(), format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr)))
+    }
+
+    pub fn psql_command(&self, account: &Account, database: &str, more: &str, sql: &str) -> Command {
+        let way = format!(
+            "host=127.0.0.1 port={} dbname={database} user={} sslmode=verify-full sslrootcert={} connect_timeout=15 {more}",
+            self.gateway.port(),
+            account.name,
+            self.path("data/ca.pem").display()
+        );
+        let mut command = Command::new(self.server.psql());
+        command.args([way.as_str(), "-X", "-A", "-t", "-c", sql]).env("PGPASSWORD", &account.password).stdin(Stdio::null());
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        command
+    }
+
+    /// A client in this process, through the gateway.
+    pub async fn client(
+        &self,
+        account: &Account,
+    ) -> Result<(tokio_postgres::Client, tokio::task::JoinHandle<Result<(), tokio_postgres::Error>>), tokio_postgres::Error> {
+        let mut config = tokio_postgres::Config::new();
+        config.host("127.0.0.1").port(self.gateway.port()).user(&account.name).password(&account.password).dbname("uat");
+        config.ssl_mode(tokio_postgres::config::SslMode::Require).application_name("story");
+        let (client, connection) = config.connect(self.tls()).await?;
+        Ok((client, tokio::spawn(connection)))
+    }
+
+    pub fn tls(&self) -> tokio_postgres_rustls::MakeRustlsConnect {
+        tokio_postgres_rustls::MakeRustlsConnect::new(tls(&self.path("data/ca.pem")))
+    }
+
+    /// Asks the real server until its answer is as wanted.
+    pub async fn until(&self, sql: &str, wanted: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let answer = self.server.sql("postgres", sql).await;
+            if answer.as_deref().is_ok_and(|answer| answer == wanted) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{sql}: {answer:?} instead of {wanted}\n{}", self.log());
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// The accounts that are on the real server now.
+    pub async fn accounts(&self) -> Vec<String> {
+        let names = self.server.sql("postgres", "SELECT rolname FROM pg_roles WHERE rolname LIKE 'jit\\_%' ORDER BY 1").await.unwrap();
+        names.lines().map(str::to_owned).collect()
+    }
+
+    pub async fn until_no_accounts(&self) {
+        self.until("SELECT count(*) FROM pg_roles WHERE rolname LIKE 'jit\\_%'", "0").await;
+    }
+}
+
+impl House<StandIn> {
+    /// The same before a stand-in for SQL Server: its `uat` and `golden` are environments.
+    pub async fn sqlserver(options: Options, more: &[&str]) -> House<StandIn> {
+        House::sqlserver_with(options, more, "").await
+    }
+
+    pub async fn sqlserver_with(options: Options, more: &[&str], extra_config: &str) -> House<StandIn> {
+        let standin = StandIn::start(options).unwrap();
+        let ca = standin.ca.clone();
+        let mut house = House::around(standin, &ca, extra_config, None);
+        house.start().await;
+        house.people().await;
+        for database in ["golden", "uat"] {
+            house.environment_with(database, house.server.port, &[&["--engine", "sqlserver"], more].concat(), ADMIN.1).await;
+        }
+        house
+    }
+}
+
+impl<S> House<S> {
+    fn around(server: S, ca: &str, extra_config: &str, shell: Option<&'static str>) -> House<S> {
         let local = |port| SocketAddr::from(([127, 0, 0, 1], port));
-        let (api, gateway) = (local(free_port().unwrap()), local(free_port().unwrap()));
-        House { postgres, directory, api, gateway, shell, extra_config: extra_config.to_owned(), child: None }
+        let (api, gateway, sqlserver) = (local(free_port().unwrap()), local(free_port().unwrap()), local(free_port().unwrap()));
+        let directory = std::env::temp_dir().join(format!("daypass-house-{}-{}", std::process::id(), api.port()));
+        std::fs::create_dir_all(&directory).unwrap();
+        std::fs::write(directory.join("server-ca.pem"), ca).unwrap();
+        House { server, directory, api, gateway, sqlserver, shell, extra_config: extra_config.to_owned(), child: None }
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -67,7 +173,7 @@ impl House {
 
     pub fn write_config(&self) -> PathBuf {
         let config =
-            format!("data_dir = {:?}\n[api]\nlisten = \"{}\"\n[gateway]\nlisten = \"{}\"\n{}\n", self.path("data"), self.api, self.gateway, self.extra_config);
+            format!("data_dir = {:?}\n[api]\nlisten = \"{}\"\n[gateway]\nlisten = \"{}\"\nlisten_sqlserver = \"{}\"\n{}\n", self.path("data"), self.api, self.gateway, self.sqlserver, self.extra_config);
         let path = self.path("daypass.toml");
         std::fs::write(&path, config).unwrap();
         path
@@ -109,15 +215,12 @@ impl House {
         std::fs::read_to_string(self.path("daypass.log")).unwrap_or_default()
     }
 
-    async fn settle(&self) {
+    /// ada (admin), maria and ben (requesters), sam (manager), vera (auditor).
+    async fn people(&self) {
         let first = std::fs::read_to_string(self.path("data/first-password")).unwrap();
         self.sign_in("ada", "admin", first.trim()).await;
         for (person, role) in [("maria", "requester"), ("ben", "requester"), ("sam", "manager"), ("vera", "auditor")] {
             self.person(person, role).await;
-        }
-        for database in ["golden", "uat"] {
-            self.postgres.database(database).await.unwrap();
-            self.environment(database, self.postgres.port).await;
         }
     }
 
@@ -133,10 +236,14 @@ impl House {
         assert!(output.status.success(), "{output:?}");
     }
 
-    pub async fn environment(&self, database: &str, port: u16) {
-        let (port, ca) = (port.to_string(), self.path("postgres-ca.pem").display().to_string());
-        let add = ["env", "add", database, "--host", "127.0.0.1", "--port", &port, "--database", database, "--ca", &ca, "--password-stdin"];
-        let output = self.daypass_with("ada", &add, "admin-secret").await;
+    async fn environment_with(&self, database: &str, port: u16, more: &[&str], password: &str) {
+        let (port, ca) = (port.to_string(), self.path("server-ca.pem").display().to_string());
+        let mut add = vec!["env", "add", database, "--host", "localhost", "--port", &port, "--database", database, "--password-stdin"];
+        if !more.contains(&"--without-tls") {
+            add.extend(["--ca", &ca]);
+        }
+        add.extend(more);
+        let output = self.daypass_with("ada", &add, password).await;
         assert!(output.status.success(), "{output:?}");
     }
 
@@ -185,69 +292,6 @@ impl House {
         Account { name: text("account"), password: text("password"), ends_at: text("ends_at") }
     }
 
-    /// psql through the gateway; gives success and all that it printed.
-    pub async fn psql(&self, account: &Account, sql: &str) -> (bool, String) {
-        self.psql_to(account, "uat", "", sql).await
-    }
-
-    pub async fn psql_to(&self, account: &Account, database: &str, more: &str, sql: &str) -> (bool, String) {
-        let mut command = self.psql_command(account, database, more, sql);
-        let output = tokio::time::timeout(PATIENCE * 3, command.output()).await.expect("psql ends").unwrap();
-        (output.status.success(), format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr)))
-    }
-
-    pub fn psql_command(&self, account: &Account, database: &str, more: &str, sql: &str) -> Command {
-        let way = format!(
-            "host=127.0.0.1 port={} dbname={database} user={} sslmode=verify-full sslrootcert={} connect_timeout=15 {more}",
-            self.gateway.port(),
-            account.name,
-            self.path("data/ca.pem").display()
-        );
-        let mut command = Command::new(self.postgres.psql());
-        command.args([way.as_str(), "-X", "-A", "-t", "-c", sql]).env("PGPASSWORD", &account.password).stdin(Stdio::null());
-        command.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
-        command
-    }
-
-    /// A client in this process, through the gateway.
-    pub async fn client(
-        &self,
-        account: &Account,
-    ) -> Result<(tokio_postgres::Client, tokio::task::JoinHandle<Result<(), tokio_postgres::Error>>), tokio_postgres::Error> {
-        let mut config = tokio_postgres::Config::new();
-        config.host("127.0.0.1").port(self.gateway.port()).user(&account.name).password(&account.password).dbname("uat");
-        config.ssl_mode(tokio_postgres::config::SslMode::Require).application_name("story");
-        let (client, connection) = config.connect(self.tls()).await?;
-        Ok((client, tokio::spawn(connection)))
-    }
-
-    pub fn tls(&self) -> tokio_postgres_rustls::MakeRustlsConnect {
-        tokio_postgres_rustls::MakeRustlsConnect::new(tls(&self.path("data/ca.pem")))
-    }
-
-    /// Asks the real server until its answer is as wanted.
-    pub async fn until(&self, sql: &str, wanted: &str) {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let answer = self.postgres.sql("postgres", sql).await;
-            if answer.as_deref().is_ok_and(|answer| answer == wanted) {
-                return;
-            }
-            assert!(Instant::now() < deadline, "{sql}: {answer:?} instead of {wanted}\n{}", self.log());
-            tokio::task::yield_now().await;
-        }
-    }
-
-    /// The accounts that are on the real server now.
-    pub async fn accounts(&self) -> Vec<String> {
-        let names = self.postgres.sql("postgres", "SELECT rolname FROM pg_roles WHERE rolname LIKE 'jit\\_%' ORDER BY 1").await.unwrap();
-        names.lines().map(str::to_owned).collect()
-    }
-
-    pub async fn until_no_accounts(&self) {
-        self.until("SELECT count(*) FROM pg_roles WHERE rolname LIKE 'jit\\_%'", "0").await;
-    }
-
     /// Polls a command's JSON until it is as wanted.
     pub async fn until_json(&self, person: &str, arguments: &[&str], wanted: impl Fn(&Value) -> bool) -> Value {
         let deadline = Instant::now() + PATIENCE;
@@ -261,7 +305,7 @@ impl House {
     }
 }
 
-impl Drop for House {
+impl<S> Drop for House<S> {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.directory);
     }

@@ -8,4 +8,5 @@ mod faults;
 mod house;
 mod main_job;
 mod records;
+mod sqlserver;
 mod start;

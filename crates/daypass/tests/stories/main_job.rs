@@ -29,7 +29,7 @@ async fn tables_made_later_are_readable_without_asking_again() {
     let house = House::open().await;
     let account = house.account("maria", "read", "1h").await;
     house
-        .postgres
+        .server
         .sql("uat", "SET ROLE uat_owner; CREATE SCHEMA later; CREATE TABLE later.fresh AS SELECT 7 AS n; CREATE TABLE sales.newer AS SELECT 8 AS n")
         .await
         .unwrap();
@@ -63,8 +63,8 @@ async fn an_account_opens_its_own_database_only_and_only_with_tls_and_its_passwo
     assert!(!ok && said.to_lowercase().contains("replication"), "{said}");
     // what the gateway uses on the target is another password: this one is worth nothing there
     let mut direct = tokio_postgres::Config::new();
-    direct.host("127.0.0.1").port(house.postgres.port).user(&account.name).password(&account.password).dbname("uat");
-    let tls = tokio_postgres_rustls::MakeRustlsConnect::new(crate::house::tls(&house.path("postgres-ca.pem")));
+    direct.host("127.0.0.1").port(house.server.port).user(&account.name).password(&account.password).dbname("uat");
+    let tls = tokio_postgres_rustls::MakeRustlsConnect::new(crate::house::tls(&house.path("server-ca.pem")));
     assert!(direct.connect(tls).await.is_err(), "the person's password must not open the target itself");
 }
 

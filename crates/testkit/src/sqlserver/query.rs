@@ -23,7 +23,9 @@ pub struct Context<'a> {
 
 /// A session's connection to the files of its database: one file for each schema.
 pub async fn open(folder: &Path, schemas: &[String]) -> anyhow::Result<SqliteConnection> {
-    let mut connection = SqliteConnection::connect_with(&SqliteConnectOptions::new().in_memory(true)).await?;
+    // not in memory: what is attached to a database in memory lies there as well
+    let options = SqliteConnectOptions::new().filename(folder.join("main.sqlite")).create_if_missing(true);
+    let mut connection = SqliteConnection::connect_with(&options).await?;
     for schema in schemas {
         let file = folder.join(format!("{schema}.sqlite"));
         run(&mut connection, &format!("ATTACH '{}' AS \"{schema}\"", file.display())).await.map_err(|e| anyhow::anyhow!(e.text))?;

@@ -1,0 +1,223 @@
+"""One case with one of Python's drivers for SQL Server. The first line of standard input says which (JSON); READY on standard
+output says that the case waits for the next line; the last line of output is the result (JSON): ok, text, milliseconds."""
+
+import json
+import os
+import sys
+import time
+
+want = json.loads(sys.stdin.readline())
+SERIES = "SELECT value, REPLICATE('x', 4000) AS filler FROM GENERATE_SERIES(1, %d)"
+
+
+class Odbc:
+    """Microsoft's ODBC Driver 18, by pyodbc."""
+
+    mark = "?"
+
+    def __init__(self, timeout=0):
+        import mssql_python_odbc
+        import pyodbc
+
+        base = os.path.join(os.path.dirname(mssql_python_odbc.__file__), "libs/linux/debian_ubuntu/x86_64/lib")
+        driver = next(os.path.join(base, name) for name in os.listdir(base) if name.startswith("libmsodbcsql"))
+        parts = {
+            "DRIVER": driver,
+            "SERVER": f"tcp:{want['host']},{want['port']}",
+            "UID": want["user"],
+            "PWD": want["password"],
+            "Encrypt": want.get("encrypt", "yes"),
+            "TrustServerCertificate": "yes" if want["trust"] else "no",
+        }
+        if want["database"]:
+            parts["DATABASE"] = want["database"]
+        if want.get("mars"):
+            parts["MARS_Connection"] = "yes"
+        if want.get("server_certificate"):
+            parts["ServerCertificate"] = want["server_certificate"]
+        self.conn = pyodbc.connect(";".join(f"{k}={v}" for k, v in parts.items()), timeout=15, autocommit=True)
+        self.conn.timeout = timeout
+
+    def rows(self, sql, *values):
+        return self.conn.cursor().execute(sql, *values)
+
+    def begin(self):
+        self.conn.autocommit = False
+
+    def bulk(self, rows):
+        cursor = self.conn.cursor()
+        cursor.fast_executemany = True
+        cursor.executemany("INSERT INTO dbo.notes (id, note, amount) VALUES (?, ?, ?)", rows)
+
+
+class Pymssql:
+    """FreeTDS, by pymssql. Where the CA is comes from freetds.conf."""
+
+    mark = "%s"
+
+    def __init__(self, timeout=0):
+        import pymssql
+
+        self.conn = pymssql.connect(
+            server="daypass",
+            user=want["user"],
+            password=want["password"],
+            database=want["database"],
+            timeout=timeout,
+            login_timeout=15,
+            autocommit=True,
+            tds_version="7.4",
+        )
+
+    def rows(self, sql, *values):
+        cursor = self.conn.cursor()
+        cursor.execute(sql, values)
+        return cursor
+
+    def begin(self):
+        self.conn.autocommit(False)
+
+    def bulk(self, rows):
+        self.conn.bulk_copy("dbo.notes", rows)
+
+
+class Pytds:
+    """python-tds: the protocol in Python itself."""
+
+    mark = "%s"
+
+    def __init__(self, timeout=None):
+        import pytds
+
+        self.conn = pytds.connect(
+            dsn=want["host"],
+            port=want["port"],
+            user=want["user"],
+            password=want["password"],
+            database=want["database"],
+            cafile=want["ca"],
+            validate_host=not want["trust"],
+            login_timeout=8,
+            timeout=timeout or None,
+            autocommit=True,
+            use_mars=bool(want.get("mars")),
+        )
+
+    def rows(self, sql, *values):
+        cursor = self.conn.cursor()
+        cursor.execute(sql, values)
+        return cursor
+
+    def begin(self):
+        self.conn.autocommit = False
+
+    def bulk(self, rows):
+        import io
+
+        text = "".join("\t".join(str(v) for v in row) + "\n" for row in rows)
+        self.conn.cursor().copy_to(io.StringIO(text), "notes", columns=("id", "note", "amount"), schema="dbo")
+
+
+def ready():
+    print("READY", flush=True)
+    sys.stdin.readline()
+
+
+def one(db, sql, *values):
+    return db.rows(sql, *values).fetchone()[0]
+
+
+def connect(open_):
+    return str(one(open_(), "SELECT COUNT(*) FROM sales.orders"))
+
+
+def idle(open_):
+    db = open_()
+    one(db, "SELECT COUNT(*) FROM sales.orders")
+    ready()
+    return str(one(db, "SELECT COUNT(*) FROM sales.orders"))
+
+
+def midresult(open_):
+    cursor = open_().rows(SERIES % 100_000_000)
+    cursor.fetchone()
+    print("READY", flush=True)
+    count = 1
+    while cursor.fetchone():
+        count += 1
+    return f"{count} rows"
+
+
+def cancel(open_):
+    db = open_(2)
+    begun = time.time()
+    try:
+        db.rows("WAITFOR DELAY '00:00:30'")
+    except Exception as error:  # the driver's own word for a timeout
+        if time.time() - begun > 10:
+            raise
+        said = str(error)
+    else:
+        raise RuntimeError("the statement was not cancelled")
+    try:
+        again = str(one(db, "SELECT COUNT(*) FROM sales.orders"))
+    except Exception as error:
+        again = f"closed by the driver ({type(error).__name__})"
+    return f"{said}; afterwards: {again}"
+
+
+def transaction(open_):
+    db = open_()
+    before = one(db, "SELECT COUNT(*) FROM dbo.notes")
+    db.begin()
+    db.rows("INSERT INTO dbo.notes (id, note) VALUES (1, 'rolled back')")
+    db.conn.rollback()
+    db.rows("INSERT INTO dbo.notes (id, note) VALUES (2, 'committed')")
+    db.conn.commit()
+    after = one(open_(), "SELECT COUNT(*) FROM dbo.notes")
+    return f"{after - before} row"
+
+
+def prepared(open_):
+    db = open_()
+    sql = f"SELECT COUNT(*) FROM sales.orders WHERE id <= {db.mark} AND customer = {db.mark}"
+    return ", ".join(str(one(db, sql, most, "Contoso")) for most in (40, 80))
+
+
+def large(open_):
+    count = size = 0
+    for _, filler in open_().rows(SERIES % 13_200):
+        count, size = count + 1, size + 2 * len(filler)
+    return f"{count} rows, {size // 1_000_000} MB"
+
+
+def bulk(open_):
+    db = open_()
+    before = one(db, "SELECT COUNT(*) FROM dbo.notes")
+    db.bulk([(n, f"note {n}", n / 2) for n in range(2_000)])
+    return f"{one(db, 'SELECT COUNT(*) FROM dbo.notes') - before} rows"
+
+
+def mars(open_):
+    db = open_()
+    outer = db.rows("SELECT id FROM sales.orders WHERE id <= 20")
+    found = 0
+    for row in outer:
+        found += one(db, f"SELECT COUNT(*) FROM sales.orders WHERE id = {row[0]}")
+    return f"{found} inner results while the outer one was open"
+
+
+drivers = {"odbc": Odbc, "pymssql": Pymssql, "python-tds": Pytds}
+begun = time.time()
+try:
+    result = {"ok": True, "text": globals()[want["case"]](drivers[want["client"]])}
+except Exception as error:
+    parts = error.args[-1] if error.args else error
+    text = parts.decode(errors="replace") if isinstance(parts, bytes) else str(parts)
+    if isinstance(error.args, tuple) and len(error.args) == 1 and isinstance(error.args[0], tuple):
+        text = " ".join(p.decode(errors="replace") if isinstance(p, bytes) else str(p) for p in error.args[0])
+    result = {"ok": False, "text": text or repr(error)}
+result["milliseconds"] = int((time.time() - begun) * 1000)
+print(json.dumps(result), flush=True)
+# a driver that lost its connection may hang when it is taken down
+os._exit(0)
