@@ -19,7 +19,7 @@ demo:
 	@target/debug/daypass demo $(if $(TOUR),--tour $(TOUR))
 
 test:
-	scripts/need postgres python
+	scripts/need postgres python clients
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --quiet -- -D warnings
 	$(CARGO) build --workspace --all-targets --quiet

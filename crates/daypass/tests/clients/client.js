@@ -46,7 +46,7 @@ async function main() {
     return value;
   };
   const orders = (connection) => one(connection, "SELECT COUNT(*) FROM sales.orders");
-  const notes = (connection) => one(connection, "SELECT COUNT(*) FROM dbo.notes");
+  const notes = (connection) => one(connection, "SELECT COUNT(*) FROM dbo.notes WHERE note LIKE 'tedious %'");
   const promised = (call) => new Promise((resolve, reject) => call((error, value) => (error ? reject(error) : resolve(value))));
 
   const cases = {
@@ -77,10 +77,10 @@ async function main() {
       const connection = await open();
       const before = await notes(connection);
       await promised((done) => connection.beginTransaction(done));
-      await run(connection, "INSERT INTO dbo.notes (id, note) VALUES (1, 'rolled back')");
+      await run(connection, "INSERT INTO dbo.notes (id, note) VALUES (1, 'tedious rolled back')");
       await promised((done) => connection.rollbackTransaction(done));
       await promised((done) => connection.beginTransaction(done));
-      await run(connection, "INSERT INTO dbo.notes (id, note) VALUES (2, 'committed')");
+      await run(connection, "INSERT INTO dbo.notes (id, note) VALUES (2, 'tedious committed')");
       await promised((done) => connection.commitTransaction(done));
       return `${(await notes(connection)) - before} row`;
     },
@@ -123,7 +123,7 @@ async function main() {
         bulk.addColumn("id", TYPES.Int, { nullable: true });
         bulk.addColumn("note", TYPES.NVarChar, { length: 50, nullable: true });
         bulk.addColumn("amount", TYPES.Float, { nullable: true });
-        connection.execBulkLoad(bulk, Array.from({ length: 2000 }, (_, n) => ({ id: n, note: `note ${n}`, amount: n / 2 })));
+        connection.execBulkLoad(bulk, Array.from({ length: 2000 }, (_, n) => ({ id: n, note: `tedious ${n}`, amount: n / 2 })));
       });
       void load;
       return `${(await notes(connection)) - before} rows`;

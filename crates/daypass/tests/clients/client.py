@@ -7,6 +7,9 @@ import sys
 import time
 
 want = json.loads(sys.stdin.readline())
+MARK = want["client"]
+# others write notes at the same time
+NOTES = f"SELECT COUNT(*) FROM dbo.notes WHERE note LIKE '{MARK} %'"
 SERIES = "SELECT value, REPLICATE('x', 4000) AS filler FROM GENERATE_SERIES(1, %d)"
 
 
@@ -60,6 +63,7 @@ class Pymssql:
 
         self.conn = pymssql.connect(
             server="daypass",
+            port=str(want["port"]),
             user=want["user"],
             password=want["password"],
             database=want["database"],
@@ -71,7 +75,7 @@ class Pymssql:
 
     def rows(self, sql, *values):
         cursor = self.conn.cursor()
-        cursor.execute(sql, values)
+        cursor.execute(sql, values) if values else cursor.execute(sql)
         return cursor
 
     def begin(self):
@@ -105,7 +109,7 @@ class Pytds:
 
     def rows(self, sql, *values):
         cursor = self.conn.cursor()
-        cursor.execute(sql, values)
+        cursor.execute(sql, values) if values else cursor.execute(sql)
         return cursor
 
     def begin(self):
@@ -168,14 +172,13 @@ def cancel(open_):
 
 def transaction(open_):
     db = open_()
-    before = one(db, "SELECT COUNT(*) FROM dbo.notes")
+    before = one(db, NOTES)
     db.begin()
-    db.rows("INSERT INTO dbo.notes (id, note) VALUES (1, 'rolled back')")
+    db.rows(f"INSERT INTO dbo.notes (id, note) VALUES (1, '{MARK} rolled back')")
     db.conn.rollback()
-    db.rows("INSERT INTO dbo.notes (id, note) VALUES (2, 'committed')")
+    db.rows(f"INSERT INTO dbo.notes (id, note) VALUES (2, '{MARK} committed')")
     db.conn.commit()
-    after = one(open_(), "SELECT COUNT(*) FROM dbo.notes")
-    return f"{after - before} row"
+    return f"{one(open_(), NOTES) - before} row"
 
 
 def prepared(open_):
@@ -193,9 +196,9 @@ def large(open_):
 
 def bulk(open_):
     db = open_()
-    before = one(db, "SELECT COUNT(*) FROM dbo.notes")
-    db.bulk([(n, f"note {n}", n / 2) for n in range(2_000)])
-    return f"{one(db, 'SELECT COUNT(*) FROM dbo.notes') - before} rows"
+    before = one(db, NOTES)
+    db.bulk([(n, f"{MARK} {n}", n / 2) for n in range(2_000)])
+    return f"{one(db, NOTES) - before} rows"
 
 
 def mars(open_):
@@ -207,16 +210,25 @@ def mars(open_):
     return f"{found} inner results while the outer one was open"
 
 
+def words(error):
+    """What a person sees of an error: its own text, else what it holds."""
+
+    def text(part):
+        if isinstance(part, tuple):
+            return " ".join(text(p) for p in part)
+        return part.decode(errors="replace") if isinstance(part, bytes) else str(part)
+
+    own = getattr(error, "message", None) or getattr(error, "text", None)
+    said = text(own) if own else text(error.args)
+    return said if said.strip() not in ("", "None") else str(error) or repr(error)
+
+
 drivers = {"odbc": Odbc, "pymssql": Pymssql, "python-tds": Pytds}
 begun = time.time()
 try:
     result = {"ok": True, "text": globals()[want["case"]](drivers[want["client"]])}
 except Exception as error:
-    parts = error.args[-1] if error.args else error
-    text = parts.decode(errors="replace") if isinstance(parts, bytes) else str(parts)
-    if isinstance(error.args, tuple) and len(error.args) == 1 and isinstance(error.args[0], tuple):
-        text = " ".join(p.decode(errors="replace") if isinstance(p, bytes) else str(p) for p in error.args[0])
-    result = {"ok": False, "text": text or repr(error)}
+    result = {"ok": False, "text": words(error)}
 result["milliseconds"] = int((time.time() - begun) * 1000)
 print(json.dumps(result), flush=True)
 # a driver that lost its connection may hang when it is taken down

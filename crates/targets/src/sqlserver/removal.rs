@@ -9,8 +9,9 @@ use crate::TargetError;
 use daypass_core::names::DatabaseName;
 use std::time::{Duration, Instant};
 
-/// How long its sessions get to end after they were told to: a long transaction rolls back first.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long one try waits for its sessions to end after they were told to. A long transaction rolls back first; the keeper comes
+/// again, and new accounts on this server do not wait for it.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 pub async fn remove(target: &SqlServer, account: &str, databases: &[DatabaseName], heir: Option<&str>) -> Result<(), TargetError> {
     // a connection of its own: waiting for sessions to end must not hold up other work on this target

@@ -17,7 +17,15 @@ use daypass_wire::tds::{
     startup::VERSION,
     token::{done, env_change, put_done, put_env_change, put_login_ack, put_message, token},
 };
-use std::{collections::HashMap, io, net::SocketAddr, sync::Arc};
+use std::{
+    collections::HashMap,
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
@@ -123,13 +131,13 @@ async fn log_in<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(server: Arc<
             serve_one(reader, to_client, size, make()).await
         }
     };
-    tokio::select! {
-        done = serving => done?,
-        () = kill.notified() => {}
-    }
+    let done = tokio::select! {
+        done = serving => done,
+        () = kill.notified() => Ok(()),
+    };
     server.with(|state| state.sessions.remove(&id));
     writing.abort();
-    Ok(())
+    done
 }
 
 /// The login: a password, a database that it may open, and on Azure an address that a rule lets in.
@@ -256,7 +264,7 @@ async fn serve_one(mut reader: impl AsyncRead + Unpin, to_client: mpsc::Sender<V
 /// Flow control of one session inside a connection: what the client is ready to take, and what we are.
 struct Smp {
     session: u16,
-    sent: u32,
+    sent: Arc<AtomicU32>,
     window: watch::Receiver<u32>,
     received: watch::Receiver<u32>,
 }
@@ -271,6 +279,7 @@ async fn serve_many(
         inbox: Inbox,
         window: watch::Sender<u32>,
         received: watch::Sender<u32>,
+        sent: Arc<AtomicU32>,
     }
     let mut lanes: HashMap<u16, Lane> = HashMap::new();
     let mut tasks = tokio::task::JoinSet::new();
@@ -285,11 +294,12 @@ async fn serve_many(
             let (requests, mut incoming) = mpsc::channel(4);
             let ((window, window_seen), (received, received_seen)) = (watch::channel(frame.window), watch::channel(0));
             let session = make();
-            let smp = Smp { session: frame.session, sent: 0, window: window_seen, received: received_seen };
+            let sent = Arc::new(AtomicU32::new(0));
+            let smp = Smp { session: frame.session, sent: sent.clone(), window: window_seen, received: received_seen };
             let mut out = Out { to_client: to_client.clone(), size, number: 1, spid: session.id, smp: Some(smp) };
             let heard = attention.clone();
             tasks.spawn(async move { work(session, &mut incoming, &heard, &mut out).await });
-            lanes.insert(frame.session, Lane { inbox: Inbox { assembly: Assembly::default(), requests, attention }, window, received });
+            lanes.insert(frame.session, Lane { inbox: Inbox { assembly: Assembly::default(), requests, attention }, window, received, sent });
             continue;
         }
         let Some(lane) = lanes.get_mut(&frame.session) else { continue };
@@ -297,7 +307,7 @@ async fn serve_many(
         if frame.flags & flag::FIN != 0 {
             lanes.remove(&frame.session);
             let mut bytes = Vec::new();
-            Frame { flags: flag::FIN, session: frame.session, payload: 0, sequence: frame.sequence, window: frame.sequence + 4 }.put(&mut bytes, &[]);
+            Frame { flags: flag::FIN, session: frame.session, payload: 0, sequence: 0, window: frame.sequence + 4 }.put(&mut bytes, &[]);
             let _ = to_client.send(bytes).await;
         } else if frame.flags & flag::DATA != 0 {
             lane.received.send_replace(frame.sequence);
@@ -306,7 +316,7 @@ async fn serve_many(
             // every second frame says that more may come
             if frame.sequence.is_multiple_of(2) {
                 let mut bytes = Vec::new();
-                Frame { flags: flag::ACK, session: frame.session, payload: 0, sequence: 0, window: frame.sequence + 4 }.put(&mut bytes, &[]);
+                Frame { flags: flag::ACK, session: frame.session, payload: 0, sequence: lane.sent.load(Ordering::Acquire), window: frame.sequence + 4 }.put(&mut bytes, &[]);
                 let _ = to_client.send(bytes).await;
             }
             lane.inbox.packet(header, &payload[HEADER..]).await?;
@@ -341,9 +351,9 @@ impl Out {
             put_packet(into, kind::REPLY, if ends { packet::EOM } else { 0 }, self.spid, self.number, part);
             self.number = if ends { 1 } else { self.number.wrapping_add(1) };
             if let Some(smp) = &mut self.smp {
-                let next = smp.sent + 1;
+                let next = smp.sent.load(Ordering::Acquire) + 1;
                 smp.window.wait_for(|window| *window >= next).await.map_err(|_| Gone)?;
-                smp.sent = next;
+                smp.sent.store(next, Ordering::Release);
                 let window = *smp.received.borrow() + 4;
                 Frame { flags: flag::DATA, session: smp.session, payload: 0, sequence: next, window }.put(&mut bytes, &one);
                 self.to_client.send(std::mem::take(&mut bytes)).await.map_err(|_| Gone)?;
@@ -380,8 +390,15 @@ async fn work(mut session: Session, incoming: &mut mpsc::Receiver<Request>, atte
         let done = tokio::select! {
             done = answer(&mut session, request, &mut tokens, out) => done,
             () = attention.notified() => {
-                put_done(&mut tokens, token::DONE, done::ATTENTION, 0, 0);
                 session.sqlite = session.sqlite.take().filter(|_| session.transactions > 0);
+                // where nothing was sent yet, what was under way ends as a message of its own: tedious waits for a second one
+                if out.number == 1 && tokens.is_empty() {
+                    put_done(&mut tokens, token::DONE, done::ERROR, 0, 0);
+                    if out.packets(&mut tokens, true).await.is_err() {
+                        return;
+                    }
+                }
+                put_done(&mut tokens, token::DONE, done::ATTENTION, 0, 0);
                 Ok(())
             }
         };
@@ -500,7 +517,8 @@ async fn procedure(session: &mut Session, call: super::request::Call, more: bool
     tokens.push(token::RETURN_STATUS);
     tokens.extend(i32::from(!well).to_le_bytes());
     if let Some(handle) = made {
-        put_returned(tokens, handle);
+        let name = call.parameters.first().map(|(name, _)| name.clone()).unwrap_or_default();
+        put_returned(tokens, &name, handle);
     }
     let status = u16::from(more) * (done::MORE | done::RPC_IN_BATCH) | u16::from(!well) * done::ERROR;
     put_done(tokens, token::DONE_PROC, status, 0xe0, 0);

@@ -22,6 +22,8 @@ pub struct Session {
     pub next_handle: i32,
     pub transactions: u32,
     row_count: i64,
+    /// Only descriptions are wanted, no rows (`SET FMTONLY ON`).
+    only_columns: bool,
     /// The table and the columns that bulk data is for.
     pub bulk: Option<(String, Vec<String>)>,
 }
@@ -48,6 +50,7 @@ impl Session {
             next_handle: 1,
             transactions: 0,
             row_count: 0,
+            only_columns: false,
             bulk: None,
         }
     }
@@ -124,6 +127,10 @@ impl Session {
                 let verb = if tokens.iter().any(|t| t.is("ROLLBACK")) { "ROLLBACK" } else { "COMMIT" };
                 if self.transactions > 0 { self.transaction(verb, out).await } else { Ok(None) }
             }
+            "SET" if word(1) == "FMTONLY" => {
+                self.only_columns = word(2) == "ON";
+                Ok(None)
+            }
             "USE" => self.enter(&tokens.get(1).map(Token::text).unwrap_or_default(), out),
             "CREATE" | "ALTER" | "DROP" | "GRANT" | "REVOKE" | "DENY" | "KILL" | "EXEC" | "EXECUTE" => self.define(tokens).await.map(|()| None),
             // settings, declarations, blocks and what prints: nothing here depends on them
@@ -195,8 +202,15 @@ impl Session {
             let (sparse, azure) = (self.server.options.sparse, self.server.options.azure);
             let fresh = self.server.with(|state| views(state, &self.database, sparse, azure));
             query::refresh(self.sqlite().await?, fresh).await?;
+            if sql.contains("columns") {
+                let schemas = self.server.with(|state| state.database(&self.database).map(|db| db.schemas.keys().cloned().collect::<Vec<_>>()))?;
+                query::refresh_columns(self.sqlite().await?, &schemas).await?;
+            }
         }
-        let table = query::rows(self.sqlite().await?, &sql).await?;
+        let mut table = query::rows(self.sqlite().await?, &sql).await?;
+        if self.only_columns {
+            table.rows.clear();
+        }
         self.row_count = table.rows.len() as i64;
         Ok(table.put(out))
     }
@@ -591,7 +605,7 @@ impl Series {
 
     async fn put(self, out: &mut Vec<u8>, reply: &mut impl Reply) -> Result<u64, Gone> {
         let row = |n: u64| vec![Value::Integer(n as i64), Value::Text("x".repeat(self.width))];
-        let head = Table { columns: vec!["value".to_owned(), "filler".to_owned()], rows: vec![row(0)] };
+        let head = Table { columns: vec!["value".to_owned(), "filler".to_owned()], declared: Vec::new(), rows: vec![row(0)] };
         let mut bytes = Vec::new();
         head.put(&mut bytes);
         // a row: its token, a length, eight bytes of number; then the text, which is the same in all

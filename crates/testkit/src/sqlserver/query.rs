@@ -55,20 +55,33 @@ pub async fn refresh(connection: &mut SqliteConnection, views: Vec<View>) -> Res
     Ok(())
 }
 
+/// Makes `sys.columns` anew, from what SQLite knows. A table's number is its name.
+pub async fn refresh_columns(connection: &mut SqliteConnection, schemas: &[String]) -> Result<(), Failure> {
+    let of = |schema: &String| {
+        format!(
+            "SELECT '{schema}.' || m.name AS object_id, c.cid + 1 AS column_id, c.name AS name, c.type AS system_type_id, 0 AS is_identity \
+             FROM \"{schema}\".sqlite_master m JOIN pragma_table_info(m.name, '{schema}') c"
+        )
+    };
+    let all = schemas.iter().map(of).collect::<Vec<_>>().join(" UNION ALL ");
+    run(connection, &format!("DROP TABLE IF EXISTS sys.columns; CREATE TABLE sys.columns AS {all}")).await.map(drop)
+}
+
 /// Rows of a query.
 pub async fn rows(connection: &mut SqliteConnection, sql: &str) -> Result<Table, Failure> {
     let described = connection.fetch_all(sqlx::raw_sql(sqlx::AssertSqlSafe(sql))).await.map_err(|e| translated(&e))?;
-    let columns: Vec<String> = match described.first() {
-        Some(row) => row.columns().iter().map(|c| c.name().to_owned()).collect(),
+    let both = |c: &sqlx::sqlite::SqliteColumn| (c.name().to_owned(), c.type_info().name().to_owned());
+    let (columns, declared): (Vec<String>, Vec<String>) = match described.first() {
+        Some(row) => row.columns().iter().map(both).unzip(),
         None => {
             let prepared = connection.prepare(sqlx::AssertSqlSafe(sql).into_sql_str()).await.map_err(|e| translated(&e))?;
-            prepared.columns().iter().map(|c| c.name().to_owned()).collect()
+            prepared.columns().iter().map(both).unzip()
         }
     };
     let rows = described.iter().map(|row| (0..columns.len()).map(|at| value(row, at)).collect()).collect();
     // an expression has no name in SQL Server
     let columns = columns.into_iter().map(|name| if name.contains(['(', ' ', '\'']) { String::new() } else { name }).collect();
-    Ok(Table { columns, rows })
+    Ok(Table { columns, declared, rows })
 }
 
 fn value(row: &sqlx::sqlite::SqliteRow, at: usize) -> Value {
@@ -232,7 +245,7 @@ fn variable(name: &str, context: &Context<'_>) -> Option<String> {
 const FUNCTIONS: &[&str] = &[
     "SERVERPROPERTY", "DB_NAME", "DB_ID", "CONVERT", "SUSER_SNAME", "SUSER_NAME", "ORIGINAL_LOGIN", "USER_NAME", "SCHEMA_NAME", "OBJECT_NAME", "OBJECT_SCHEMA_NAME",
     "DATABASE_PRINCIPAL_ID", "HAS_PERMS_BY_NAME", "IS_ROLEMEMBER", "IS_MEMBER", "IS_SRVROLEMEMBER", "HAS_DBACCESS", "GETDATE", "SYSDATETIME", "ISNULL", "LEN",
-    "REPLICATE", "SCOPE_IDENTITY", "CONTEXT_INFO", "HOST_NAME", "APP_NAME",
+    "REPLICATE", "OBJECT_ID", "TYPE_NAME", "SCOPE_IDENTITY", "CONTEXT_INFO", "HOST_NAME", "APP_NAME",
 ];
 
 fn is_function(name: &str) -> bool {
@@ -274,6 +287,8 @@ fn function(name: &str, arguments: &[String], context: &Context<'_>) -> String {
         "ISNULL" => format!("ifnull({}, {})", argument(0), argument(1)),
         "LEN" => format!("length({})", argument(0)),
         "REPLICATE" => format!("replace(hex(zeroblob({})), '00', {})", argument(1), argument(0)),
+        "OBJECT_ID" => argument(0).replace(['[', ']'], ""),
+        "TYPE_NAME" => format!("CASE {} WHEN 'INTEGER' THEN 'bigint' WHEN 'REAL' THEN 'float' ELSE 'nvarchar' END", argument(0)),
         "SCOPE_IDENTITY" => "last_insert_rowid()".to_owned(),
         _ => "NULL".to_owned(),
     }

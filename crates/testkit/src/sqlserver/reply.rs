@@ -26,6 +26,8 @@ enum Kind {
 /// Rows whose columns have the type of what stands in them.
 pub struct Table {
     pub columns: Vec<String>,
+    /// What the columns were declared as, for those in which nothing stands.
+    pub declared: Vec<String>,
     pub rows: Vec<Vec<Value>>,
 }
 
@@ -40,6 +42,8 @@ impl Table {
             Some(Value::Integer(_)) => Kind::Integer,
             Some(Value::Real(_)) => Kind::Real,
             Some(Value::Bytes(_)) => Kind::Bytes(longest(values().map(|v| if let Value::Bytes(b) = v { b.len() } else { 0 }).max().unwrap_or(0))),
+            None if self.declared.get(at).is_some_and(|name| name == "INTEGER") => Kind::Integer,
+            None if self.declared.get(at).is_some_and(|name| name == "REAL") => Kind::Real,
             _ => Kind::Text(longest(values().map(|v| if let Value::Text(t) = v { 2 * t.encode_utf16().count() } else { 0 }).max().unwrap_or(0))),
         }
     }
@@ -50,8 +54,8 @@ impl Table {
         out.push(token::COLUMNS);
         out.extend((self.columns.len() as u16).to_le_bytes());
         for (name, kind) in self.columns.iter().zip(&kinds) {
-            // user type, then flags: may be NULL
-            out.extend([0, 0, 0, 0, 1, 0]);
+            // user type, then flags: may be NULL, may be written
+            out.extend([0, 0, 0, 0, 9, 0]);
             put_type(out, *kind);
             put_short_text(out, name);
         }
@@ -129,10 +133,10 @@ fn put_value(out: &mut Vec<u8>, value: &Value, kind: Kind) {
 }
 
 /// An output parameter that is an `int`.
-pub fn put_returned(out: &mut Vec<u8>, value: i32) {
+pub fn put_returned(out: &mut Vec<u8>, name: &str, value: i32) {
     out.push(token::RETURN_VALUE);
     out.extend([0, 0]);
-    put_short_text(out, "");
+    put_short_text(out, name);
     out.push(1);
     out.extend([0, 0, 0, 0, 0, 0]);
     out.extend([0x26, 4, 4]);

@@ -124,7 +124,8 @@ pub fn bulk(message: &[u8]) -> Option<Vec<Vec<Value>>> {
     }
     let mut rows = Vec::new();
     loop {
-        match r.u8()? {
+        // FreeTDS ends with the message, others with a DONE
+        match r.u8().unwrap_or(token::DONE) {
             token::ROW => rows.push(types.iter().map(|ty| value(ty, &mut r)).collect::<Option<_>>()?),
             token::NBC_ROW => {
                 let nulls = r.take(types.len().div_ceil(8))?;

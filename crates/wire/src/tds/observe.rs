@@ -52,6 +52,8 @@ struct Conversation {
     reply: Packets,
     tokens: Tokens,
     pending: VecDeque<VecDeque<(Statement, Handle)>>,
+    /// The client gave up what is under way; the server has not acknowledged it yet.
+    attention: bool,
     /// Number and window of the server's last frame.
     last: (u32, u32),
 }
@@ -256,6 +258,10 @@ impl Conversation {
             kind::RPC => request::calls(kept, self.whole),
             kind::TRANSACTION => vec![request::transaction(kept)],
             kind::BULK => vec![Call { text: "(bulk load)".to_owned(), ..Call::default() }],
+            kind::ATTENTION => {
+                self.attention = !self.pending.is_empty();
+                return;
+            }
             _ => return,
         };
         let mut statements = VecDeque::new();
@@ -317,7 +323,11 @@ impl Conversation {
     }
 
     fn happened(&mut self, event: Event, shared: &mut Shared) {
-        let Some(request) = self.pending.front_mut() else { return };
+        let Some(request) = self.pending.front_mut() else {
+            // the acknowledgement may be a message of its own, behind what was given up
+            self.attention = false;
+            return;
+        };
         let Some((statement, handle)) = request.front_mut() else { return };
         statement.bytes += std::mem::take(&mut self.tokens.row_bytes);
         match event {
@@ -339,7 +349,8 @@ impl Conversation {
                     statement.outcome = Outcome::Failed { code: String::new(), message: "cancelled by the client".to_owned() };
                 }
                 if status & done::ERROR != 0 && statement.outcome == Outcome::Done {
-                    statement.outcome = Outcome::Failed { code: String::new(), message: "failed; its error could not be read".to_owned() };
+                    let message = if self.attention { "cancelled by the client" } else { "failed; its error could not be read" };
+                    statement.outcome = Outcome::Failed { code: String::new(), message: message.to_owned() };
                 }
                 // another call of the same message comes next
                 if kind == token::DONE_PROC
@@ -481,6 +492,13 @@ mod tests {
         put_done(&mut tokens, token::DONE, done::ATTENTION, 0, 0);
         let cancelled = seen.server(&reply(&tokens, 4_096), 5).next().unwrap();
         assert!(matches!(cancelled.outcome, Outcome::Failed { message, .. } if message == "cancelled by the client"));
+        // or the acknowledgement comes behind the end of what was given up
+        seen.client(&batch("WAITFOR DELAY '1:00'"), 6);
+        seen.client(&attention, 7);
+        let mut ended = Vec::new();
+        put_done(&mut ended, token::DONE, done::ERROR, 0, 0);
+        let cancelled: Vec<_> = seen.server(&[reply(&ended, 4_096), reply(&tokens, 4_096)].concat(), 8).collect();
+        assert!(matches!(&cancelled[..], [Statement { outcome: Outcome::Failed { message, .. }, .. }] if message == "cancelled by the client"));
     }
 
     #[test]
