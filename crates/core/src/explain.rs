@@ -1,6 +1,15 @@
 //! From the text of a client's error to its cause and the way out. People paste what their tool showed, wrapping and all.
 
-use crate::{admission, ledger::Ledger, names::AccountName, pass::State, time::Time};
+use crate::{
+    admission,
+    allow::{AllowEntry, Owner},
+    ids::{EnvironmentId, UserId},
+    ledger::Ledger,
+    names::{AccountName, server_label},
+    pass::{Pass, State},
+    people::Permission,
+    time::Time,
+};
 use std::net::IpAddr;
 
 /// What an error text means.
@@ -10,15 +19,22 @@ pub struct Explanation {
     pub remedy: String,
 }
 
-/// Explains an error text. `ledger` is what the reader may know: a shell passes the ledger for people who may see the pass, or none.
-pub fn explain(text: &str, ledger: Option<&Ledger>, now: Time) -> Explanation {
+/// Who asks, and what there is to know. What they may not see is not there.
+#[derive(Clone, Copy)]
+pub struct Reader<'a> {
+    pub ledger: &'a Ledger,
+    pub user: UserId,
+}
+
+/// Explains an error text, the drivers' wrappings and all.
+pub fn explain(text: &str, reader: Option<Reader<'_>>, now: Time) -> Explanation {
     let say = |cause: &str, remedy: &str| Explanation { cause: cause.to_owned(), remedy: remedy.to_owned() };
-    if let Some(found) = ledger.and_then(|ledger| by_account(text, ledger, now)) {
+    if let Some(found) = reader.and_then(|reader| by_account(text, reader, now).or_else(|| by_environment(text, reader, now))) {
         return found;
     }
     let text = text.to_lowercase();
     let has = |words: &str| text.contains(words);
-    if has("no access for host") || has("not on the allow-list") {
+    if has("no access for host") || has("not on the allow-list") || (has("client with ip address") && has("is not allowed to access the server")) {
         say(
             "The address that the connection came from is not entered on the environment, or its entry has ended.",
             "Enter it: daypass allow ENV (add the address that the message names if you come through another network).",
@@ -36,7 +52,29 @@ pub fn explain(text: &str, ledger: Option<&Ledger>, now: Time) -> Explanation {
         say("Somebody ended the account; the log says who and why.", "Ask the person who revoked it, or ask for a new one: daypass request ENV")
     } else if has("was given back") {
         say("The account was given back by its holder.", "Ask for a new one: daypass request ENV")
-    } else if has("password authentication failed") {
+    } else if has("40914") || has("client is not allowed to access the server") {
+        say(
+            "Azure refused the network that the connection came from: a virtual network rule of the server, not one of Daypass.",
+            "The administrator of the Azure server has to let the gateway's network in; your access is not the cause.",
+        )
+    } else if has("47072") || has("invalid tls version") {
+        say("The client's TLS is older than the server takes.", "Update the driver, or have it use TLS 1.2 or later.")
+    } else if has("40532") || has("40531") || has("cannot open server") {
+        say(
+            "The server name in the tool is not one that leads to this account's environment.",
+            "Copy the server name again: daypass env show ENV prints it; the account alone names the way as well.",
+        )
+    } else if has("40613") || has("is not currently available") {
+        say(
+            "The database behind the gateway cannot be reached at the moment, or it is being moved.",
+            "Try again; daypass env show ENV says whether a movement runs, daypass env test ENV what the server says.",
+        )
+    } else if has("4060") || has("cannot open database") {
+        say(
+            "The database named in the tool is not the one that the account opens.",
+            "Type the database that `daypass passes` shows: in SSMS under Options > Connection Properties > Connect to database.",
+        )
+    } else if has("password authentication failed") || has("18456") || has("login failed for user") {
         say(
             "The user name or the password is wrong, or the account has been gone for long.",
             "Copy both again from `daypass passes` / `daypass request`; an old account needs a new request.",
@@ -46,7 +84,7 @@ pub fn explain(text: &str, ledger: Option<&Ledger>, now: Time) -> Explanation {
             "The connection was not encrypted; the gateway takes encrypted ones only.",
             "Switch on TLS: sslmode=verify-full with the CA file that `daypass connect --print ENV` names.",
         )
-    } else if has("certificate verify failed") || has("root certificate file") || has("unable to get local issuer") {
+    } else if has("certificate verify failed") || has("certificate chain was issued by an authority that is not trusted") || has("self-signed certificate in certificate chain") || has("root certificate file") || has("unable to get local issuer") {
         say(
             "The client does not know the CA that signed the gateway's certificate.",
             "Give it the CA file: sslrootcert=… as `daypass connect --print ENV` names it.",
@@ -70,10 +108,11 @@ pub fn explain(text: &str, ledger: Option<&Ledger>, now: Time) -> Explanation {
 }
 
 /// An account named in the text says more than the text.
-fn by_account(text: &str, ledger: &Ledger, now: Time) -> Option<Explanation> {
+fn by_account(text: &str, Reader { ledger, user }: Reader<'_>, now: Time) -> Option<Explanation> {
     let word = |c: char| !(c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
     let account = text.split(word).find_map(|w| w.parse::<AccountName>().ok())?;
-    let pass = ledger.pass_of_account(account.as_str())?;
+    let visible = |pass: &&Pass| pass.holder == user || ledger.may(user, Permission::SeeAccess, Some(pass.environment));
+    let pass = ledger.pass_of_account(account.as_str()).filter(visible)?;
     let env = ledger.environment(pass.environment)?.spec.name.to_string();
     if let Some(cause) = ledger.over(pass, now) {
         let when = pass.ends_at.map(|at| format!(" (it was to end at {at})")).unwrap_or_default();
@@ -88,15 +127,112 @@ fn by_account(text: &str, ledger: &Ledger, now: Time) -> Option<Explanation> {
             remedy: "Wait until it is ready: `daypass passes` shows it.".to_owned(),
         });
     };
-    let address = text.split(|c: char| !(c.is_ascii_hexdigit() || c == '.' || c == ':')).filter(|w| w.len() > 6).find_map(|w| w.parse::<IpAddr>().ok());
-    match address.map(|address| (address, admission::standing(ledger, pass, address, now))) {
-        Some((address, Err(admission::Fallen::AddressNotAllowed))) => Some(Explanation {
-            cause: format!("The account {account} is good until {ends_at}, but the address {address} is not entered on {env}."),
-            remedy: format!("Enter it: daypass allow {env} {address}"),
-        }),
+    match address_in(text).map(|address| (address, admission::standing(ledger, pass, address, now))) {
+        Some((address, Err(admission::Fallen::AddressNotAllowed))) => {
+            let entry = entry_for(ledger, pass.environment, user, address, now);
+            Some(Explanation {
+                cause: format!("The account {account} is good until {ends_at}, but the address {address} is not allowed on {env}: {entry}"),
+                remedy: format!("Enter it: daypass allow {env} {address}"),
+            })
+        }
+        _ if names_another_database(text) => {
+            let database = &ledger.environment(pass.environment)?.spec.database;
+            Some(Explanation {
+                cause: format!("The account {account} is in order until {ends_at}; the tool named another database than the one it opens."),
+                remedy: format!("Connect to the database {database}: in SSMS under Options > Connection Properties > Connect to database."),
+            })
+        }
         _ => Some(Explanation {
             cause: format!("The account {account} on {env} is in order until {ends_at}."),
             remedy: "Check the password and the database name that the tool uses.".to_owned(),
         }),
+    }
+}
+
+/// Azure's and SQL Server's texts name the server, which is the environment, in place of the account.
+fn by_environment(text: &str, Reader { ledger, user }: Reader<'_>, now: Time) -> Option<Explanation> {
+    let lower = text.to_lowercase();
+    let named = text.split(['\'', '"']).filter_map(server_label).find_map(|label| ledger.environment_named(&label.parse().ok()?));
+    let env = named.filter(|env| ledger.may(user, Permission::SeeEnvironment, Some(env.id)))?;
+    let name = &env.spec.name;
+    if env.frozen_by.is_some() {
+        return Some(Explanation {
+            cause: format!("{name} is closed while its database is being moved; all access to it ended when the movement began."),
+            remedy: format!("When daypass env show {name} says open, enter your address and ask again: daypass connect {name}"),
+        });
+    }
+    if lower.contains("is not allowed to access the server")
+        && let Some(address) = address_in(text)
+    {
+        let live = ledger.open_passes().filter(|pass| pass.holder == user && pass.environment == env.id && ledger.over(pass, now).is_none()).count();
+        let pass = if live == 0 { format!(" You have no live account on {name} either.") } else { String::new() };
+        let allowed = ledger.allow().until(env.id, user, address, env.epoch(), now).is_some();
+        let entry = entry_for(ledger, env.id, user, address, now);
+        return Some(match allowed {
+            true => Explanation {
+                cause: format!("The address {address} is allowed on {name} by now.{pass}"),
+                remedy: if live == 0 { format!("Ask for an account: daypass request {name} --reason '...'") } else { "Connect again.".to_owned() },
+            },
+            false => Explanation {
+                cause: format!("The address {address} is not allowed on {name}: {entry}{pass}"),
+                remedy: if live == 0 { format!("Both at once: daypass connect {name} --reason '...'") } else { format!("Enter it: daypass allow {name} {address}") },
+            },
+        });
+    }
+    (lower.contains("is not currently available")).then(|| Explanation {
+        cause: format!("{name} is not being moved; the server behind it could not be reached, or did not let the gateway in."),
+        remedy: format!("Try again; daypass env test {name} shows what the server says."),
+    })
+}
+
+/// What became of the entries that would let this address in.
+fn entry_for(ledger: &Ledger, environment: EnvironmentId, user: UserId, address: IpAddr, now: Time) -> String {
+    let Some(env) = ledger.environment(environment) else { return String::new() };
+    let mine = |entry: &&AllowEntry| {
+        let owned = entry.owner == Owner::Shared || entry.owner == Owner::Person(user);
+        entry.environment == environment && owned && entry.ranges.iter().any(|range| range.contains(address))
+    };
+    let Some(last) = ledger.allow().iter().filter(mine).max_by_key(|entry| entry.added_at) else { return "it was never entered.".to_owned() };
+    match (env.end_of(last.epoch), last.removed_at) {
+        (Some(_), _) => "its entry ended when the database was moved or replaced.".to_owned(),
+        (None, Some(at)) => format!("its entry was removed at {at}."),
+        (None, None) if now >= last.ends_at => format!("its entry ended at {}.", last.ends_at),
+        (None, None) => "it is entered.".to_owned(),
+    }
+}
+
+/// The first address in a text.
+fn address_in(text: &str) -> Option<IpAddr> {
+    text.split(|c: char| !(c.is_ascii_hexdigit() || c == '.' || c == ':')).map(|w| w.trim_matches('.')).filter(|w| w.len() > 6).find_map(|w| w.parse().ok())
+}
+
+fn names_another_database(text: &str) -> bool {
+    let lower = text.to_lowercase();
+    lower.contains("cannot open database") || lower.contains("does not exist for this account")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_of_sql_server_and_azure_are_known_without_a_ledger_too() {
+        let cause = |text: &str| explain(text, None, Time::from_micros(0)).cause;
+        let odbc = "[Microsoft][ODBC Driver 18 for SQL Server][SQL Server]";
+        for (text, part) in [
+            ("Cannot open server 'uat' requested by the login. Client with IP address '10.0.0.7' is not allowed to access the server.", "is not entered"),
+            ("Cannot open server 'uat' requested by the login. Client is not allowed to access the server. (40914)", "virtual network rule"),
+            ("Cannot open server \"uatt\" requested by the login. The login failed. (Microsoft SQL Server, Error: 40532)", "server name"),
+            ("Cannot open database \"master\" requested by the login. The login failed. (4060)", "database named in the tool"),
+            ("Login failed for user 'sa'. (Microsoft SQL Server, Error: 18456)", "user name or the password"),
+            ("Database 'uat' on server 'uat' is not currently available. Please retry the connection later.", "cannot be reached"),
+            ("Reason: Login failed due to client TLS version being less than minimal TLS version; 47072", "older than"),
+            ("The certificate chain was issued by an authority that is not trusted.", "does not know the CA"),
+            ("Your session was ended: your access to uat has expired.", "time of the account"),
+        ] {
+            for wrapped in [text.to_owned(), format!("{odbc}{text}"), format!("RequestError: {text}")] {
+                assert!(cause(&wrapped).contains(part), "{wrapped}: {}", cause(&wrapped));
+            }
+        }
     }
 }

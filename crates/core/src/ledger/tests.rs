@@ -69,11 +69,15 @@ impl Office {
     }
 
     fn environment(&mut self, name: &str, project: ProjectId) -> EnvironmentId {
+        self.environment_on(Engine::Postgres, Enforce::Gateway, name, project)
+    }
+
+    fn environment_on(&mut self, engine: Engine, enforce: Enforce, name: &str, project: ProjectId) -> EnvironmentId {
         let (environment, target) = (EnvironmentId::new(self.id()), TargetId::new(self.id()));
         let tls = TargetTls::VerifyFull { ca: None };
-        let target_spec = TargetSpec { engine: Engine::Postgres, host: "db.example.com".parse().unwrap(), port: 5432, admin: "daypass_admin".into(), tls };
+        let target_spec = TargetSpec { engine, host: "db.example.com".parse().unwrap(), port: 5432, admin: "daypass_admin".into(), tls };
         let spec =
-            EnvironmentSpec { name: name.parse().unwrap(), kind: Kind::SelfService, database: name.parse().unwrap(), grants: Grants::Granted, heir: None, enforce: Enforce::Gateway };
+            EnvironmentSpec { name: name.parse().unwrap(), kind: Kind::SelfService, database: name.parse().unwrap(), grants: Grants::Granted, heir: None, enforce };
         self.by_admin(Command::AddEnvironment { environment, project, target, target_spec, spec });
         environment
     }
@@ -159,6 +163,108 @@ fn neither_the_account_nor_the_address_alone_is_enough() {
     office.allows(office.maria, HOME);
     assert!(office.gets_in(pass, HOME).is_ok());
     assert!(matches!(office.gets_in(pass, "203.0.113.8"), Err(Refused::AddressNotAllowed { .. })));
+}
+
+#[test]
+fn the_door_of_another_engine_or_another_environment_stays_shut() {
+    let mut office = Office::open();
+    let project = office.ledger.projects().next().unwrap().0;
+    office.environment_on(Engine::SqlServer, Enforce::Gateway, "erp", project);
+    let pass = office.ready(office.maria);
+    let account = office.ledger.pass(pass).unwrap().account.to_string();
+    let knock = |engine, servers: &[String], database| {
+        let attempt = Attempt { account: &account, database, servers, engine, address: HOME.parse().unwrap(), open_sessions: 0 };
+        admit(&office.ledger, &attempt, office.now).map(|admit| admit.until)
+    };
+    let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+    assert!(matches!(knock(Engine::SqlServer, &[], None), Err(Refused::WrongEngine { engine: Engine::Postgres })));
+    assert!(matches!(knock(Engine::Postgres, &names(&["uat", "erp"]), None), Err(Refused::WrongServer { .. })), "two names that disagree");
+    assert!(knock(Engine::Postgres, &names(&["uat", "localhost", "not a name"]), None).is_ok());
+    assert!(matches!(knock(Engine::Postgres, &[], Some("UAT")), Err(Refused::WrongDatabase { .. })), "PostgreSQL's names have a case");
+}
+
+/// The environment is one whose target keeps people out by its own firewall.
+fn azure() -> Office {
+    let mut office = Office::open();
+    let project = office.ledger.projects().next().unwrap().0;
+    office.uat = office.environment_on(Engine::SqlServer, Enforce::AzureSqlFirewall, "cloud", project);
+    office
+}
+
+#[test]
+fn azures_rules_follow_the_entries_and_rules_of_others_stay() {
+    use crate::firewall::{self, Rule, RuleAction};
+    let mut office = azure();
+    let foreign = Rule { name: "office".to_owned(), from: "198.51.100.1".to_owned(), to: "198.51.100.9".to_owned() };
+    let plan = |office: &Office, observed: &[Rule]| firewall::plan(&office.ledger, office.ledger.environment(office.uat).unwrap(), observed, office.now);
+    office.allows(office.maria, "203.0.113.7;203.0.113.16/28;2001:db8::7");
+    assert_eq!(plan(&office, std::slice::from_ref(&foreign)), [], "an address alone opens nothing");
+    let pass = office.asks(office.maria, Access::Read);
+    let set = plan(&office, std::slice::from_ref(&foreign));
+    let rules: Vec<Rule> = set.into_iter().map(|action| if let RuleAction::Set(rule) = action { rule } else { panic!("nothing is to go") }).collect();
+    let bounds: Vec<_> = rules.iter().map(|rule| (rule.from.as_str(), rule.to.as_str())).collect();
+    assert_eq!(bounds, [("203.0.113.7", "203.0.113.7"), ("203.0.113.16", "203.0.113.31")], "Azure's rules are IPv4");
+    let all: Vec<Rule> = rules.iter().cloned().chain([foreign.clone()]).collect();
+    assert_eq!(plan(&office, &all), [], "it is as it should be");
+    assert_eq!(firewall::drift(&all), [foreign]);
+    office.is_made(pass);
+    office.wait(Ttl::hours(8));
+    assert_eq!(plan(&office, &all), rules.into_iter().map(RuleAction::Remove).collect::<Vec<_>>(), "what ended goes, what is not ours stays");
+}
+
+#[test]
+fn azures_rules_go_when_the_database_is_moved() {
+    use crate::firewall::{self, RuleAction};
+    let mut office = azure();
+    office.ready(office.maria);
+    let plan = |office: &Office, observed: &[firewall::Rule]| firewall::plan(&office.ledger, office.ledger.environment(office.uat).unwrap(), observed, office.now);
+    let Some(RuleAction::Set(rule)) = plan(&office, &[]).pop() else { panic!("her address opens") };
+    let movement = MovementId::new(office.id());
+    let begin = Command::BeginMovement { movement, environment: office.uat, kind: MovementKind::External, why: "refresh".parse().unwrap() };
+    office.done(begin, Actor::User(office.manager));
+    assert_eq!(plan(&office, std::slice::from_ref(&rule)), [RuleAction::Remove(rule.clone())]);
+    office.done(Command::FinishMovement { movement }, Actor::User(office.manager));
+    assert_eq!(plan(&office, std::slice::from_ref(&rule)), [RuleAction::Remove(rule)], "the entry ended with the old database");
+}
+
+#[test]
+fn an_error_text_is_explained_by_what_became_of_the_access() {
+    use crate::explain::{Reader, explain};
+    let mut office = Office::open();
+    let blocked = |address: &str| format!("[SQL Server]Cannot open server 'uat' requested by the login. Client with IP address '{address}' is not allowed to access the server.");
+    let say = |office: &Office, user: UserId, text: &str| {
+        let found = explain(text, Some(Reader { ledger: &office.ledger, user }), office.now);
+        format!("{} | {}", found.cause, found.remedy)
+    };
+    let maria = office.maria;
+    let said = say(&office, maria, &blocked(HOME));
+    assert!(said.contains("never entered") && said.contains("no live account") && said.contains("daypass connect uat"), "{said}");
+    let pass = office.asks(maria, Access::Read);
+    office.is_made(pass);
+    let said = say(&office, maria, &blocked(HOME));
+    assert!(said.contains("never entered") && said.ends_with("daypass allow uat 203.0.113.7"), "{said}");
+    let entry = office.allows(maria, HOME);
+    assert!(say(&office, maria, &blocked(HOME)).contains("allowed on uat by now"));
+    office.done(Command::RemoveAllow { entry }, Actor::User(maria));
+    assert!(say(&office, maria, &blocked(HOME)).contains("its entry was removed"));
+    let account = office.ledger.pass(pass).unwrap().account.to_string();
+    let wrong = format!("Login failed for user '{account}'. Cannot open database \"master\" requested by the login.");
+    assert!(say(&office, maria, &wrong).contains("Connect to the database uat"));
+    office.allows(maria, HOME);
+    office.wait(Ttl::hours(8));
+    let said = say(&office, maria, &format!("Login failed for user '{account}'."));
+    assert!(said.contains("expired") && said.contains("daypass request uat"), "{said}");
+    assert!(say(&office, maria, &blocked(HOME)).contains("its entry ended at"));
+    let movement = MovementId::new(office.id());
+    let begin = Command::BeginMovement { movement, environment: office.uat, kind: MovementKind::External, why: "refresh".parse().unwrap() };
+    office.done(begin, Actor::User(office.manager));
+    let said = say(&office, maria, "Database 'uat' on server 'uat' is not currently available. Please retry the connection later.");
+    assert!(said.contains("being moved"), "{said}");
+    office.done(Command::FinishMovement { movement }, Actor::User(office.manager));
+    assert!(say(&office, maria, &blocked(HOME)).contains("ended when the database was moved"));
+    let nobody = UserId::new(Uuid::from_u128(999));
+    let said = say(&office, nobody, &format!("Login failed for user '{account}'."));
+    assert!(!said.contains("uat"), "what one may not see is not told: {said}");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use axum::{
     http::header,
     response::{IntoResponse, Response, Sse, sse::Event},
 };
-use daypass_core::{chain, explain::explain as explain_text, ids::EnvironmentId, people::Permission};
+use daypass_core::{chain, explain::{Reader, explain as explain_text}, ids::EnvironmentId, people::Permission};
 use daypass_gateway::World;
 use futures_util::{Stream, StreamExt};
 use serde::Deserialize;
@@ -61,12 +61,7 @@ pub async fn export(State(app): State<App>, caller: Caller) -> Result<Response, 
 #[utoipa::path(post, path = "/explain", request_body = ExplainRequest, responses((status = 200, body = ExplainView), (status = "default", body = Problem, content_type = "application/problem+json")))]
 pub async fn explain(State(app): State<App>, caller: Caller, Body(request): Body<ExplainRequest>) -> Json<ExplainView> {
     let now = app.node.now();
-    let found = app.node.ledger(|ledger| {
-        // an account that the text names is explained from the ledger only to those who may see it
-        let named = request.text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).find_map(|word| ledger.pass_of_account(word));
-        let visible = named.is_some_and(|pass| pass.holder == caller.user || ledger.may(caller.user, Permission::SeeAccess, Some(pass.environment)));
-        explain_text(&request.text, visible.then_some(ledger), now)
-    });
+    let found = app.node.ledger(|ledger| explain_text(&request.text, Some(Reader { ledger, user: caller.user }), now));
     Json(ExplainView { cause: found.cause, remedy: found.remedy })
 }
 

@@ -1,6 +1,7 @@
 //! The API over HTTPS: routes and their documentation are registered in one call, so they cannot drift apart.
 
 pub mod auth;
+mod compat;
 pub mod dto;
 mod environments;
 mod log;
@@ -102,7 +103,7 @@ pub fn router(app: App) -> (Router, utoipa::openapi::OpenApi) {
         .routes(routes!(log::watch))
         .routes(routes!(health))
         .routes(routes!(ca));
-    let documented = OpenApiRouter::with_openapi(Documentation::openapi()).nest("/api/v1", api);
+    let documented = OpenApiRouter::with_openapi(Documentation::openapi()).nest("/api/v1", api).routes(routes!(compat::jit_access));
     let (router, document) = documented.split_for_parts();
     let text = document.to_json().unwrap_or_default();
     let serve_document = move || async move { ([(axum::http::header::CONTENT_TYPE, "application/json")], text) };

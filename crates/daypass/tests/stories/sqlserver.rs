@@ -1,7 +1,8 @@
 //! The main job on SQL Server's protocol, before a stand-in.
 
 use crate::house::{Account, House};
-use daypass_testkit::sqlserver::{Options, StandIn};
+use daypass_testkit::sqlserver::{Encryption, Fault, Options, StandIn};
+use serde_json::{Value, json};
 use tokio_util::compat::TokioAsyncWriteCompatExt;
 
 pub type Client = tiberius::Client<tokio_util::compat::Compat<tokio::net::TcpStream>>;
@@ -64,4 +65,232 @@ async fn the_main_job_on_sql_server() {
     let writer = house.account("maria", "read_write", "1h").await;
     house.ask(&writer, "DELETE FROM sales.orders WHERE id <= 100").await.unwrap();
     assert_eq!(house.ask(&account, "SELECT COUNT(*) FROM sales.orders").await.unwrap(), "300");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_is_found_by_whatever_name_the_tool_writes() {
+    let house = House::sqlserver_with(Options::default(), &[], "suffix = \"db.example.com\"").await;
+    let account = house.account("maria", "read", "1h").await;
+    let count = "SELECT COUNT(*) FROM sales.orders";
+    for server in ["localhost", "uat.db.example.com", "UAT.db.example.com"] {
+        let mut client = house.tiberius_by(&account, Way { server, ..USUAL }).await.unwrap_or_else(|e| panic!("{server}: {e}"));
+        assert_eq!(ask(&mut client, count).await.unwrap(), "400");
+    }
+    let mut suffixed = account.clone();
+    suffixed.name.push_str("@uat");
+    assert_eq!(house.ask(&suffixed, count).await.unwrap(), "400");
+    let refused = house.tiberius_by(&account, Way { server: "golden.db.example.com", ..USUAL }).await.unwrap_err().to_string();
+    assert!(refused.contains("Cannot open server \"golden\"") && refused.contains("daypass env show uat"), "{refused}");
+    suffixed.name = format!("{}@golden", account.name);
+    assert!(house.ask(&suffixed, count).await.unwrap_err().contains("Cannot open server"));
+    let env = house.json("maria", &["env", "show", "uat"]).await;
+    assert_eq!((&env["server_and_database"], &env["server"]), (&"uat\\uat".into(), &"uat.db.example.com".into()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_database_the_accounts_own_is_used_and_another_is_named() {
+    let house = House::sqlserver(Options::default(), &[]).await;
+    let account = house.account("maria", "read", "1h").await;
+    let mut client = house.tiberius_by(&account, Way { database: None, ..USUAL }).await.unwrap();
+    assert_eq!(ask(&mut client, "SELECT DB_NAME()").await.unwrap(), "uat");
+    assert!(house.tiberius_by(&account, Way { database: Some("UAT"), ..USUAL }).await.is_ok(), "names have no case here");
+    let refused = house.tiberius_by(&account, Way { database: Some("golden"), ..USUAL }).await.unwrap_err().to_string();
+    assert!(refused.contains("Cannot open database \"golden\"") && refused.contains("Connect to database"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn statements_on_sql_server_are_recorded_and_the_server_sees_who_it_is() {
+    let house = House::sqlserver(Options::default(), &[]).await;
+    let account = house.account("maria", "read_write", "1h").await;
+    let mut client = house.tiberius(&account).await.unwrap();
+    ask(&mut client, "SELECT COUNT(*) FROM sales.orders").await.unwrap();
+    client.execute("UPDATE sales.orders SET amount = amount WHERE id <= @P1", &[&3_i32]).await.unwrap();
+    ask(&mut client, "SELECT * FROM nowhere").await.unwrap_err();
+    let sessions = house.server.sessions();
+    let (login, host, program) = sessions.iter().find(|(_, _, program)| program.starts_with("story")).unwrap();
+    let pass = house.json("maria", &["passes"]).await[0]["id"].as_str().unwrap().to_owned();
+    assert_eq!((login, host.as_str(), program.clone()), (&account.name, "127.0.0.1/daypass", format!("story | daypass:{pass}")));
+    client.close().await.unwrap();
+    let sessions = house.until_json("maria", &["sessions", "ls", "--all"], |sessions| sessions[0]["closed_at"].is_string()).await;
+    let statements = house.json("vera", &["sessions", "statements", sessions[0]["id"].as_str().unwrap()]).await;
+    let found = |text: &str| statements.as_array().unwrap().iter().find(|s| s["text"].as_str().unwrap().contains(text)).cloned().unwrap_or_default();
+    assert_eq!(found("SELECT COUNT")["rows"], 1, "{statements:#}");
+    assert_eq!((&found("UPDATE")["rows"], &found("UPDATE")["values"]), (&3.into(), &serde_json::json!(["@P1=3"])), "{statements:#}");
+    assert!(found("nowhere")["error"].as_str().unwrap().starts_with("208 Invalid object name"), "{statements:#}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_movement_and_a_restore_behind_our_back_end_access_on_sql_server() {
+    let house = House::sqlserver(Options::default(), &[]).await;
+    let account = house.account("maria", "read", "1h").await;
+    let mut client = house.tiberius(&account).await.unwrap();
+    ask(&mut client, "SELECT 1").await.unwrap();
+    let running = tokio::spawn(async move { ask(&mut client, "WAITFOR DELAY '00:01:00'").await });
+    house.json("sam", &["move", "uat", "begin", "--reason", "refresh"]).await;
+    let said = running.await.unwrap().unwrap_err();
+    assert!(said.contains("being replaced"), "{said}");
+    let said = house.ask(&account, "SELECT 1").await.unwrap_err();
+    assert!(said.contains("being replaced") || said.contains("Login failed"), "{said}");
+    house.json("sam", &["move", "uat", "finish"]).await;
+    let account = house.account("maria", "read", "1h").await;
+    assert_eq!(house.ask(&account, "SELECT COUNT(*) FROM sales.orders").await.unwrap(), "400");
+    house.server.restore_over("golden", "uat").unwrap();
+    house.until_json("vera", &["passes", "--all"], |passes| passes.as_array().unwrap().iter().all(|pass| pass["state"] == "ended")).await;
+    assert!(house.ask(&account, "SELECT 1").await.is_err());
+    assert_eq!(house.server.accounts(), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revoked_session_gets_no_further_byte_and_leaves_nothing_behind() {
+    let house = House::sqlserver(Options::default(), &[]).await;
+    let account = house.account("maria", "read_write", "1h").await;
+    let mut client = house.tiberius(&account).await.unwrap();
+    let running = tokio::spawn(async move { ask(&mut client, "WAITFOR DELAY '00:01:00'").await });
+    house.until_json("sam", &["sessions", "ls"], |sessions| !sessions.as_array().unwrap().is_empty()).await;
+    house.json("sam", &["end", &account.name, "--reason", "wrong database"]).await;
+    let said = running.await.unwrap().unwrap_err();
+    assert!(said.contains("was revoked") && said.contains("50001"), "{said}");
+    house.until_json("vera", &["passes", "--all"], |passes| passes[0]["state"] == "ended").await;
+    assert_eq!(house.server.accounts(), Vec::<String>::new());
+    let explained = house.json("maria", &["explain", &format!("Login failed for user '{}'.", account.name)]).await;
+    assert!(explained["cause"].as_str().unwrap().contains("was revoked"), "{explained}");
+    let blocked = "[Microsoft][ODBC Driver 18 for SQL Server][SQL Server]Cannot open server 'uat' requested by the login. Client with IP address '10.9.8.7' is not allowed to access the server.";
+    let explained = house.json("maria", &["explain", blocked]).await;
+    assert!(explained["cause"].as_str().unwrap().contains("never entered") && explained["remedy"].as_str().unwrap().contains("daypass connect uat"), "{explained}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_gateway_stands_before_a_strict_server_one_without_tls_and_an_engine_that_only_speaks_the_protocol() {
+    let strict = House::sqlserver(Options::default(), &["--strict-tls"]).await;
+    let plain = House::sqlserver(Options { encryption: Encryption::None, ..Options::default() }, &["--without-tls"]).await;
+    let sparse = House::sqlserver(Options { sparse: true, ..Options::default() }, &[]).await;
+    for (house, kind) in [(&strict, "strict"), (&plain, "plain"), (&sparse, "sparse")] {
+        let account = house.account("maria", "read_write", "1h").await;
+        for strict in [true, false] {
+            let mut client = house.tiberius_by(&account, Way { strict, ..USUAL }).await.unwrap_or_else(|e| panic!("{kind}: {e}"));
+            assert_eq!(ask(&mut client, "SELECT COUNT(*) FROM sales.orders").await.unwrap(), "400", "{kind}");
+        }
+        house.json("maria", &["end", &account.name]).await;
+        house.until_json("vera", &["passes", "--all"], |passes| passes[0]["state"] == "ended").await;
+        assert_eq!(house.server.accounts(), Vec::<String>::new(), "{kind}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_probe_speaks_of_a_target_that_does_not_let_it_in() {
+    let house = House::sqlserver(Options::default(), &[]).await;
+    house.server.fault("ADD MEMBER", Fault::Error(15_151, "no such role here".to_owned()));
+    house.json("maria", &["request", "uat", "--no-wait", "--reason", "a story"]).await;
+    house.until_json("maria", &["passes"], |passes| passes[0]["because"].as_str().is_some_and(|why| why.contains("no such role here"))).await;
+    house.server.heal();
+    house.until_json("maria", &["passes"], |passes| passes[0]["state"] == "ready").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn azures_own_firewall_lets_in_and_out_without_a_gateway() {
+    let house = House::sqlserver(Options { azure: true, ..Options::default() }, &["--enforce", "azure_sql_firewall"]).await;
+    house.server.foreign_rule(Some("uat"), "office", "198.51.100.7");
+    let account = house.account_only("maria", "read", "1h").await;
+    let direct = async |account: &Account| {
+        let mut config = tiberius::Config::new();
+        config.host("localhost");
+        config.port(house.server.port);
+        config.database("uat");
+        config.authentication(tiberius::AuthMethod::sql_server(&account.name, &account.password));
+        config.encryption(tiberius::EncryptionLevel::Required);
+        config.trust_cert_ca_bundle(house.server.ca.as_bytes());
+        let tcp = tokio::net::TcpStream::connect(("127.0.0.1", house.server.port)).await.unwrap();
+        Client::connect(config, tcp.compat_write()).await
+    };
+    let refused = direct(&account).await.unwrap_err().to_string();
+    assert!(refused.contains("not allowed"), "the account alone: {refused}");
+    let entry = house.json("maria", &["allow", "uat"]).await;
+    let deadline = std::time::Instant::now() + crate::house::PATIENCE;
+    let mut client = loop {
+        match direct(&account).await {
+            Ok(client) => break client,
+            Err(error) => assert!(std::time::Instant::now() < deadline, "{error}\n{}", house.log()),
+        }
+    };
+    assert_eq!(ask(&mut client, "SELECT COUNT(*) FROM sales.orders").await.unwrap(), "400");
+    let shown = house.until_json("ada", &["env", "show", "uat"], |env| !env["drift"].as_array().unwrap().is_empty()).await;
+    assert_eq!((&shown["enforce"], &shown["drift"][0]), (&"azure_sql_firewall".into(), &"office (198.51.100.7 to 198.51.100.7)".into()));
+    let running = tokio::spawn(async move { ask(&mut client, "WAITFOR DELAY '00:01:00'").await });
+    house.daypass("maria", &["disallow", entry["id"].as_str().unwrap()]).await;
+    assert!(running.await.unwrap().is_err(), "Azure leaves it open: Daypass ends it");
+    assert_eq!(house.server.rules("uat"), ["office"], "a rule that is not ours stays");
+    assert!(house.server.has_seen("DBCC FLUSHAUTHCACHE"));
+    house.json("maria", &["end", &account.name]).await;
+    house.until_json("vera", &["passes", "--all"], |passes| passes[0]["state"] == "ended").await;
+    assert_eq!(house.server.accounts(), Vec::<String>::new());
+}
+
+/// What a script of the old system sends; gives status and body.
+async fn script(house: &House<StandIn>, person: &str, body: Value, environment: &str) -> (u16, Value) {
+    let token = house.daypass(person, &["token", "add", "a script", "--life", "1h"]).await;
+    let token = String::from_utf8(token.stdout).unwrap();
+    let address = format!("https://{}/api/data/v9.2/msprov_getfinopssqljitaccessasync", house.api);
+    let client = reqwest::Client::builder().tls_backend_preconfigured(crate::house::tls(&house.path("data/ca.pem"))).build().unwrap();
+    let answer = client.post(address).bearer_auth(token.trim()).header("x-daypass-environment", environment).json(&body).send().await.unwrap();
+    assert_eq!(answer.headers()["odata-version"], "4.0");
+    (answer.status().as_u16(), answer.json().await.unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn scripts_of_the_old_system_get_an_account_in_one_call() {
+    let house = House::sqlserver(Options::default(), &[]).await;
+    let wish = |address: &str, role: &str| json!({"sqljitclientipaddress": address, "sqljitreason": "Needed for data migration", "sqljitrole": role});
+    let (status, answer) = script(&house, "maria", wish("127.0.0.1", "Reader"), "uat").await;
+    assert_eq!(status, 200, "{answer}");
+    let text = |key: &str| answer[key].as_str().unwrap_or_else(|| panic!("{key}: {answer}")).to_owned();
+    assert_eq!((text("databasename"), text("sqljitrole"), text("ipaddress")), ("uat".into(), "Reader".into(), "127.0.0.1".into()));
+    assert_eq!(text("servername"), format!("localhost,{}", house.sqlserver.port()));
+    assert!(text("sqljitexpiration").parse::<jiff::Timestamp>().is_ok() && text("operationhistoryid").len() == 36 && text("@odata.context").contains("msprov"));
+    let account = Account { name: text("sqljitusername"), password: text("sqljitpassword"), ends_at: String::new() };
+    assert_eq!(house.ask(&account, "SELECT COUNT(*) FROM sales.orders").await.unwrap(), "400");
+    let passes = house.json("sam", &["passes"]).await;
+    assert_eq!((&passes[0]["reason"], &passes[0]["access"]), (&"Needed for data migration".into(), &"read".into()), "the same log");
+    for (address, role, environment, part) in [
+        ("10.0.0.0/8", "Writer", "uat", "wider than policy"),
+        ("127.0.0.1", "Owner", "uat", "Reader or Writer"),
+        ("somewhere", "Reader", "uat", "is not an IP address"),
+        ("127.0.0.1", "Reader", "nowhere", "nowhere"),
+    ] {
+        let (status, answer) = script(&house, "maria", wish(address, role), environment).await;
+        assert!(status >= 400 && answer["error"]["message"].as_str().unwrap().contains(part), "{answer}");
+        assert!(answer["error"]["code"].is_string());
+    }
+    house.until_json("maria", &["passes"], |passes| passes.as_array().unwrap().len() == 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_panel_has_every_tool_and_connect_starts_the_client_that_is_there() {
+    let house = House::sqlserver(Options::default(), &[]).await;
+    let account = house.account("maria", "read", "1h").await;
+    let way = house.json("maria", &["reveal", &account.name]).await;
+    let tools: Vec<&str> = way["settings"].as_array().unwrap().iter().map(|s| s["tool"].as_str().unwrap()).collect();
+    assert_eq!(tools, ["ssms", "vscode-mssql", "sqlcmd", "ado.net", "jdbc", "odbc", "pymssql", "tedious", "sqlalchemy"]);
+    let one = house.daypass("maria", &["reveal", &account.name, "--for", "ado.net"]).await;
+    assert!(String::from_utf8_lossy(&one.stdout).contains(&format!("Server=tcp:localhost,{};Database=uat", house.sqlserver.port())), "{one:?}");
+    assert!(house.refused("maria", &["reveal", &account.name, "--for", "excel"]).await.1.contains("ssms"));
+    // a sqlcmd that says what it was given; the real ones are not to be had here
+    let bin = house.path("bin");
+    std::fs::create_dir_all(&bin).unwrap();
+    std::fs::write(bin.join("sqlcmd"), "#!/bin/sh\necho \"$@\"\necho \"$SQLCMDPASSWORD $SSL_CERT_FILE\"\n").unwrap();
+    std::fs::set_permissions(bin.join("sqlcmd"), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let mut command = house.command("maria", &["connect", "uat", "--reason", "a story", "--", "-Q", "SELECT 1"]);
+    let said = command.env("PATH", format!("{}:/usr/bin:/bin", bin.display())).output().await.unwrap();
+    let said = String::from_utf8_lossy(&said.stdout).into_owned();
+    let wanted = format!("-S tcp:localhost,{} -d uat -U {} -N -Q SELECT 1", house.sqlserver.port(), account.name);
+    assert!(said.contains(&wanted) && !said.lines().next().unwrap().contains(&account.password) && said.contains(".pem"), "{said}");
+    // without sqlcmd, tsql: FreeTDS asks for the password
+    let mut command = tokio::process::Command::new("setsid");
+    command.args([crate::house::PROGRAM, "connect", "uat", "--", "-o", "q"]).env("DAYPASS_CONFIG_DIR", house.path("maria")).kill_on_drop(true);
+    command.env("PATH", "/usr/bin:/bin").stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+    // of a terminal of its own, it reads the password from its input
+    let mut child = command.spawn().unwrap();
+    let input = format!("{}\nSELECT COUNT(*) FROM sales.orders\ngo\nexit\n", account.password);
+    tokio::io::AsyncWriteExt::write_all(&mut child.stdin.take().unwrap(), input.as_bytes()).await.unwrap();
+    let output = child.wait_with_output().await.unwrap();
+    assert!(String::from_utf8_lossy(&output.stdout).contains("400"), "{output:?}");
 }

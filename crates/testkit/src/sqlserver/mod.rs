@@ -115,9 +115,8 @@ impl StandIn {
             rights: rights.iter().map(|right| (*right).to_owned()).collect(),
         };
         self.server.with(|state| {
-            state.logins.insert("sa".to_owned(), login("sa", "Super-Secret-1", &["*", "admin"]));
-            // what opens the firewall of Azure to Daypass itself is a rule of the server's administrator
-            let rights = ["ALTER ANY LOGIN", "ALTER ANY CONNECTION", "VIEW SERVER STATE", "admin"];
+            state.logins.insert("sa".to_owned(), login("sa", "Super-Secret-1", &["*"]));
+            let rights = ["ALTER ANY LOGIN", "ALTER ANY CONNECTION", "VIEW SERVER STATE"];
             state.logins.insert(ADMIN.0.to_owned(), login(ADMIN.0, ADMIN.1, &rights));
         });
         for name in ["master", "golden", "uat"] {
