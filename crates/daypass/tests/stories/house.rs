@@ -292,6 +292,15 @@ impl<S> House<S> {
         Account { name: text("account"), password: text("password"), ends_at: text("ends_at") }
     }
 
+    /// Polls until it is so.
+    pub async fn until_so(&self, what: &str, so: impl Fn() -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while !so() {
+            assert!(Instant::now() < deadline, "{what}: still not so\n{}", self.log());
+            tokio::task::yield_now().await;
+        }
+    }
+
     /// Polls a command's JSON until it is as wanted.
     pub async fn until_json(&self, person: &str, arguments: &[&str], wanted: impl Fn(&Value) -> bool) -> Value {
         let deadline = Instant::now() + PATIENCE;
