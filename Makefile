@@ -1,4 +1,5 @@
-# make demo             the main job before your eyes, on a throw-away PostgreSQL; then stays up until Ctrl-C
+# make demo             the main job before your eyes, on a throw-away PostgreSQL and a stand-in for SQL Server; then stays up
+#                       until Ctrl-C
 # make demo TOUR=only   the same, and ends; exit code 0 only if every step came out right
 # make test             every check: format, lints, unit, simulation, wire, real servers, bad requests to the API
 # make sim N=100000     that many simulated schedules (SEED=... replays one)
@@ -12,14 +13,14 @@ FUZZ_SECONDS ?= 60
 .PHONY: demo test sim bench fuzz licenses
 
 demo:
-	@echo "This installs by apt what is missing (PostgreSQL server programs, psql, a C compiler), builds Daypass (the first time:"
+	@echo "This installs by apt what is missing (PostgreSQL server programs, psql, FreeTDS, a C compiler), builds Daypass (the first time:"
 	@echo "5 to 10 minutes on 2 cores), and starts servers on loopback only. Ctrl-C cleans up."
-	@scripts/need postgres
+	@scripts/need postgres tsql
 	@$(CARGO) build --quiet -p daypass
 	@target/debug/daypass demo $(if $(TOUR),--tour $(TOUR))
 
 test:
-	scripts/need postgres python clients
+	scripts/need postgres tsql python clients
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --quiet -- -D warnings
 	$(CARGO) build --workspace --all-targets --quiet

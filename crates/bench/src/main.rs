@@ -2,7 +2,7 @@
 //! noisy. Prints medians as a table with the bars, and writes them to target/bench.json.
 //!
 //! `DAYPASS_BENCH_ROUNDS` (3) and `DAYPASS_BENCH_SECONDS` (3) say how long; `DAYPASS_BENCH_ONLY` what: core, queries, connections,
-//! copy, statements, sessions, access, with commas.
+//! copy, statements, sessions, access, sqlserver, with commas.
 
 mod access;
 mod api;
@@ -11,6 +11,7 @@ mod load;
 mod report;
 mod sessions;
 mod stage;
+mod tds;
 
 use anyhow::Result;
 use report::Report;
@@ -24,7 +25,10 @@ async fn main() -> Result<()> {
     if wanted("core") {
         core::measure(&mut report);
     }
-    if only != "core" {
+    if wanted("sqlserver") {
+        tds::measure(&mut report, setting("DAYPASS_BENCH_ROUNDS", 3)).await?;
+    }
+    if !["core", "sqlserver"].contains(&only.as_str()) {
         let mut stage = Stage::set().await?;
         let rounds = setting("DAYPASS_BENCH_ROUNDS", 3);
         if wanted("queries") {

@@ -70,7 +70,7 @@ impl Stage {
                 Err(error) => println!("PgBouncer is left out: {error:#}"),
             }
         }
-        let (child, api_port, gateway_port) = daypass(&directory).await?;
+        let (child, api_port, gateway_port, _) = daypass(&directory).await?;
         let pid = child.id().context("Daypass runs")?;
         children.push(child);
         let (requester, manager) = people(&directory, api_port, &postgres).await?;
@@ -198,17 +198,18 @@ async fn bouncer(directory: &Path, to: &Way, tls: bool) -> Result<(Child, u16, P
     Ok((child, port, home.join("ca.pem")))
 }
 
-async fn daypass(directory: &Path) -> Result<(Child, u16, u16)> {
-    let (api, gateway) = (free_port()?, free_port()?);
+/// Daypass in a directory of its own; gives the ports of its API and of its two gateways.
+pub async fn daypass(directory: &Path) -> Result<(Child, u16, u16, u16)> {
+    let (api, gateway, sqlserver) = (free_port()?, free_port()?, free_port()?);
     let config = format!(
-        "data_dir = {:?}\n[api]\nlisten = \"127.0.0.1:{api}\"\n[gateway]\nlisten = \"127.0.0.1:{gateway}\"\nlogins_per_address = 2000\n",
+        "data_dir = {:?}\n[api]\nlisten = \"127.0.0.1:{api}\"\n[gateway]\nlisten = \"127.0.0.1:{gateway}\"\nlisten_sqlserver = \"127.0.0.1:{sqlserver}\"\nlogins_per_address = 2000\n",
         directory.join("data")
     );
     std::fs::write(directory.join("daypass.toml"), config)?;
-    Ok((spawn_daypass(directory, api).await?, api, gateway))
+    Ok((spawn_daypass(directory, api).await?, api, gateway, sqlserver))
 }
 
-async fn spawn_daypass(directory: &Path, api: u16) -> Result<Child> {
+pub async fn spawn_daypass(directory: &Path, api: u16) -> Result<Child> {
     let program = std::env::current_exe()?.with_file_name("daypass");
     let log = std::fs::File::options().create(true).append(true).open(directory.join("daypass.log"))?;
     let child =
@@ -227,8 +228,20 @@ async fn until_open(port: u16) -> Result<()> {
     Ok(())
 }
 
-/// A requester and a manager; the two environments, with limits that a bench needs.
 async fn people(directory: &Path, api_port: u16, postgres: &Postgres) -> Result<(Api, Api)> {
+    let mut environments = Vec::new();
+    for (name, database, plain) in [("bench", "bench", false), ("bench-plain", "bench_plain", true)] {
+        let ca = if plain { None } else { Some(&postgres.ca) };
+        // two targets for one server, so that one has TLS and the other has not: another spelling of the same address
+        let host = if plain { "localhost" } else { "127.0.0.1" };
+        environments.push(json!({ "name": name, "project": "main", "engine": "postgres", "host": host, "port": postgres.port, "database": database,
+                                  "admin": "daypass_admin", "password": "admin-secret", "ca": ca, "without_tls": plain }));
+    }
+    settle(directory, api_port, environments).await
+}
+
+/// A requester and a manager; the environments, with limits that a bench needs.
+pub async fn settle(directory: &Path, api_port: u16, environments: Vec<serde_json::Value>) -> Result<(Api, Api)> {
     let first = directory.join("data/first-password");
     let deadline = Instant::now() + Duration::from_secs(20);
     while !first.exists() {
@@ -241,12 +254,8 @@ async fn people(directory: &Path, api_port: u16, postgres: &Postgres) -> Result<
     for (name, role) in [("maria", "requester"), ("sam", "manager")] {
         admin.post("people", json!({ "name": name, "password": "a-long-password", "roles": [{ "role": role }] })).await?;
     }
-    for (name, database, plain) in [("bench", "bench", false), ("bench-plain", "bench_plain", true)] {
-        let ca = if plain { None } else { Some(&postgres.ca) };
-        let new = json!({ "name": name, "project": "main", "engine": "postgres", "host": "127.0.0.1", "port": postgres.port, "database": database,
-                          "admin": "daypass_admin", "password": "admin-secret", "ca": ca, "without_tls": plain });
-        // two targets for one server, so that one has TLS and the other has not: another spelling of the same address
-        let new = if plain { with(new, "host", json!("localhost")) } else { new };
+    for new in environments {
+        let name = text(&new["name"]);
         admin.post("environments", new).await?;
         let policy = admin.get(&format!("environments/{name}/policy")).await?;
         let policy = with(with(policy, "sessions_per_pass", json!(1100)), "live_passes", json!(600));

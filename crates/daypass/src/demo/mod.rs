@@ -1,6 +1,7 @@
-//! `daypass demo`: a throw-away PostgreSQL, a Daypass in front of it, and the main job before the reader's eyes. All that is
+//! `daypass demo`: a throw-away PostgreSQL and a stand-in for SQL Server, a Daypass in front of them, and the main job before the reader's eyes. All that is
 //! shown is what a person would type, run by the same program, as processes of their own.
 
+mod sqlserver;
 mod stage;
 mod tour;
 
@@ -9,7 +10,9 @@ use stage::Stage;
 
 /// Runs the walk. With `only`, ends after it; else stays up until Ctrl-C.
 pub async fn run(only: bool) -> Result<()> {
-    println!("Daypass demo: a throw-away PostgreSQL with the environments golden and uat, and a Daypass in front of it.\n");
+    println!(
+        "Daypass demo: a throw-away PostgreSQL with the environments golden and uat, a stand-in for SQL Server with erp, and a Daypass in front of them.\n"
+    );
     let mut stage = Stage::set().await?;
     let walked = tokio::select! {
         walked = tour::walk(&mut stage) => walked,

@@ -2,7 +2,10 @@
 //! shown: what was typed, what came back, and whether it came out right.
 
 use anyhow::{Context, Result, bail};
-use daypass_testkit::postgres::{Postgres, free_port};
+use daypass_testkit::{
+    postgres::{Postgres, free_port},
+    sqlserver::{Options, StandIn},
+};
 use std::{
     io::IsTerminal,
     path::{Path, PathBuf},
@@ -21,9 +24,11 @@ pub const AUDITOR: &str = "vera";
 
 pub struct Stage {
     pub postgres: Postgres,
+    pub standin: StandIn,
     pub directory: PathBuf,
     pub api_port: u16,
     pub gateway_port: u16,
+    pub sqlserver_port: u16,
     program: PathBuf,
     daypass: Child,
     steps: u32,
@@ -46,9 +51,11 @@ impl Stage {
         let directory = std::env::temp_dir().join(format!("daypass-demo-{}", std::process::id()));
         private_directory(&directory)?;
         std::fs::write(directory.join("postgres-ca.pem"), &postgres.ca)?;
-        let (api_port, gateway_port) = (free_port()?, free_port()?);
+        let standin = StandIn::start(Options::default())?;
+        std::fs::write(directory.join("sqlserver-ca.pem"), &standin.ca)?;
+        let (api_port, gateway_port, sqlserver_port) = (free_port()?, free_port()?, free_port()?);
         let config =
-            format!("data_dir = {:?}\n[api]\nlisten = \"127.0.0.1:{api_port}\"\n[gateway]\nlisten = \"127.0.0.1:{gateway_port}\"\n", directory.join("data"));
+            format!("data_dir = {:?}\n[api]\nlisten = \"127.0.0.1:{api_port}\"\n[gateway]\nlisten = \"127.0.0.1:{gateway_port}\"\nlisten_sqlserver = \"127.0.0.1:{sqlserver_port}\"\n", directory.join("data"));
         std::fs::write(directory.join("daypass.toml"), config)?;
         let log = std::fs::File::create(directory.join("daypass.log"))?;
         let daypass = Command::new(&program)
@@ -59,7 +66,7 @@ impl Stage {
             .stderr(log)
             .kill_on_drop(true)
             .spawn()?;
-        let mut stage = Stage { postgres, directory, api_port, gateway_port, program, daypass, steps: 0 };
+        let mut stage = Stage { postgres, standin, directory, api_port, gateway_port, sqlserver_port, program, daypass, steps: 0 };
         stage.until_up().await?;
         Ok(stage)
     }
@@ -159,6 +166,27 @@ impl Stage {
         let mut command = Command::new(self.postgres.psql());
         command.args([way.as_str(), "-X", "-c", sql]).env("PGPASSWORD", &account.password).env_remove("PGOPTIONS");
         command
+    }
+
+    /// tsql with an account, as its holder types it: a password at the prompt, then a statement.
+    pub async fn tsql(&self, account: &Account, sql: &str) -> Result<Shown> {
+        let conf = self.path("freetds.conf");
+        let text = format!(
+            "[erp]\nhost = localhost\nport = {}\ntds version = 7.4\nencryption = require\nca file = {}\ncheck certificate hostname = yes\nclient charset = UTF-8\n",
+            self.sqlserver_port,
+            self.path("data/ca.pem").display()
+        );
+        std::fs::write(&conf, text)?;
+        type_in(REQUESTER, "tsql", &["-S", "erp", "-D", "uat", "-U", &account.name], &format!("\nPassword:\n1> {sql}\n2> go"));
+        // without a terminal of its own, tsql reads the password from its input
+        let mut command = Command::new("setsid");
+        command.args(["-w", "tsql", "-o", "q", "-S", "erp", "-D", "uat", "-U", &account.name]).env("FREETDSCONF", conf);
+        let mut output = feed(command, &format!("{}\n{sql}\ngo\nexit\n", account.password)).await?;
+        // the prompt was shown already
+        for stream in [&mut output.stdout, &mut output.stderr] {
+            *stream = stream.strip_prefix(b"Password: ").unwrap_or(stream).to_vec();
+        }
+        Ok(show(&output))
     }
 
     pub fn connection(&self, account: &Account) -> String {

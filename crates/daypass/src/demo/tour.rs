@@ -5,7 +5,7 @@ use anyhow::{Context, Result, bail};
 use std::time::{Duration, Instant};
 
 /// The step came out as it should, or the walk ends here.
-fn right(as_wanted: bool, wanted: &str) -> Result<()> {
+pub fn right(as_wanted: bool, wanted: &str) -> Result<()> {
     if !as_wanted {
         bail!("this step came out wrong: {wanted}");
     }
@@ -19,6 +19,7 @@ pub async fn walk(stage: &mut Stage) -> Result<()> {
     read_and_write(stage, &read).await?;
     cut_at_the_end(stage).await?;
     movement(stage).await?;
+    super::sqlserver::walk(stage).await?;
     evidence(stage).await?;
     println!("\nAll {} steps came out right.", stage.steps());
     Ok(())
@@ -53,10 +54,11 @@ async fn environments(stage: &mut Stage) -> Result<()> {
     right(stage.daypass(ADMIN, &["env", "test", "uat"]).await?.ok, "every check is ok")
 }
 
-/// An account of the requester, the newest on uat with this access.
-async fn newest(stage: &Stage, access: &str) -> Result<Account> {
+/// An account of the requester, the newest on this environment with this access.
+pub async fn newest(stage: &Stage, environment: &str, access: &str) -> Result<Account> {
     let passes = stage.json(REQUESTER, &["passes"]).await?;
-    let found = passes.as_array().into_iter().flatten().rfind(|pass| pass["access"] == access && pass["state"] == "ready");
+    let wanted = |pass: &&serde_json::Value| pass["environment"] == environment && pass["access"] == access && pass["state"] == "ready";
+    let found = passes.as_array().into_iter().flatten().rfind(wanted);
     let name = found.and_then(|pass| pass["account"].as_str()).context("there is no account that is ready")?;
     let way = stage.json(REQUESTER, &["reveal", name]).await?;
     Ok(Account { name: name.to_owned(), password: way["password"].as_str().unwrap_or_default().to_owned() })
@@ -66,7 +68,7 @@ async fn refused_then_allowed(stage: &mut Stage) -> Result<Account> {
     stage.step("Maria asks for read access, and gets an account with its end");
     let asked = stage.daypass(REQUESTER, &["request", "uat", "--reason", "OPS-17: totals look wrong"]).await?;
     right(asked.ok && asked.text.contains("Ends"), "an account with its end is shown")?;
-    let account = newest(stage, "read").await?;
+    let account = newest(stage, "uat", "read").await?;
 
     stage.step("The account alone is not enough: her address is not on the allow-list");
     let select = "SELECT * FROM sales.by_customer";
@@ -89,7 +91,7 @@ async fn read_and_write(stage: &mut Stage, read: &Account) -> Result<()> {
 
     stage.step("With read_write it is done");
     right(stage.daypass(REQUESTER, &["request", "uat", "--access", "read_write", "--reason", "OPS-17: mend one order"]).await?.ok, "an account for writing")?;
-    let account = newest(stage, "read_write").await?;
+    let account = newest(stage, "uat", "read_write").await?;
     let done = finish(stage.psql(&account, INSERT)).await?;
     right(done.ok && done.text.contains("INSERT 0 1"), "the INSERT is done")
 }
@@ -97,14 +99,14 @@ async fn read_and_write(stage: &mut Stage, read: &Account) -> Result<()> {
 async fn cut_at_the_end(stage: &mut Stage) -> Result<()> {
     stage.step("An end is an end: a running query is cut when the pass expires (5 seconds, for the show)");
     right(stage.daypass(REQUESTER, &["request", "uat", "--life", "5s", "--reason", "OPS-17: a long query"]).await?.ok, "an account for five seconds")?;
-    let account = newest(stage, "read").await?;
+    let account = newest(stage, "uat", "read").await?;
     let cut = finish(stage.psql(&account, "SELECT pg_sleep(60)")).await?;
     right(!cut.ok && cut.text.contains("has expired"), "psql says that the access has expired")
 }
 
 async fn movement(stage: &mut Stage) -> Result<()> {
     stage.step("A movement ends everything at once: Maria's query runs, Sam begins a refresh of uat from golden");
-    let account = newest(stage, "read_write").await?;
+    let account = newest(stage, "uat", "read_write").await?;
     let mut running = stage.psql(&account, "SELECT pg_sleep(60)");
     running.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).kill_on_drop(true);
     let running = running.spawn()?;
@@ -187,7 +189,7 @@ pub async fn stay(stage: &mut Stage) -> Result<()> {
     println!();
     stage.json(REQUESTER, &["allow", "uat"]).await?;
     stage.json(REQUESTER, &["request", "uat", "--reason", "trying Daypass by hand"]).await?;
-    let account = newest(stage, "read").await?;
+    let account = newest(stage, "uat", "read").await?;
     let program = std::env::current_exe()?;
     let home = |person: &str| stage.home(person).display().to_string();
     println!("Daypass stays up until Ctrl-C. An account is ready; in another window:\n");
@@ -195,11 +197,12 @@ pub async fn stay(stage: &mut Stage) -> Result<()> {
     println!("Or as a person, with the command line:\n");
     println!("  alias daypass={}", program.display());
     println!("  export DAYPASS_CONFIG_DIR={}      # Maria; Sam's is {}", home(REQUESTER), home(MANAGER));
-    println!("  daypass connect uat --reason \"a look around\"\n  daypass passes\n");
+    println!("  daypass connect uat --reason \"a look around\"\n  daypass connect erp --reason \"the same with tsql\"\n  daypass passes\n");
     println!(
-        "API {} (documented at /api/v1/openapi.json), gateway localhost:{}; everybody's password is in {}",
+        "API {} (documented at /api/v1/openapi.json), gateway localhost:{} (PostgreSQL) and localhost:{} (SQL Server); everybody's password is in {}",
         stage.server(),
         stage.gateway_port,
+        stage.sqlserver_port,
         stage.path("passwords").display()
     );
     Ok(())

@@ -22,7 +22,7 @@ use std::{
     io,
     net::SocketAddr,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU32, Ordering},
     },
 };
@@ -33,33 +33,59 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
+/// What both sides said, inside of TLS: pieces of `C` or `S`, a length of four bytes, the bytes. Only kept when asked for.
+#[derive(Clone, Default)]
+pub struct Tape(Option<Arc<Mutex<Vec<u8>>>>);
+
+impl Tape {
+    fn for_connection(server: &Server) -> Tape {
+        if !server.options.record {
+            return Tape(None);
+        }
+        let tape = Arc::new(Mutex::new(Vec::new()));
+        server.with(|state| state.tapes.push(tape.clone()));
+        Tape(Some(tape))
+    }
+
+    fn put(&self, side: u8, bytes: &[u8]) {
+        if let Some(tape) = &self.0 {
+            let mut tape = tape.lock().unwrap_or_else(PoisonError::into_inner);
+            tape.push(side);
+            tape.extend((bytes.len() as u32).to_le_bytes());
+            tape.extend_from_slice(bytes);
+        }
+    }
+}
+
 pub async fn serve(server: Arc<Server>, tcp: TcpStream, peer: SocketAddr) -> io::Result<()> {
+    let tape = Tape::for_connection(&server);
     let mut first = [0];
     tcp.peek(&mut first).await?;
     if first[0] == 0x16 {
         let tls = TlsAcceptor::from(server.strict.clone()).accept(tcp).await?;
-        return greet(server, tls, peer, true).await.map(drop);
+        return greet(server, tls, peer, tape).await;
     }
     let mut tcp = tcp;
-    let mars = prelogin(&server, &mut tcp, false).await?;
+    let mars = prelogin(&server, &mut tcp, false, &tape).await?;
     if server.options.encryption == Encryption::None {
-        return log_in(server, tcp, peer, mars).await;
+        return log_in(server, tcp, peer, mars, tape).await;
     }
     let mut tls = TlsAcceptor::from(server.wrapped.clone()).accept(Wrapped::in_packets(tcp)).await?;
     tls.get_mut().0.unwrap();
-    log_in(server, tls, peer, mars).await
+    log_in(server, tls, peer, mars, tape).await
 }
 
-async fn greet<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(server: Arc<Server>, mut stream: S, peer: SocketAddr, strict: bool) -> io::Result<()> {
-    let mars = prelogin(&server, &mut stream, strict).await?;
-    log_in(server, stream, peer, mars).await
+async fn greet<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(server: Arc<Server>, mut stream: S, peer: SocketAddr, tape: Tape) -> io::Result<()> {
+    let mars = prelogin(&server, &mut stream, true, &tape).await?;
+    log_in(server, stream, peer, mars, tape).await
 }
 
-async fn message(stream: &mut (impl AsyncRead + Unpin), wanted: u8, limit: usize) -> io::Result<Vec<u8>> {
+async fn message(stream: &mut (impl AsyncRead + Unpin), wanted: u8, limit: usize, tape: &Tape) -> io::Result<Vec<u8>> {
     let mut gathering = Gathering::new(wanted, limit);
     loop {
         let mut bytes = vec![0; gathering.want()];
         stream.read_exact(&mut bytes).await?;
+        tape.put(b'C', &bytes);
         match gathering.feed(&bytes) {
             Gathered::More => {}
             Gathered::Whole(message, _) => return Ok(message),
@@ -69,8 +95,8 @@ async fn message(stream: &mut (impl AsyncRead + Unpin), wanted: u8, limit: usize
 }
 
 /// Says whether there are to be several sessions.
-async fn prelogin(server: &Server, stream: &mut (impl AsyncRead + AsyncWrite + Unpin), strict: bool) -> io::Result<bool> {
-    let said = Prelogin::read(&message(stream, kind::PRELOGIN, 4_096).await?).ok_or(io::ErrorKind::InvalidData)?;
+async fn prelogin(server: &Server, stream: &mut (impl AsyncRead + AsyncWrite + Unpin), strict: bool, tape: &Tape) -> io::Result<bool> {
+    let said = Prelogin::read(&message(stream, kind::PRELOGIN, 4_096, tape).await?).ok_or(io::ErrorKind::InvalidData)?;
     let mars = said.byte(option::MARS) == Some(1) && !server.options.sparse;
     let encrypt = if !strict && server.options.encryption == Encryption::None { encryption::NOT_SUPPORTED } else { encryption::REQUIRED };
     let mut answer = Prelogin::default().with(option::VERSION, &VERSION).with(option::ENCRYPTION, &[encrypt]).with(option::INSTANCE, &[0]);
@@ -82,8 +108,8 @@ async fn prelogin(server: &Server, stream: &mut (impl AsyncRead + AsyncWrite + U
     Ok(mars)
 }
 
-async fn log_in<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(server: Arc<Server>, mut stream: S, peer: SocketAddr, mars: bool) -> io::Result<()> {
-    let login = Login7::read(&message(&mut stream, kind::LOGIN7, 128 * 1024).await?).ok_or(io::ErrorKind::InvalidData)?;
+async fn log_in<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(server: Arc<Server>, mut stream: S, peer: SocketAddr, mars: bool, tape: Tape) -> io::Result<()> {
+    let login = Login7::read(&message(&mut stream, kind::LOGIN7, 128 * 1024, &tape).await?).ok_or(io::ErrorKind::InvalidData)?;
     let kill = Arc::new(Notify::new());
     let size = match login.packet_size as usize {
         0 => 4_096,
@@ -113,10 +139,13 @@ async fn log_in<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(server: Arc<
     packet::put(&mut out, kind::REPLY, id, &tokens, 4_096);
     stream.write_all(&out).await?;
     stream.flush().await?;
+    tape.put(b'S', &out);
     let (reader, mut writer) = tokio::io::split(stream);
     let (to_client, mut outgoing) = mpsc::channel::<Vec<u8>>(2);
+    let heard = tape.clone();
     let writing = tokio::spawn(async move {
         while let Some(bytes) = outgoing.recv().await {
+            heard.put(b'S', &bytes);
             if writer.write_all(&bytes).await.is_err() || writer.flush().await.is_err() {
                 return;
             }
@@ -126,9 +155,9 @@ async fn log_in<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(server: Arc<
     let make = || Session::new(server.clone(), id, &login.user, &database);
     let serving = async {
         if mars {
-            serve_many(reader, to_client, size, make).await
+            serve_many(reader, to_client, size, make, &tape).await
         } else {
-            serve_one(reader, to_client, size, make()).await
+            serve_one(reader, to_client, size, make(), &tape).await
         }
     };
     let done = tokio::select! {
@@ -235,23 +264,25 @@ impl Inbox {
     }
 }
 
-async fn read_packet(reader: &mut (impl AsyncRead + Unpin)) -> io::Result<(Header, Vec<u8>)> {
+async fn read_packet(reader: &mut (impl AsyncRead + Unpin), tape: &Tape) -> io::Result<(Header, Vec<u8>)> {
     let mut header = [0; HEADER];
     reader.read_exact(&mut header).await?;
+    tape.put(b'C', &header);
     let header = Header::read(&header).ok_or(io::ErrorKind::InvalidData)?;
     let mut payload = vec![0; header.payload];
     reader.read_exact(&mut payload).await?;
+    tape.put(b'C', &payload);
     Ok((header, payload))
 }
 
-async fn serve_one(mut reader: impl AsyncRead + Unpin, to_client: mpsc::Sender<Vec<u8>>, size: usize, session: Session) -> io::Result<()> {
+async fn serve_one(mut reader: impl AsyncRead + Unpin, to_client: mpsc::Sender<Vec<u8>>, size: usize, session: Session, tape: &Tape) -> io::Result<()> {
     let attention = Arc::new(Notify::new());
     let (requests, mut incoming) = mpsc::channel(4);
     let mut inbox = Inbox { assembly: Assembly::default(), requests, attention: attention.clone() };
     let mut out = Out { to_client, size, number: 1, spid: session.id, smp: None };
     let reading = async {
         loop {
-            let (header, payload) = read_packet(&mut reader).await?;
+            let (header, payload) = read_packet(&mut reader, tape).await?;
             inbox.packet(header, &payload).await?;
         }
     };
@@ -275,6 +306,7 @@ async fn serve_many(
     to_client: mpsc::Sender<Vec<u8>>,
     size: usize,
     make: impl Fn() -> Session,
+    tape: &Tape,
 ) -> io::Result<()> {
     struct Lane {
         inbox: Inbox,
@@ -290,6 +322,7 @@ async fn serve_many(
         let frame = Frame::read(&header).ok_or(io::ErrorKind::InvalidData)?;
         let mut payload = vec![0; frame.payload];
         reader.read_exact(&mut payload).await?;
+        tape.put(b'C', &[&header[..], &payload].concat());
         if frame.flags & flag::SYN != 0 {
             let attention = Arc::new(Notify::new());
             let (requests, mut incoming) = mpsc::channel(4);

@@ -110,6 +110,7 @@ impl Session {
         if word(0) == "WAITFOR" {
             return match tokens.get(2).map(Token::text).as_deref().and_then(delay) {
                 Some(delay) => {
+                    reply.put(out).await?;
                     tokio::time::sleep(delay).await;
                     Ok(Ok(None))
                 }

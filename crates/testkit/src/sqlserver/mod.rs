@@ -42,6 +42,8 @@ pub struct Options {
     pub azure: bool,
     /// Lets a driver log in again by itself after it lost its connection.
     pub recovery: bool,
+    /// Keeps what both sides of each connection say, for recordings.
+    pub record: bool,
 }
 
 pub struct Server {
@@ -240,6 +242,11 @@ impl StandIn {
         self.server.with(|state| {
             state.sessions.values().filter(|s| s.login.starts_with("jit_")).map(|s| (s.login.clone(), s.host.clone(), s.program.clone())).collect()
         })
+    }
+
+    /// What both sides of each connection said, inside of TLS: pieces of `C` or `S`, a length of four bytes, the bytes.
+    pub fn tapes(&self) -> Vec<Vec<u8>> {
+        self.server.with(|state| state.tapes.iter().map(|tape| tape.lock().unwrap_or_else(PoisonError::into_inner).clone()).collect())
     }
 
     /// Whether a statement that contains `part` has arrived.

@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     path::PathBuf,
-    sync::Arc,
+    sync::{Arc, Mutex},
 };
 use tokio::sync::Notify;
 use uuid::Uuid;
@@ -20,6 +20,8 @@ pub struct State {
     pub next_database: u32,
     pub next_principal: u32,
     pub next_session: u16,
+    /// What both sides of each connection said.
+    pub tapes: Vec<Arc<Mutex<Vec<u8>>>>,
     /// Statements that arrived, newest last: for tests that ask what was sent.
     pub seen: Vec<String>,
 }
