@@ -19,6 +19,11 @@ use stage::Stage;
 
 #[tokio::main]
 async fn main() -> Result<()> {
+    if let [_, word, server, folder] = std::env::args().collect::<Vec<_>>().as_slice()
+        && word == "relay"
+    {
+        return tds::relay(server.parse()?, folder.as_ref()).await;
+    }
     let only = std::env::var("DAYPASS_BENCH_ONLY").unwrap_or_default();
     let wanted = |part: &str| only.is_empty() || only.split(',').any(|word| word == part);
     let mut report = Report::new();

@@ -27,12 +27,15 @@ use futures_util::{StreamExt, future::join_all};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject};
 use serde_json::json;
 use std::{
+    path::Path,
+    process::Stdio,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::{TcpListener, TcpStream},
+    process::{Child, Command},
 };
 use tokio_rustls::{TlsAcceptor, TlsConnector, client::TlsStream};
 
@@ -64,13 +67,15 @@ pub async fn measure(report: &mut Report, rounds: u64) -> Result<()> {
     let (requester, _) = settle(&directory, api, vec![new]).await?;
     let (user, password) = account(&requester, "bench", 8 * 3600).await?;
     let direct = Way { name: "direct", port: standin.port, user: "bench".into(), password: "Bench-Secret-1".into(), tls: trusting(standin.ca.as_bytes())? };
-    let (relay_port, relay_ca) = relay(standin.port, direct.tls.clone()).await?;
-    let relay = Way { name: "bare TLS relay", port: relay_port, tls: trusting(relay_ca.as_bytes())?, ..direct.clone() };
+    std::fs::write(directory.join("standin-ca.pem"), &standin.ca)?;
+    let (mut relaying, relay_port) = start_relay(standin.port, &directory).await?;
+    let relay = Way { name: "bare TLS relay", port: relay_port, tls: trusting(&std::fs::read(directory.join("relay-ca.pem"))?)?, ..direct.clone() };
     let ours = Way { name: "daypass", port: gateway, user, password, tls: trusting(&std::fs::read(directory.join("data/ca.pem"))?)? };
     let ways = [direct, relay, ours.clone()];
     logins(&ways, report, rounds).await?;
     batches(&ways, report, rounds).await?;
     bulk(&ways, report, rounds).await?;
+    relaying.kill().await?;
     child.kill().await?;
     child = spawn_daypass(&directory, api).await?;
     idle(&ours, child.id().context("Daypass runs")?, report).await?;
@@ -283,24 +288,37 @@ fn trusting(ca: &[u8]) -> Result<Arc<rustls::ClientConfig>> {
     roots.add(CertificateDer::from_pem_slice(ca)?)?;
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = rustls::ClientConfig::builder_with_provider(provider).with_protocol_versions(&[&rustls::version::TLS12])?;
-    Ok(Arc::new(builder.with_root_certificates(roots).with_no_client_auth()))
+    let mut config = builder.with_root_certificates(roots).with_no_client_auth();
+    // every login is a whole handshake, whoever answers it
+    config.resumption = rustls::client::Resumption::disabled();
+    Ok(Arc::new(config))
 }
 
-/// The bare relay; gives its port and its CA. Threads of its own, as many as the gateway has.
-async fn relay(server: u16, upstream: Arc<rustls::ClientConfig>) -> Result<(u16, String)> {
+/// The bare relay as a process of its own, as Daypass is one; gives its port.
+async fn start_relay(server: u16, directory: &Path) -> Result<(Child, u16)> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.arg("relay").arg(server.to_string()).arg(directory).stdout(Stdio::piped()).kill_on_drop(true);
+    let mut child = command.spawn()?;
+    let mut lines = BufReader::new(child.stdout.take().context("it prints its port")?).lines();
+    let port = lines.next_line().await?.context("the relay did not start")?.parse()?;
+    Ok((child, port))
+}
+
+/// Relays to a server whose CA lies in the folder; leaves its own CA there, and prints its port.
+pub async fn relay(server: u16, folder: &Path) -> Result<()> {
+    let upstream = trusting(&std::fs::read(folder.join("standin-ca.pem"))?)?;
     let made = Certificates::make()?;
+    std::fs::write(folder.join("relay-ca.pem"), &made.ca)?;
     let chain = CertificateDer::pem_slice_iter(made.certificate.as_bytes()).collect::<Result<Vec<_>, _>>()?;
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = rustls::ServerConfig::builder_with_provider(provider).with_protocol_versions(&[&rustls::version::TLS12])?;
     let config = Arc::new(builder.with_no_client_auth().with_single_cert(chain, PrivateKeyDer::from_pem_slice(made.key.as_bytes())?)?);
     let listener = TcpListener::bind("127.0.0.1:0").await?;
-    let port = listener.local_addr()?.port();
-    tokio::spawn(async move {
-        while let Ok((client, _)) = listener.accept().await {
-            tokio::spawn(pass(client, server, config.clone(), upstream.clone()));
-        }
-    });
-    Ok((port, made.ca))
+    println!("{}", listener.local_addr()?.port());
+    loop {
+        let (client, _) = listener.accept().await?;
+        tokio::spawn(pass(client, server, config.clone(), upstream.clone()));
+    }
 }
 
 async fn pass(mut client: TcpStream, server: u16, config: Arc<rustls::ServerConfig>, upstream: Arc<rustls::ClientConfig>) -> Result<()> {

@@ -2,6 +2,14 @@
 
 use crate::house::{Account, House};
 use daypass_testkit::sqlserver::{Encryption, Fault, Options, StandIn};
+use daypass_wire::{
+    machine::Step,
+    tds::{
+        login7::{Login7, feature},
+        startup::Tls,
+        upstream::{Found, Upstream},
+    },
+};
 use serde_json::{Value, json};
 use tokio_util::compat::TokioAsyncWriteCompatExt;
 
@@ -294,4 +302,44 @@ async fn the_panel_has_every_tool_and_connect_starts_the_client_that_is_there() 
     tokio::io::AsyncWriteExt::write_all(&mut child.stdin.take().unwrap(), input.as_bytes()).await.unwrap();
     let output = child.wait_with_output().await.unwrap();
     assert!(String::from_utf8_lossy(&output.stdout).contains("400"), "{output:?}");
+}
+
+/// A login that carries the state of a session that was lost, as drivers send it by themselves (feature SESSIONRECOVERY).
+async fn log_in_again(house: &House<StandIn>, account: &Account) -> Found {
+    let login = Login7 {
+        user: account.name.clone(),
+        password: zeroize::Zeroizing::new(account.password.clone()),
+        server: "localhost".to_owned(),
+        features: vec![(feature::SESSION_RECOVERY, vec![0; 57])],
+        ..Login7::default()
+    };
+    let mut machine = Upstream::new(login, false, Some(Tls::Strict));
+    let mut tls = crate::house::tls(&house.path("data/ca.pem"));
+    tls.alpn_protocols = vec![b"tds/8.0".to_vec()];
+    let tcp = tokio::net::TcpStream::connect(house.sqlserver).await.unwrap();
+    let mut stream = tokio_rustls::TlsConnector::from(std::sync::Arc::new(tls)).connect("localhost".try_into().unwrap(), tcp).await.unwrap();
+    assert_eq!(machine.step(), Step::StartTls);
+    machine.tls_started();
+    loop {
+        match machine.step() {
+            Step::Send(bytes) => tokio::io::AsyncWriteExt::write_all(&mut stream, &bytes).await.unwrap(),
+            Step::Read(n) => {
+                let mut bytes = vec![0; n];
+                tokio::io::AsyncReadExt::read_exact(&mut stream, &mut bytes).await.unwrap();
+                machine.feed(&bytes);
+            }
+            Step::Found(found) => return found,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_driver_that_logs_in_again_by_itself_is_refused_with_the_reason() {
+    let house = House::sqlserver(Options::default(), &[]).await;
+    let account = house.account("maria", "read", "1h").await;
+    assert!(matches!(log_in_again(&house, &account).await, Found::Ready(_)), "while the pass lives it is a login like any other");
+    house.json("maria", &["end", &account.name]).await;
+    let Found::Failed(why) = log_in_again(&house, &account).await else { panic!("it was let in") };
+    assert!(why.contains("18456") && why.contains("was given back") && why.contains("daypass request"), "{why}");
 }

@@ -9,7 +9,7 @@ use super::{
 };
 use daypass_gateway::wrapped::Wrapped;
 use daypass_wire::tds::{
-    login7::{Login7, feature},
+    login7::Login7,
     packet::{self, Gathered, Gathering, HEADER, Header, kind, put_packet, utf16},
     prelogin::{Prelogin, encryption, option},
     refuse::Reason,
@@ -130,10 +130,6 @@ async fn log_in<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(server: Arc<
     put_env_change(&mut tokens, 2, "us_english", "");
     put_login_ack(&mut tokens, 0x7400_0004, "Microsoft SQL Server", [16, 0, 0x10, 0x27]);
     put_env_change(&mut tokens, env_change::PACKET_SIZE, &size.to_string(), "4096");
-    if server.options.recovery && login.feature(feature::SESSION_RECOVERY).is_some() {
-        tokens.push(token::FEATURE_ACK);
-        tokens.extend([feature::SESSION_RECOVERY, 0, 0, 0, 0, 0xff]);
-    }
     put_done(&mut tokens, token::DONE, 0, 0, 0);
     let mut out = Vec::new();
     packet::put(&mut out, kind::REPLY, id, &tokens, 4_096);

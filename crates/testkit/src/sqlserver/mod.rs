@@ -40,8 +40,6 @@ pub struct Options {
     pub sparse: bool,
     /// As Azure SQL Database: contained users, a firewall with rules, no `USE`.
     pub azure: bool,
-    /// Lets a driver log in again by itself after it lost its connection.
-    pub recovery: bool,
     /// Keeps what both sides of each connection say, for recordings.
     pub record: bool,
 }
