@@ -40,6 +40,13 @@ const CLIENTS: &[Client] = &[
         ("trust", "it always checks the chain; only the host name can be left out"),
         ("strict", "it has none"),
     ] },
+    Client { name: "mssql-tds", title: "Microsoft mssql-tds 0.3 (Rust, in mssql-python)", cannot: &[
+        ("cancel", "not from Python"),
+        ("transaction", "not from Python"),
+        ("prepared", "not from Python"),
+        ("bulk", "the stand-in lacks the procedure that it asks for collations"),
+        ("mars", "it has none"),
+    ] },
     Client { name: "tedious", title: "tedious 19.2 (Node.js)", cannot: &[("mars", "it has none")] },
     Client { name: "tiberius", title: "tiberius 0.13 (Rust)", cannot: &[("mars", "it has none")] },
 ];
