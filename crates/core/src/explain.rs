@@ -84,7 +84,12 @@ pub fn explain(text: &str, reader: Option<Reader<'_>>, now: Time) -> Explanation
             "The connection was not encrypted; the gateway takes encrypted ones only.",
             "Switch on TLS: sslmode=verify-full with the CA file that `daypass connect --print ENV` names.",
         )
-    } else if has("certificate verify failed") || has("certificate chain was issued by an authority that is not trusted") || has("self-signed certificate in certificate chain") || has("root certificate file") || has("unable to get local issuer") {
+    } else if has("certificate verify failed")
+        || has("certificate chain was issued by an authority that is not trusted")
+        || has("self-signed certificate in certificate chain")
+        || has("root certificate file")
+        || has("unable to get local issuer")
+    {
         say(
             "The client does not know the CA that signed the gateway's certificate.",
             "Give it the CA file: sslrootcert=… as `daypass connect --print ENV` names it.",
@@ -175,7 +180,11 @@ fn by_environment(text: &str, Reader { ledger, user }: Reader<'_>, now: Time) ->
             },
             false => Explanation {
                 cause: format!("The address {address} is not allowed on {name}: {entry}{pass}"),
-                remedy: if live == 0 { format!("Both at once: daypass connect {name} --reason '...'") } else { format!("Enter it: daypass allow {name} {address}") },
+                remedy: if live == 0 {
+                    format!("Both at once: daypass connect {name} --reason '...'")
+                } else {
+                    format!("Enter it: daypass allow {name} {address}")
+                },
             },
         });
     }

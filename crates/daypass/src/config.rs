@@ -84,7 +84,11 @@ impl Config {
         if let Some(dir) = variable("DAYPASS_DATA_DIR") {
             config.data_dir = dir.into();
         }
-        for (key, slot) in [("DAYPASS_API_LISTEN", &mut config.api.listen), ("DAYPASS_GATEWAY_LISTEN", &mut config.gateway.listen), ("DAYPASS_GATEWAY_LISTEN_SQLSERVER", &mut config.gateway.listen_sqlserver)] {
+        for (key, slot) in [
+            ("DAYPASS_API_LISTEN", &mut config.api.listen),
+            ("DAYPASS_GATEWAY_LISTEN", &mut config.gateway.listen),
+            ("DAYPASS_GATEWAY_LISTEN_SQLSERVER", &mut config.gateway.listen_sqlserver),
+        ] {
             if let Some(value) = variable(key) {
                 *slot = value.parse().map_err(|_| format!("{key} is '{value}', not an address with a port like 127.0.0.1:7480"))?;
             }

@@ -53,7 +53,10 @@ impl<T: Target> Firewall<'_, T> {
         for session in self.target.sessions(database).await? {
             let stands = self.node.ledger(|ledger| {
                 let pass = ledger.pass_of_account(&session.account)?;
-                Some(admission::standing(ledger, pass, session.address, self.node.now()).is_ok() || matches!(pass.state(), daypass_core::pass::State::Approved { .. }))
+                Some(
+                    admission::standing(ledger, pass, session.address, self.node.now()).is_ok()
+                        || matches!(pass.state(), daypass_core::pass::State::Approved { .. }),
+                )
             });
             if stands == Some(false) {
                 self.target.kill(&session.account, session.id, database).await?;

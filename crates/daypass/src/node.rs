@@ -5,7 +5,12 @@ use crate::clock::Clock;
 use daypass_core::{
     environment::{Engine, TargetTls},
     firewall::Rule,
-    ids::*, ledger::Ledger, secret::Secret, session::*, time::Time};
+    ids::*,
+    ledger::Ledger,
+    secret::Secret,
+    session::*,
+    time::Time,
+};
 use daypass_gateway::{World, sessions::Sessions};
 use daypass_store::{Store, StoreError};
 use daypass_wire::pg::scram::{SaltedPassword, Verifier};

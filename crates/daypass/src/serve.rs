@@ -12,8 +12,8 @@ use anyhow::{Context, Result};
 use daypass_core::{
     chain::{self, Head},
     command::Command,
-    event::{Actor, Entry, Event},
     environment::Engine,
+    event::{Actor, Entry, Event},
     ids::*,
     ledger::Ledger,
     people::{Role, Scope},

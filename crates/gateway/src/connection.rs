@@ -48,6 +48,7 @@ struct Opened {
 }
 
 /// What a start-up comes to.
+#[expect(clippy::large_enum_variant, reason = "made once a connection, and taken apart at once")]
 pub enum Greeted {
     Login(Guest, Knock, Client),
     Cancel(CancelKey),
@@ -146,10 +147,15 @@ pub fn without_server(user: &str) -> &str {
 pub enum Trouble {
     Refused(Refused),
     /// What the target said stays in the log: it names hosts and accounts that are nobody's business.
-    Target { environment: String, error: UpstreamError },
+    Target {
+        environment: String,
+        error: UpstreamError,
+    },
     NotRecorded,
     /// Access ended while the target was being asked.
-    Fallen { words: String },
+    Fallen {
+        words: String,
+    },
 }
 
 impl Trouble {
@@ -193,9 +199,9 @@ impl Refusal {
     }
 }
 
-impl From<Refused> for Refusal {
+impl From<Refused> for Box<Refusal> {
     fn from(refused: Refused) -> Self {
-        Refusal { trouble: Trouble::Refused(refused), environment: None }
+        Box::new(Refusal { trouble: Trouble::Refused(refused), environment: None })
     }
 }
 
@@ -212,7 +218,7 @@ async fn open<W: World>(
     knock: &Knock,
     client: &Client,
     peer: SocketAddr,
-) -> Result<(Upstreamed, Arc<Session>, String, Seat), Refusal> {
+) -> Result<(Upstreamed, Arc<Session>, String, Seat), Box<Refusal>> {
     let world = &gateway.world;
     let pass = world.ledger(|ledger| ledger.pass_of_account(&knock.account).map(|pass| pass.id)).ok_or(Refused::Unknown)?;
     let now = world.now();
@@ -226,11 +232,11 @@ async fn open<W: World>(
                 address: peer.ip(),
                 open_sessions,
             };
-            let admit = admission::admit(ledger, &attempt, now).map_err(|refused| Refusal {
-                trouble: Trouble::Refused(refused),
-                environment: ledger.pass(pass).and_then(|pass| ledger.environment(pass.environment)).cloned(),
+            let admit = admission::admit(ledger, &attempt, now).map_err(|refused| {
+                let environment = ledger.pass(pass).and_then(|pass| ledger.environment(pass.environment)).cloned();
+                Box::new(Refusal { trouble: Trouble::Refused(refused), environment })
             })?;
-            Ok::<_, Refusal>(Admitted {
+            Ok::<_, Box<Refusal>>(Admitted {
                 pass: admit.pass.clone(),
                 environment: admit.environment.clone(),
                 target: admit.target.clone(),
@@ -255,7 +261,7 @@ async fn open<W: World>(
     let name = environment.spec.name.to_string();
     // the record becomes durable while the target is being asked
     let (recorded, upstreamed) = tokio::join!(world.session_opened(opened), upstream::login(&**world, &pass, &environment, &target, carried));
-    let refusal = |trouble| Refusal { trouble, environment: Some(environment.clone()) };
+    let refusal = |trouble| Box::new(Refusal { trouble, environment: Some(environment.clone()) });
     if let Err(why) = recorded {
         tracing::error!(%why, "a session could not be recorded, so it was not let in");
         return Err(refusal(Trouble::NotRecorded));

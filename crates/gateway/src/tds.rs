@@ -93,7 +93,10 @@ pub fn refuse(trouble: &Trouble, login: &Login, environment: Option<&Environment
         }
         Trouble::Refused(Refused::Frozen { .. } | Refused::NotReady { .. }) | Trouble::Target { .. } => (
             number::NOT_AVAILABLE,
-            format!("Database '{database}' on server '{server}' is not currently available. Please retry the connection later. {}.", sentence(&trouble.words())),
+            format!(
+                "Database '{database}' on server '{server}' is not currently available. Please retry the connection later. {}.",
+                sentence(&trouble.words())
+            ),
         ),
         Trouble::Refused(Refused::TooManySessions { .. }) => (number::LIMIT, format!("{}.", sentence(&trouble.words()))),
         Trouble::Refused(_) | Trouble::Fallen { .. } | Trouble::NotRecorded => (number::LOGIN_FAILED, format!("{}.", sentence(&trouble.words()))),

@@ -46,7 +46,8 @@ fn identity(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) ->
     // database clients do not resume: tickets and a session cache would cost each connection for nothing
     config.send_tls13_tickets = 0;
     config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
-    let mut wrapped = ServerConfig::builder_with_protocol_versions(&[&rustls::version::TLS12]).with_no_client_auth().with_cert_resolver(config.cert_resolver.clone());
+    let mut wrapped =
+        ServerConfig::builder_with_protocol_versions(&[&rustls::version::TLS12]).with_no_client_auth().with_cert_resolver(config.cert_resolver.clone());
     wrapped.session_storage = config.session_storage.clone();
     let mut strict = config.clone();
     strict.alpn_protocols = vec![b"tds/8.0".to_vec()];

@@ -102,7 +102,9 @@ impl Carried {
         let name = "daypass probe".to_owned();
         match engine {
             Engine::Postgres => Carried::Postgres(vec![("application_name".to_owned(), name)]),
-            Engine::SqlServer => Carried::SqlServer { login: Box::new(Login7 { application: name, host: "daypass".to_owned(), ..Login7::default() }), mars: false },
+            Engine::SqlServer => {
+                Carried::SqlServer { login: Box::new(Login7 { application: name, host: "daypass".to_owned(), ..Login7::default() }), mars: false }
+            }
         }
     }
 }

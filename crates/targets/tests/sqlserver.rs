@@ -33,8 +33,13 @@ fn serve(options: Options, tls: fn(String) -> TargetTls) -> Server {
 }
 
 fn administrator(standin: &StandIn, tls: fn(String) -> TargetTls, store: u128) -> SqlServer {
-    let spec =
-        TargetSpec { engine: Engine::SqlServer, host: "localhost".parse().unwrap(), port: standin.port, admin: ADMIN.0.to_owned(), tls: tls(standin.ca.clone()) };
+    let spec = TargetSpec {
+        engine: Engine::SqlServer,
+        host: "localhost".parse().unwrap(),
+        port: standin.port,
+        admin: ADMIN.0.to_owned(),
+        tls: tls(standin.ca.clone()),
+    };
     SqlServer::new(spec, Secret::new(ADMIN.1), StoreId::new(Uuid::from_u128(store)))
 }
 
@@ -286,4 +291,3 @@ async fn client(standin: &StandIn, user: &str, password: &str) -> Result<Client,
     let tcp = tokio::net::TcpStream::connect(("127.0.0.1", standin.port)).await.unwrap();
     Client::connect(config, tcp.compat_write()).await
 }
-

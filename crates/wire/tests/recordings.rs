@@ -79,7 +79,13 @@ fn the_start_up_of_each_client_is_understood() {
         .iter()
         .map(|name| {
             let (login, mars, _) = replay(name, 4_096);
-            format!("{name}: {} to {} by {}{}", login.database, login.server.split([',', ':']).next().unwrap_or_default(), login.library, if mars { ", MARS" } else { "" })
+            format!(
+                "{name}: {} to {} by {}{}",
+                login.database,
+                login.server.split([',', ':']).next().unwrap_or_default(),
+                login.library,
+                if mars { ", MARS" } else { "" }
+            )
         })
         .collect();
     assert_eq!(said, EXPECTED_LOGINS);

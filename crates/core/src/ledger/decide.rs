@@ -225,7 +225,8 @@ impl Ledger {
                 target
             }
             Some(known) => {
-                if self.environments_on(known.id).any(|env| !env.removed && target_spec.engine.is_database(spec.database.as_str(), env.spec.database.as_str())) {
+                if self.environments_on(known.id).any(|env| !env.removed && target_spec.engine.is_database(spec.database.as_str(), env.spec.database.as_str()))
+                {
                     return Err(Refusal::new(
                         Code::Taken,
                         format!("The database {} on this server already has an environment.", spec.database),

@@ -76,8 +76,14 @@ impl Office {
         let (environment, target) = (EnvironmentId::new(self.id()), TargetId::new(self.id()));
         let tls = TargetTls::VerifyFull { ca: None };
         let target_spec = TargetSpec { engine, host: "db.example.com".parse().unwrap(), port: 5432, admin: "daypass_admin".into(), tls };
-        let spec =
-            EnvironmentSpec { name: name.parse().unwrap(), kind: Kind::SelfService, database: name.parse().unwrap(), grants: Grants::Granted, heir: None, enforce };
+        let spec = EnvironmentSpec {
+            name: name.parse().unwrap(),
+            kind: Kind::SelfService,
+            database: name.parse().unwrap(),
+            grants: Grants::Granted,
+            heir: None,
+            enforce,
+        };
         self.by_admin(Command::AddEnvironment { environment, project, target, target_spec, spec });
         environment
     }
@@ -143,7 +149,8 @@ impl Office {
     fn gets_in(&self, pass: PassId, address: &str) -> Result<Time, Refused> {
         let account = self.ledger.pass(pass).unwrap().account.to_string();
         let address: IpAddr = address.parse().unwrap();
-        admit(&self.ledger, &Attempt { account: &account, database: Some("uat"), servers: &[], engine: Engine::Postgres, address, open_sessions: 0 }, self.now).map(|admit| admit.until)
+        admit(&self.ledger, &Attempt { account: &account, database: Some("uat"), servers: &[], engine: Engine::Postgres, address, open_sessions: 0 }, self.now)
+            .map(|admit| admit.until)
     }
 
     fn over(&self, pass: PassId) -> Option<Cause> {
@@ -217,7 +224,8 @@ fn azures_rules_go_when_the_database_is_moved() {
     use crate::firewall::{self, RuleAction};
     let mut office = azure();
     office.ready(office.maria);
-    let plan = |office: &Office, observed: &[firewall::Rule]| firewall::plan(&office.ledger, office.ledger.environment(office.uat).unwrap(), observed, office.now);
+    let plan =
+        |office: &Office, observed: &[firewall::Rule]| firewall::plan(&office.ledger, office.ledger.environment(office.uat).unwrap(), observed, office.now);
     let Some(RuleAction::Set(rule)) = plan(&office, &[]).pop() else { panic!("her address opens") };
     let movement = MovementId::new(office.id());
     let begin = Command::BeginMovement { movement, environment: office.uat, kind: MovementKind::External, why: "refresh".parse().unwrap() };
@@ -231,7 +239,9 @@ fn azures_rules_go_when_the_database_is_moved() {
 fn an_error_text_is_explained_by_what_became_of_the_access() {
     use crate::explain::{Reader, explain};
     let mut office = Office::open();
-    let blocked = |address: &str| format!("[SQL Server]Cannot open server 'uat' requested by the login. Client with IP address '{address}' is not allowed to access the server.");
+    let blocked = |address: &str| {
+        format!("[SQL Server]Cannot open server 'uat' requested by the login. Client with IP address '{address}' is not allowed to access the server.")
+    };
     let say = |office: &Office, user: UserId, text: &str| {
         let found = explain(text, Some(Reader { ledger: &office.ledger, user }), office.now);
         format!("{} | {}", found.cause, found.remedy)

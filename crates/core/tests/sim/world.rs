@@ -148,8 +148,14 @@ impl World {
             let (environment, target) = (EnvironmentId::new(self.id()), TargetId::new(self.id()));
             let tls = TargetTls::VerifyFull { ca: None };
             let target_spec = TargetSpec { engine: Engine::Postgres, host: host.parse().unwrap(), port: 5432, admin: "daypass_admin".into(), tls };
-            let spec =
-                EnvironmentSpec { name: name.parse().unwrap(), kind: Kind::SelfService, database: name.parse().unwrap(), grants: Grants::Granted, heir: None, enforce: Enforce::Gateway };
+            let spec = EnvironmentSpec {
+                name: name.parse().unwrap(),
+                kind: Kind::SelfService,
+                database: name.parse().unwrap(),
+                grants: Grants::Granted,
+                heir: None,
+                enforce: Enforce::Gateway,
+            };
             self.must(0, Command::AddEnvironment { environment, project, target, target_spec, spec }, Actor::User(self.admin))?;
             self.environments.push(environment);
             self.identities.insert(environment, 1);
@@ -377,7 +383,10 @@ impl World {
         let Some(pass) = self.rng.pick(&passes).and_then(|id| ledger.pass(id)) else { return Ok(()) };
         let account = pass.account.to_string();
         let open_sessions = self.nodes[node].sessions.iter().filter(|s| s.pass == pass.id).count();
-        let Ok(admitted) = admit(ledger, &Attempt { account: &account, database: None, servers: &[], engine: Engine::Postgres, address, open_sessions }, now) else { return Ok(()) };
+        let Ok(admitted) = admit(ledger, &Attempt { account: &account, database: None, servers: &[], engine: Engine::Postgres, address, open_sessions }, now)
+        else {
+            return Ok(());
+        };
         let (pass, until, target) = (admitted.pass.id, admitted.until, admitted.target.id);
         // the target has to let the account in as well
         let there = self.servers.iter().any(|s| s.id == target && s.reachable && s.accounts.get(&account).copied().unwrap_or(false));

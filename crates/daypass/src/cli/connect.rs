@@ -8,10 +8,13 @@ use super::{
 use crate::web::dto::Connection;
 use std::{os::unix::process::CommandExt, process::Command};
 
+/// How one client is started.
+type Start = fn(&Connection, &str) -> Result<Command, Failure>;
+
 /// Comes back only with a failure.
 pub fn start(way: &Connection, ca: &str, arguments: &[String]) -> Failure {
     let mut tried = Vec::new();
-    let clients: &[fn(&Connection, &str) -> Result<Command, Failure>] = if way.engine == "sqlserver" { &[sqlcmd, tsql] } else { &[psql] };
+    let clients: &[Start] = if way.engine == "sqlserver" { &[sqlcmd, tsql] } else { &[psql] };
     for client in clients {
         let mut command = match client(way, ca) {
             Ok(command) => command,

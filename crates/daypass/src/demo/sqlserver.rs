@@ -13,7 +13,8 @@ const ENVIRONMENT: &str = "erp";
 pub async fn walk(stage: &mut Stage) -> Result<()> {
     stage.step("The same on SQL Server's protocol (before a stand-in: crates/testkit/src/sqlserver/README.md says what it is and is not)");
     let (port, ca) = (stage.standin.port.to_string(), stage.path("sqlserver-ca.pem").display().to_string());
-    let add = ["env", "add", ENVIRONMENT, "--engine", "sqlserver", "--host", "localhost", "--port", &port, "--database", "uat", "--ca", &ca, "--password-stdin"];
+    let add =
+        ["env", "add", ENVIRONMENT, "--engine", "sqlserver", "--host", "localhost", "--port", &port, "--database", "uat", "--ca", &ca, "--password-stdin"];
     right(stage.daypass_with(ADMIN, &add, &format!("{}\n", SERVER_ADMIN.1)).await?.ok, "adding an environment")?;
     right(stage.daypass(ADMIN, &["env", "test", ENVIRONMENT]).await?.ok, "every check is ok")?;
 

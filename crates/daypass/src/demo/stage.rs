@@ -54,8 +54,10 @@ impl Stage {
         let standin = StandIn::start(Options::default())?;
         std::fs::write(directory.join("sqlserver-ca.pem"), &standin.ca)?;
         let (api_port, gateway_port, sqlserver_port) = (free_port()?, free_port()?, free_port()?);
-        let config =
-            format!("data_dir = {:?}\n[api]\nlisten = \"127.0.0.1:{api_port}\"\n[gateway]\nlisten = \"127.0.0.1:{gateway_port}\"\nlisten_sqlserver = \"127.0.0.1:{sqlserver_port}\"\n", directory.join("data"));
+        let config = format!(
+            "data_dir = {:?}\n[api]\nlisten = \"127.0.0.1:{api_port}\"\n[gateway]\nlisten = \"127.0.0.1:{gateway_port}\"\nlisten_sqlserver = \"127.0.0.1:{sqlserver_port}\"\n",
+            directory.join("data")
+        );
         std::fs::write(directory.join("daypass.toml"), config)?;
         let log = std::fs::File::create(directory.join("daypass.log"))?;
         let daypass = Command::new(&program)

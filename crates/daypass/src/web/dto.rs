@@ -1,6 +1,13 @@
 //! What goes over the API, in both directions: the server writes these and the CLI reads them.
 
-use daypass_core::{environment::{Enforce, Grants}, policy::Extra, pass::Access, people::Role, policy::Policy, time::Ttl};
+use daypass_core::{
+    environment::{Enforce, Grants},
+    pass::Access,
+    people::Role,
+    policy::Extra,
+    policy::Policy,
+    time::Ttl,
+};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 

@@ -7,7 +7,12 @@ use axum::{
     http::header,
     response::{IntoResponse, Response, Sse, sse::Event},
 };
-use daypass_core::{chain, explain::{Reader, explain as explain_text}, ids::EnvironmentId, people::Permission};
+use daypass_core::{
+    chain,
+    explain::{Reader, explain as explain_text},
+    ids::EnvironmentId,
+    people::Permission,
+};
 use daypass_gateway::World;
 use futures_util::{Stream, StreamExt};
 use serde::Deserialize;

@@ -23,12 +23,11 @@ fn postgres(way: &Connection) -> Vec<Setting> {
         setting("psql", format!("psql \"host={server} port={port} dbname={database} user={account} sslmode=verify-full sslrootcert={ca}\"")),
         setting(
             "dbeaver",
-            format!("Host: {server}\nPort: {port}\nDatabase: {database}\nUsername: {account}\nPassword: {password}\nSSL: Use SSL, CA certificate {ca}, SSL mode verify-full"),
+            format!(
+                "Host: {server}\nPort: {port}\nDatabase: {database}\nUsername: {account}\nPassword: {password}\nSSL: Use SSL, CA certificate {ca}, SSL mode verify-full"
+            ),
         ),
-        setting(
-            "libpq",
-            format!("postgresql://{}@{server}:{port}/{}?sslmode=verify-full&sslrootcert={ca}", encoded(account), encoded(database)),
-        ),
+        setting("libpq", format!("postgresql://{}@{server}:{port}/{}?sslmode=verify-full&sslrootcert={ca}", encoded(account), encoded(database))),
     ]
 }
 
@@ -61,11 +60,21 @@ fn sqlserver(way: &Connection) -> Vec<Setting> {
         setting("jdbc", format!("jdbc:sqlserver://{server}:{port};databaseName={};user={account};password={};encrypt=true", safe(database), safe(password))),
         setting(
             "odbc",
-            format!("Driver={{ODBC Driver 18 for SQL Server}};Server=tcp:{server},{port};Database={};UID={account};PWD={};Encrypt=yes", safe(database), safe(password)),
+            format!(
+                "Driver={{ODBC Driver 18 for SQL Server}};Server=tcp:{server},{port};Database={};UID={account};PWD={};Encrypt=yes",
+                safe(database),
+                safe(password)
+            ),
         ),
         setting(
             "pymssql",
-            format!("pymssql.connect(server={}, port={port}, user={}, password={}, database={}, encryption=\"require\")", quoted(server), quoted(account), quoted(password), quoted(database)),
+            format!(
+                "pymssql.connect(server={}, port={port}, user={}, password={}, database={}, encryption=\"require\")",
+                quoted(server),
+                quoted(account),
+                quoted(password),
+                quoted(database)
+            ),
         ),
         setting(
             "tedious",

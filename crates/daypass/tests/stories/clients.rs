@@ -28,25 +28,34 @@ struct Client {
 
 const CLIENTS: &[Client] = &[
     Client { name: "odbc", title: "Microsoft ODBC Driver 18.6 (pyodbc)", cannot: &[] },
-    Client { name: "tsql", title: "FreeTDS tsql", cannot: &[
-        ("cancel", "only by Ctrl-C, which ends it"),
-        ("prepared", "it has none"),
-        ("bulk", "that is freebcp's"),
-        ("mars", "it has none"),
-        ("strict", "not in this version"),
-    ] },
+    Client {
+        name: "tsql",
+        title: "FreeTDS tsql",
+        cannot: &[
+            ("cancel", "only by Ctrl-C, which ends it"),
+            ("prepared", "it has none"),
+            ("bulk", "that is freebcp's"),
+            ("mars", "it has none"),
+            ("strict", "not in this version"),
+        ],
+    },
     Client { name: "pymssql", title: "pymssql 2.4 (FreeTDS)", cannot: &[("mars", "it has none"), ("strict", "not in this version")] },
-    Client { name: "python-tds", title: "python-tds 1.17", cannot: &[
-        ("trust", "it always checks the chain; only the host name can be left out"),
-        ("strict", "it has none"),
-    ] },
-    Client { name: "mssql-tds", title: "Microsoft mssql-tds 0.3 (Rust, in mssql-python)", cannot: &[
-        ("cancel", "not from Python"),
-        ("transaction", "not from Python"),
-        ("prepared", "not from Python"),
-        ("bulk", "the stand-in lacks the procedure that it asks for collations"),
-        ("mars", "it has none"),
-    ] },
+    Client {
+        name: "python-tds",
+        title: "python-tds 1.17",
+        cannot: &[("trust", "it always checks the chain; only the host name can be left out"), ("strict", "it has none")],
+    },
+    Client {
+        name: "mssql-tds",
+        title: "Microsoft mssql-tds 0.3 (Rust, in mssql-python)",
+        cannot: &[
+            ("cancel", "not from Python"),
+            ("transaction", "not from Python"),
+            ("prepared", "not from Python"),
+            ("bulk", "the stand-in lacks the procedure that it asks for collations"),
+            ("mars", "it has none"),
+        ],
+    },
     Client { name: "tedious", title: "tedious 19.2 (Node.js)", cannot: &[("mars", "it has none")] },
     Client { name: "tiberius", title: "tiberius 0.13 (Rust)", cannot: &[("mars", "it has none")] },
 ];
@@ -136,7 +145,10 @@ impl Bench {
     /// FreeTDS finds server, CA and checks in a file.
     fn freetds(&self, client: &str, case: &str) -> PathBuf {
         let trust = if case == "trust" { String::new() } else { format!("ca file = {}\ncheck certificate hostname = yes\n", self.ca(case).display()) };
-        let text = format!("[daypass]\nhost = localhost\nport = {}\ntds version = 7.4\nencryption = require\nclient charset = UTF-8\n{trust}", self.house.sqlserver.port());
+        let text = format!(
+            "[daypass]\nhost = localhost\nport = {}\ntds version = 7.4\nencryption = require\nclient charset = UTF-8\n{trust}",
+            self.house.sqlserver.port()
+        );
         let path = self.house.path(&format!("{client}-{case}.conf"));
         std::fs::write(&path, text).unwrap();
         path
@@ -225,7 +237,13 @@ impl Bench {
         // the prompt, the name of a column that has none, how many rows there were
         let values: Vec<&str> = printed.lines().map(str::trim).filter(|line| line.parse::<u64>().is_ok()).collect();
         let said = String::from_utf8_lossy(&output.stderr);
-        let errors: Vec<&str> = said.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("locale") && !line.starts_with("using") && !line.starts_with("Setting") && !line.starts_with("Default")).collect();
+        let errors: Vec<&str> = said
+            .lines()
+            .map(str::trim)
+            .filter(|line| {
+                !line.is_empty() && !line.starts_with("locale") && !line.starts_with("using") && !line.starts_with("Setting") && !line.starts_with("Default")
+            })
+            .collect();
         let failed = errors.iter().any(|line| !line.contains("Changed database"));
         let silent = case == "idle" && values.len() == 1;
         let text = match case {
@@ -340,7 +358,9 @@ fn is_right(client: &str, case: &str, outcome: &Outcome) -> bool {
         "verified" | "trust" | "none" | "strict" => *ok && text == "400",
         "stranger" => !ok && !text.contains("Login failed"),
         "password" => !ok && says(&["Login failed for user", "Check the user name and the password"]) && *milliseconds < 6_000,
-        "address" => !ok && says(&["Client with IP address '127.0.0.1' is not allowed to access the server", "daypass allow uat 127.0.0.1"]) && *milliseconds < 6_000,
+        "address" => {
+            !ok && says(&["Client with IP address '127.0.0.1' is not allowed to access the server", "daypass allow uat 127.0.0.1"]) && *milliseconds < 6_000
+        }
         "database" => !ok && says(&["opens \"uat\" only", "Connect to database"]) && *milliseconds < 6_000,
         // drivers that do not look at an idle connection say only that it is gone
         "idle" => !ok && (says(&["has expired"]) || ["tsql", "pymssql", "python-tds", "tedious"].contains(&client)),

@@ -172,8 +172,14 @@ impl<S> House<S> {
     }
 
     pub fn write_config(&self) -> PathBuf {
-        let config =
-            format!("data_dir = {:?}\n[api]\nlisten = \"{}\"\n[gateway]\nlisten = \"{}\"\nlisten_sqlserver = \"{}\"\n{}\n", self.path("data"), self.api, self.gateway, self.sqlserver, self.extra_config);
+        let config = format!(
+            "data_dir = {:?}\n[api]\nlisten = \"{}\"\n[gateway]\nlisten = \"{}\"\nlisten_sqlserver = \"{}\"\n{}\n",
+            self.path("data"),
+            self.api,
+            self.gateway,
+            self.sqlserver,
+            self.extra_config
+        );
         let path = self.path("daypass.toml");
         std::fs::write(&path, config).unwrap();
         path

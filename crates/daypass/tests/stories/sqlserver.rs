@@ -164,7 +164,10 @@ async fn a_revoked_session_gets_no_further_byte_and_leaves_nothing_behind() {
     assert!(explained["cause"].as_str().unwrap().contains("was revoked"), "{explained}");
     let blocked = "[Microsoft][ODBC Driver 18 for SQL Server][SQL Server]Cannot open server 'uat' requested by the login. Client with IP address '10.9.8.7' is not allowed to access the server.";
     let explained = house.json("maria", &["explain", blocked]).await;
-    assert!(explained["cause"].as_str().unwrap().contains("never entered") && explained["remedy"].as_str().unwrap().contains("daypass connect uat"), "{explained}");
+    assert!(
+        explained["cause"].as_str().unwrap().contains("never entered") && explained["remedy"].as_str().unwrap().contains("daypass connect uat"),
+        "{explained}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -21,7 +21,9 @@ async fn a_second_daypass_a_taken_port_a_wrong_key_and_an_old_config_are_refused
     assert!(!house.path("data").exists(), "nothing half-made is left");
     drop(taken);
     house.start().await;
-    let (code, said) = serve(&house, &[("DAYPASS_API_LISTEN", "127.0.0.1:0"), ("DAYPASS_GATEWAY_LISTEN", "127.0.0.1:0"), ("DAYPASS_GATEWAY_LISTEN_SQLSERVER", "127.0.0.1:0")]).await;
+    let (code, said) =
+        serve(&house, &[("DAYPASS_API_LISTEN", "127.0.0.1:0"), ("DAYPASS_GATEWAY_LISTEN", "127.0.0.1:0"), ("DAYPASS_GATEWAY_LISTEN_SQLSERVER", "127.0.0.1:0")])
+            .await;
     assert!(code == 1 && said.contains("another"), "{said}");
     house.crash().await;
     let other_key = "0".repeat(64);

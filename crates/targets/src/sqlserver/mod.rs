@@ -133,7 +133,8 @@ impl Target for SqlServer {
         self.on_server(async |link| {
             self.within(link, database.as_str(), async |link| {
                 let there = format!("SELECT CAST(name AS nvarchar(128)) FROM sys.extended_properties WHERE class = 0 AND name = {}", text(PROPERTY));
-                let procedure = if link.attempt(&there).await?.is_some_and(|rows| !rows.is_empty()) { "sp_updateextendedproperty" } else { "sp_addextendedproperty" };
+                let procedure =
+                    if link.attempt(&there).await?.is_some_and(|rows| !rows.is_empty()) { "sp_updateextendedproperty" } else { "sp_addextendedproperty" };
                 let value = format!("{environment} {}", uuid::Uuid::now_v7());
                 link.attempt(&format!("EXEC {procedure} @name = {}, @value = {}", text(PROPERTY), text(&value))).await.map(drop)
             })
@@ -143,10 +144,7 @@ impl Target for SqlServer {
     }
 
     async fn observe(&self, databases: &[DatabaseName]) -> Result<Observation, TargetError> {
-        self.on_server(async |link| {
-            if link.azure { self.observe_contained(link, databases).await } else { self.observe_logins(link, databases).await }
-        })
-        .await
+        self.on_server(async |link| if link.azure { self.observe_contained(link, databases).await } else { self.observe_logins(link, databases).await }).await
     }
 
     async fn provide(&self, spec: &AccountSpec<'_>) -> Result<(), TargetError> {
@@ -171,7 +169,8 @@ impl Target for SqlServer {
     async fn kill(&self, account: &str, session: u32, database: &DatabaseName) -> Result<(), TargetError> {
         self.on_server(async |link| {
             // the account's name is asked for again: a number that was given away again is somebody else
-            let theirs = format!("SELECT CAST(login_name AS nvarchar(128)) FROM sys.dm_exec_sessions WHERE session_id = {session} AND login_name = {}", text(account));
+            let theirs =
+                format!("SELECT CAST(login_name AS nvarchar(128)) FROM sys.dm_exec_sessions WHERE session_id = {session} AND login_name = {}", text(account));
             let kill = async |link: &mut Link| if link.exists(&theirs).await? { link.attempt(&format!("KILL {session}")).await.map(drop) } else { Ok(()) };
             if link.azure { kill(&mut self.connect(database.as_str()).await?).await } else { kill(link).await }
         })
@@ -191,7 +190,9 @@ impl Target for SqlServer {
     }
 
     async fn rules(&self, database: &DatabaseName) -> Result<Vec<Rule>, TargetError> {
-        let look = |view: &str| format!("SELECT CAST(name AS nvarchar(128)), CAST(start_ip_address AS nvarchar(45)), CAST(end_ip_address AS nvarchar(45)) FROM sys.{view}");
+        let look = |view: &str| {
+            format!("SELECT CAST(name AS nvarchar(128)), CAST(start_ip_address AS nvarchar(45)), CAST(end_ip_address AS nvarchar(45)) FROM sys.{view}")
+        };
         let rule = |row: &link::Row| Rule { name: column(row, 0), from: column(row, 1), to: column(row, 2) };
         let rows = self.connect(database.as_str()).await?.rows(&look("database_firewall_rules")).await?;
         // rules of the whole server open this database as well; only its own administrator may read them
@@ -280,7 +281,8 @@ impl SqlServer {
             link.run(&format!("ALTER LOGIN {login} WITH PASSWORD = {password}")).await?;
             return link.run(&format!("ALTER LOGIN {login} ENABLE")).await;
         }
-        let create = format!("CREATE LOGIN {login} WITH PASSWORD = {password}, SID = {}, DEFAULT_DATABASE = {}", self.sid(spec.pass), name(spec.database.as_str()));
+        let create =
+            format!("CREATE LOGIN {login} WITH PASSWORD = {password}, SID = {}, DEFAULT_DATABASE = {}", self.sid(spec.pass), name(spec.database.as_str()));
         match link.run(&format!("{create}, CHECK_EXPIRATION = OFF, CHECK_POLICY = ON")).await {
             Err(TargetError::Refused(_)) => link.run(&create).await,
             done => done,

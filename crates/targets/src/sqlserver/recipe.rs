@@ -24,7 +24,9 @@ pub async fn test(target: &SqlServer, database: &DatabaseName) -> Vec<Check> {
     let found = link.exists(&there).await;
     let mut checks = vec![match found {
         Ok(true) => reach(true, format!("the database {database} is reachable")),
-        Ok(false) => Check { what: format!("there is no open database {database}"), ok: false, remedy: "Check the name and the state of the database.".to_owned() },
+        Ok(false) => {
+            Check { what: format!("there is no open database {database}"), ok: false, remedy: "Check the name and the state of the database.".to_owned() }
+        }
         Err(error) => reach(false, error.to_string()),
     }];
     let azure = link.azure;

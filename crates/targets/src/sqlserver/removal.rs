@@ -39,9 +39,7 @@ pub async fn remove(target: &SqlServer, account: &str, databases: &[DatabaseName
     // in every database that can be entered: somebody may have made the account a user elsewhere
     let all = server.rows("SELECT CAST(name AS nvarchar(128)) FROM sys.databases WHERE state = 0 AND HAS_DBACCESS(name) = 1").await?;
     for database in all.iter().map(|row| column(row, 0)) {
-        target
-            .within(&mut server, &database, async |link| if has_user(link, account).await? { drop_user(link, account, heir).await } else { Ok(()) })
-            .await?;
+        target.within(&mut server, &database, async |link| if has_user(link, account).await? { drop_user(link, account, heir).await } else { Ok(()) }).await?;
     }
     if has_login { server.run(&format!("DROP LOGIN {login}")).await } else { Ok(()) }
 }
@@ -94,7 +92,8 @@ async fn drop_user(link: &mut Link, account: &str, heir: Option<&str>) -> Result
         }
     }
     // objects that were given to it by name, apart from their schema
-    let objects = format!("SELECT CAST(SCHEMA_NAME(schema_id) AS nvarchar(128)), CAST(name AS nvarchar(128)) FROM sys.objects WHERE {own} AND parent_object_id = 0");
+    let objects =
+        format!("SELECT CAST(SCHEMA_NAME(schema_id) AS nvarchar(128)), CAST(name AS nvarchar(128)) FROM sys.objects WHERE {own} AND parent_object_id = 0");
     for object in link.attempt(&objects).await?.unwrap_or_default() {
         link.run(&format!("ALTER AUTHORIZATION ON OBJECT::{}.{} TO {heir}", name(&column(&object, 0)), name(&column(&object, 1)))).await?;
     }

@@ -15,7 +15,7 @@ use daypass_wire::tds::{
     refuse::Reason,
     smp::{self, Frame, flag},
     startup::VERSION,
-    token::{done, env_change, put_done, put_env_change, put_login_ack, put_message, token},
+    token::{done, env_change, put_done, put_env_change, put_login_ack, put_message, token_type},
 };
 use std::{
     collections::HashMap,
@@ -108,7 +108,13 @@ async fn prelogin(server: &Server, stream: &mut (impl AsyncRead + AsyncWrite + U
     Ok(mars)
 }
 
-async fn log_in<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(server: Arc<Server>, mut stream: S, peer: SocketAddr, mars: bool, tape: Tape) -> io::Result<()> {
+async fn log_in<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    server: Arc<Server>,
+    mut stream: S,
+    peer: SocketAddr,
+    mars: bool,
+    tape: Tape,
+) -> io::Result<()> {
     let login = Login7::read(&message(&mut stream, kind::LOGIN7, 128 * 1024, &tape).await?).ok_or(io::ErrorKind::InvalidData)?;
     let kill = Arc::new(Notify::new());
     let size = match login.packet_size as usize {
@@ -130,7 +136,7 @@ async fn log_in<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(server: Arc<
     put_env_change(&mut tokens, 2, "us_english", "");
     put_login_ack(&mut tokens, 0x7400_0004, "Microsoft SQL Server", [16, 0, 0x10, 0x27]);
     put_env_change(&mut tokens, env_change::PACKET_SIZE, &size.to_string(), "4096");
-    put_done(&mut tokens, token::DONE, 0, 0, 0);
+    put_done(&mut tokens, token_type::DONE, 0, 0, 0);
     let mut out = Vec::new();
     packet::put(&mut out, kind::REPLY, id, &tokens, 4_096);
     stream.write_all(&out).await?;
@@ -149,13 +155,7 @@ async fn log_in<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(server: Arc<
         let _ = writer.shutdown().await;
     });
     let make = || Session::new(server.clone(), id, &login.user, &database);
-    let serving = async {
-        if mars {
-            serve_many(reader, to_client, size, make, &tape).await
-        } else {
-            serve_one(reader, to_client, size, make(), &tape).await
-        }
-    };
+    let serving = async { if mars { serve_many(reader, to_client, size, make, &tape).await } else { serve_one(reader, to_client, size, make(), &tape).await } };
     let done = tokio::select! {
         done = serving => done,
         () = kill.notified() => Ok(()),
@@ -170,7 +170,8 @@ fn enter(server: &Server, login: &Login7, peer: SocketAddr, kill: &Arc<Notify>) 
     let azure = server.options.azure;
     server.with(|state| {
         let failed = || Reason { number: 18_456, class: 14, text: format!("Login failed for user '{}'.", login.user) };
-        let no_database = |name: &str| Reason { number: 4_060, class: 11, text: format!("Cannot open database \"{name}\" requested by the login. The login failed.") };
+        let no_database =
+            |name: &str| Reason { number: 4_060, class: 11, text: format!("Cannot open database \"{name}\" requested by the login. The login failed.") };
         let known = state.logins.get(&key(&login.user)).cloned();
         let wanted = match (&known, login.database.as_str()) {
             (Some(known), "") => known.default_database.clone(),
@@ -184,7 +185,8 @@ fn enter(server: &Server, login: &Login7, peer: SocketAddr, kill: &Arc<Notify>) 
             let number = |text: &str| text.parse::<std::net::Ipv4Addr>().map_or(0, u32::from);
             let open = db.rules.iter().chain(&state.rules).any(|(_, from, to)| (number(from)..=number(to)).contains(&number(&address)));
             if !open {
-                let text = format!("Cannot open server 'standin' requested by the login. Client with IP address '{address}' is not allowed to access the server.");
+                let text =
+                    format!("Cannot open server 'standin' requested by the login. Client with IP address '{address}' is not allowed to access the server.");
                 return Err(Reason { number: 40_615, class: 14, text });
             }
         }
@@ -346,7 +348,8 @@ async fn serve_many(
             // every second frame says that more may come
             if frame.sequence.is_multiple_of(2) {
                 let mut bytes = Vec::new();
-                Frame { flags: flag::ACK, session: frame.session, payload: 0, sequence: lane.sent.load(Ordering::Acquire), window: frame.sequence + 4 }.put(&mut bytes, &[]);
+                Frame { flags: flag::ACK, session: frame.session, payload: 0, sequence: lane.sent.load(Ordering::Acquire), window: frame.sequence + 4 }
+                    .put(&mut bytes, &[]);
                 let _ = to_client.send(bytes).await;
             }
             lane.inbox.packet(header, &payload[HEADER..]).await?;
@@ -409,7 +412,7 @@ async fn work(mut session: Session, incoming: &mut mpsc::Receiver<Request>, atte
         let request = tokio::select! {
             request = incoming.recv() => request,
             () = attention.notified() => {
-                put_done(&mut tokens, token::DONE, done::ATTENTION, 0, 0);
+                put_done(&mut tokens, token_type::DONE, done::ATTENTION, 0, 0);
                 if out.packets(&mut tokens, true).await.is_err() {
                     return;
                 }
@@ -423,12 +426,12 @@ async fn work(mut session: Session, incoming: &mut mpsc::Receiver<Request>, atte
                 session.sqlite = session.sqlite.take().filter(|_| session.transactions > 0);
                 // where nothing was sent yet, what was under way ends as a message of its own: tedious waits for a second one
                 if out.number == 1 && tokens.is_empty() {
-                    put_done(&mut tokens, token::DONE, done::ERROR, 0, 0);
+                    put_done(&mut tokens, token_type::DONE, done::ERROR, 0, 0);
                     if out.packets(&mut tokens, true).await.is_err() {
                         return;
                     }
                 }
-                put_done(&mut tokens, token::DONE, done::ATTENTION, 0, 0);
+                put_done(&mut tokens, token_type::DONE, done::ATTENTION, 0, 0);
                 Ok(())
             }
         };
@@ -444,7 +447,7 @@ async fn answer(session: &mut Session, request: Request, tokens: &mut Vec<u8>, o
         session.prepared.clear();
         session.sqlite = None;
         session.transactions = 0;
-        tokens.extend([token::ENV_CHANGE, 3, 0, 18, 0, 0]);
+        tokens.extend([token_type::ENV_CHANGE, 3, 0, 18, 0, 0]);
     }
     let message = &request.message;
     match request.kind {
@@ -459,7 +462,7 @@ async fn answer(session: &mut Session, request: Request, tokens: &mut Vec<u8>, o
             }
             None => {
                 put_message(tokens, 8_009, 1, 16, "The incoming remote procedure call stream is incorrect.", "STANDIN");
-                put_done(tokens, token::DONE_PROC, done::ERROR, 0, 0);
+                put_done(tokens, token_type::DONE_PROC, done::ERROR, 0, 0);
                 Ok(())
             }
         },
@@ -469,10 +472,10 @@ async fn answer(session: &mut Session, request: Request, tokens: &mut Vec<u8>, o
                 None => Err(super::state::Failure::new(4_022, "The bulk data could not be read.")),
             };
             match done {
-                Ok(rows) => put_done(tokens, token::DONE, done::COUNT, 0xf0, rows),
+                Ok(rows) => put_done(tokens, token_type::DONE, done::COUNT, 0xf0, rows),
                 Err(failure) => {
                     session.put_failure(tokens, failure);
-                    put_done(tokens, token::DONE, done::ERROR, 0, 0);
+                    put_done(tokens, token_type::DONE, done::ERROR, 0, 0);
                 }
             }
             Ok(())
@@ -491,9 +494,9 @@ async fn answer(session: &mut Session, request: Request, tokens: &mut Vec<u8>, o
             }
             if let Err(failure) = done {
                 session.put_failure(tokens, failure);
-                put_done(tokens, token::DONE, done::ERROR, 0, 0);
+                put_done(tokens, token_type::DONE, done::ERROR, 0, 0);
             } else {
-                put_done(tokens, token::DONE, 0, 0, 0);
+                put_done(tokens, token_type::DONE, 0, 0, 0);
             }
             Ok(())
         }
@@ -544,13 +547,13 @@ async fn procedure(session: &mut Session, call: super::request::Call, more: bool
         // what drivers ask of the catalog; no answer is an answer
         _ => true,
     };
-    tokens.push(token::RETURN_STATUS);
+    tokens.push(token_type::RETURN_STATUS);
     tokens.extend(i32::from(!well).to_le_bytes());
     if let Some(handle) = made {
         let name = call.parameters.first().map(|(name, _)| name.clone()).unwrap_or_default();
         put_returned(tokens, &name, handle);
     }
-    let status = u16::from(more) * (done::MORE | done::RPC_IN_BATCH) | u16::from(!well) * done::ERROR;
-    put_done(tokens, token::DONE_PROC, status, 0xe0, 0);
+    let status = if more { done::MORE | done::RPC_IN_BATCH } else { 0 } | if well { 0 } else { done::ERROR };
+    put_done(tokens, token_type::DONE_PROC, status, 0xe0, 0);
     Ok(())
 }

@@ -141,13 +141,17 @@ impl Session {
 
     fn enter(&mut self, name: &str, out: &mut Vec<u8>) -> Result<Option<u64>, Failure> {
         if self.server.options.azure && key(name) != key(&self.database) {
-            return Err(Failure::new(40_508, "USE statement is not supported to switch between databases. Use a new connection to connect to a different database."));
+            return Err(Failure::new(
+                40_508,
+                "USE statement is not supported to switch between databases. Use a new connection to connect to a different database.",
+            ));
         }
         let entered = self.server.with(|state| {
             let login = state.logins.get(&key(&self.login)).cloned();
             let db = state.database(name)?;
             if db.user_of(login.as_ref(), &self.login).is_none() {
-                let text = format!("The server principal \"{}\" is not able to access the database \"{}\" under the current security context.", self.login, db.name);
+                let text =
+                    format!("The server principal \"{}\" is not able to access the database \"{}\" under the current security context.", self.login, db.name);
                 return Err(Failure::new(916, text));
             }
             let name = db.name.clone();
@@ -172,7 +176,8 @@ impl Session {
 
     async fn sqlite(&mut self) -> Result<&mut SqliteConnection, Failure> {
         if self.sqlite.is_none() {
-            let (folder, schemas) = self.server.with(|state| state.database(&self.database).map(|db| (db.folder.clone(), db.schemas.keys().cloned().collect::<Vec<_>>())))?;
+            let (folder, schemas) =
+                self.server.with(|state| state.database(&self.database).map(|db| (db.folder.clone(), db.schemas.keys().cloned().collect::<Vec<_>>())))?;
             let opened = query::open(&folder, &schemas).await.map_err(|e| Failure::new(945, e.to_string()))?;
             self.sqlite = Some(opened);
         }
@@ -314,9 +319,14 @@ impl Session {
                 state.database(&here)?.is_member(&user, "db_owner")
             };
             let server = |state: &State, right: &str, what: &str| {
-                if state.may(&me, right) { Ok(()) } else { Err(Failure::new(15_247, format!("User does not have permission to perform this action ({what})."))) }
+                if state.may(&me, right) {
+                    Ok(())
+                } else {
+                    Err(Failure::new(15_247, format!("User does not have permission to perform this action ({what}).")))
+                }
             };
-            let own = |what: &str| if owner { Ok(()) } else { Err(Failure::new(15_247, format!("User does not have permission to perform this action ({what})."))) };
+            let own =
+                |what: &str| if owner { Ok(()) } else { Err(Failure::new(15_247, format!("User does not have permission to perform this action ({what})."))) };
             let options = Options::read(tokens);
             match (word(0).as_str(), word(1).as_str()) {
                 ("CREATE", "LOGIN") => {
@@ -376,7 +386,11 @@ impl Session {
                 }
                 ("ALTER", "USER") => {
                     own("ALTER USER")?;
-                    let login = tokens.iter().position(|t| t.is("LOGIN")).and_then(|at| tokens.get(at + 1).filter(|t| !t.is_symbol('=')).or(tokens.get(at + 2))).map(Token::text);
+                    let login = tokens
+                        .iter()
+                        .position(|t| t.is("LOGIN"))
+                        .and_then(|at| tokens.get(at + 1).filter(|t| !t.is_symbol('=')).or(tokens.get(at + 2)))
+                        .map(Token::text);
                     let sid = login.map(|login| state.logins.get(&key(&login)).map(|l| l.sid.clone()).ok_or_else(|| no_login(&login))).transpose()?;
                     let user = state.database(&here)?.principals.get_mut(&key(&text(2))).ok_or_else(|| no_principal(&text(2)))?;
                     user.sid = sid.unwrap_or_else(|| user.sid.clone());
@@ -404,7 +418,10 @@ impl Session {
                 ("CREATE", "ROLE") => {
                     let id = state.principal_id();
                     let owner = tokens.iter().position(|t| t.is("AUTHORIZATION")).map_or("dbo".to_owned(), |at| text(at + 1));
-                    state.database(&here)?.principals.insert(key(&text(2)), Principal { name: text(2), id, sid: Vec::new(), is_role: true, password: None, owner });
+                    state
+                        .database(&here)?
+                        .principals
+                        .insert(key(&text(2)), Principal { name: text(2), id, sid: Vec::new(), is_role: true, password: None, owner });
                     Ok(())
                 }
                 ("CREATE", "SCHEMA") => {
@@ -514,9 +531,12 @@ fn drop_user(db: &mut Database, name: &str) -> Result<(), Failure> {
 /// A password that the policy takes: three of four kinds of characters.
 fn check_password(password: &str, options: &Options) -> Result<(), Failure> {
     let kinds: [fn(char) -> bool; 4] = [char::is_uppercase, char::is_lowercase, |c| c.is_ascii_digit(), |c| !c.is_alphanumeric()];
-    let found = kinds.iter().filter(|kind| password.chars().any(|c| kind(c))).count();
+    let found = kinds.iter().filter(|kind| password.chars().any(kind)).count();
     if options.text("CHECK_POLICY").is_some_and(|on| on == "ON") && (found < 3 || password.len() < 8) {
-        return Err(Failure::new(15_118, "Password validation failed. The password does not meet the operating system policy requirements because it is not complex enough."));
+        return Err(Failure::new(
+            15_118,
+            "Password validation failed. The password does not meet the operating system policy requirements because it is not complex enough.",
+        ));
     }
     Ok(())
 }
@@ -549,7 +569,9 @@ fn parameters(tokens: &[Token]) -> HashMap<String, String> {
 pub fn procedure(state: &mut State, here: &str, name: &str, with: &HashMap<String, String>, azure: bool, owner: bool) -> Result<(), Failure> {
     let value = |name: &str| with.get(name).cloned().unwrap_or_default();
     let name = key(name);
-    if matches!(name.as_str(), "sp_addextendedproperty" | "sp_updateextendedproperty" | "sp_set_database_firewall_rule" | "sp_delete_database_firewall_rule") && !owner {
+    if matches!(name.as_str(), "sp_addextendedproperty" | "sp_updateextendedproperty" | "sp_set_database_firewall_rule" | "sp_delete_database_firewall_rule")
+        && !owner
+    {
         return Err(Failure::new(15_247, "User does not have permission to perform this action."));
     }
     let db = state.database(here)?;

@@ -129,7 +129,11 @@ fn goes_on(now: &[Token], word: &str) -> bool {
         "INSERT" => (is(&["SELECT"]) && !has("VALUES") && !has("SELECT")) || is(&["WITH"]),
         "UPDATE" => is(&["SET"]) && !has("SET"),
         "WITH" => is(&["SELECT"]) && !has("SELECT") || now.last().is_some_and(|last| last.is("ALL") || last.is("UNION")),
-        "SELECT" => is(&["WITH"]) || (is(&["SELECT"]) && now.last().is_some_and(|last| ["UNION", "ALL", "EXCEPT", "INTERSECT"].iter().any(|w| last.is(w)))) || is(&["END"]),
+        "SELECT" => {
+            is(&["WITH"])
+                || (is(&["SELECT"]) && now.last().is_some_and(|last| ["UNION", "ALL", "EXCEPT", "INTERSECT"].iter().any(|w| last.is(w))))
+                || is(&["END"])
+        }
         "IF" => false,
         _ => false,
     }

@@ -87,7 +87,13 @@ impl StandIn {
         let folder = std::env::temp_dir().join(format!("daypass-standin-{}-{}", std::process::id(), Uuid::now_v7().simple()));
         std::fs::create_dir_all(&folder)?;
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-        let server = Arc::new(Server { options, state: Mutex::new(State { next_principal: 4, ..State::default() }), wrapped: Arc::new(wrapped), strict: Arc::new(strict), folder });
+        let server = Arc::new(Server {
+            options,
+            state: Mutex::new(State { next_principal: 4, ..State::default() }),
+            wrapped: Arc::new(wrapped),
+            strict: Arc::new(strict),
+            folder,
+        });
         let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
         listener.set_nonblocking(true)?;
         let port = listener.local_addr()?.port();

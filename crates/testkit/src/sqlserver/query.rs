@@ -243,9 +243,34 @@ fn variable(name: &str, context: &Context<'_>) -> Option<String> {
 }
 
 const FUNCTIONS: &[&str] = &[
-    "SERVERPROPERTY", "DB_NAME", "DB_ID", "CONVERT", "SUSER_SNAME", "SUSER_NAME", "ORIGINAL_LOGIN", "USER_NAME", "SCHEMA_NAME", "OBJECT_NAME", "OBJECT_SCHEMA_NAME",
-    "DATABASE_PRINCIPAL_ID", "HAS_PERMS_BY_NAME", "IS_ROLEMEMBER", "IS_MEMBER", "IS_SRVROLEMEMBER", "HAS_DBACCESS", "GETDATE", "SYSDATETIME", "ISNULL", "LEN",
-    "REPLICATE", "OBJECT_ID", "TYPE_NAME", "SCOPE_IDENTITY", "CONTEXT_INFO", "HOST_NAME", "APP_NAME",
+    "SERVERPROPERTY",
+    "DB_NAME",
+    "DB_ID",
+    "CONVERT",
+    "SUSER_SNAME",
+    "SUSER_NAME",
+    "ORIGINAL_LOGIN",
+    "USER_NAME",
+    "SCHEMA_NAME",
+    "OBJECT_NAME",
+    "OBJECT_SCHEMA_NAME",
+    "DATABASE_PRINCIPAL_ID",
+    "HAS_PERMS_BY_NAME",
+    "IS_ROLEMEMBER",
+    "IS_MEMBER",
+    "IS_SRVROLEMEMBER",
+    "HAS_DBACCESS",
+    "GETDATE",
+    "SYSDATETIME",
+    "ISNULL",
+    "LEN",
+    "REPLICATE",
+    "OBJECT_ID",
+    "TYPE_NAME",
+    "SCOPE_IDENTITY",
+    "CONTEXT_INFO",
+    "HOST_NAME",
+    "APP_NAME",
 ];
 
 fn is_function(name: &str) -> bool {

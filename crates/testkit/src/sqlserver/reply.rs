@@ -2,7 +2,7 @@
 
 use daypass_wire::tds::{
     packet::{put_short_text, put_utf16},
-    token::{done, put_done, token},
+    token::{done, put_done, token_type},
 };
 
 #[derive(Clone, PartialEq, Debug)]
@@ -51,7 +51,7 @@ impl Table {
     /// COLMETADATA, the rows, and how many they are.
     pub fn put(&self, out: &mut Vec<u8>) -> u64 {
         let kinds: Vec<Kind> = (0..self.columns.len()).map(|at| self.kind(at)).collect();
-        out.push(token::COLUMNS);
+        out.push(token_type::COLUMNS);
         out.extend((self.columns.len() as u16).to_le_bytes());
         for (name, kind) in self.columns.iter().zip(&kinds) {
             // user type, then flags: may be NULL, may be written
@@ -60,7 +60,7 @@ impl Table {
             put_short_text(out, name);
         }
         for row in &self.rows {
-            out.push(token::ROW);
+            out.push(token_type::ROW);
             for (value, kind) in row.iter().zip(&kinds) {
                 put_value(out, value, *kind);
             }
@@ -134,7 +134,7 @@ fn put_value(out: &mut Vec<u8>, value: &Value, kind: Kind) {
 
 /// An output parameter that is an `int`.
 pub fn put_returned(out: &mut Vec<u8>, name: &str, value: i32) {
-    out.push(token::RETURN_VALUE);
+    out.push(token_type::RETURN_VALUE);
     out.extend([0, 0]);
     put_short_text(out, name);
     out.push(1);
@@ -145,8 +145,8 @@ pub fn put_returned(out: &mut Vec<u8>, name: &str, value: i32) {
 
 /// How a statement ends: inside of a procedure or not, and whether another follows.
 pub fn put_end(out: &mut Vec<u8>, in_procedure: bool, more: bool, error: bool, rows: Option<u64>, is_select: bool) {
-    let kind = if in_procedure { token::DONE_IN_PROC } else { token::DONE };
-    let status = u16::from(more) * done::MORE | u16::from(error) * done::ERROR | u16::from(rows.is_some()) * done::COUNT;
+    let kind = if in_procedure { token_type::DONE_IN_PROC } else { token_type::DONE };
+    let status = [(more, done::MORE), (error, done::ERROR), (rows.is_some(), done::COUNT)].iter().filter(|(is, _)| *is).fold(0, |all, (_, bit)| all | bit);
     put_done(out, kind, status, if is_select { done::SELECT } else { 0xc3 }, rows.unwrap_or(0));
 }
 
@@ -154,7 +154,7 @@ pub fn put_end(out: &mut Vec<u8>, in_procedure: bool, more: bool, error: bool, r
 pub fn put_transaction(out: &mut Vec<u8>, what: u8, descriptor: u64) {
     let number = descriptor.to_le_bytes();
     let (new, old): (&[u8], &[u8]) = if what == 8 { (&number, &[]) } else { (&[], &number) };
-    out.push(token::ENV_CHANGE);
+    out.push(token_type::ENV_CHANGE);
     out.extend(((3 + new.len() + old.len()) as u16).to_le_bytes());
     out.push(what);
     out.push(new.len() as u8);
@@ -165,7 +165,7 @@ pub fn put_transaction(out: &mut Vec<u8>, what: u8, descriptor: u64) {
 
 /// ENVCHANGE of the collation.
 pub fn put_collation(out: &mut Vec<u8>) {
-    out.push(token::ENV_CHANGE);
+    out.push(token_type::ENV_CHANGE);
     out.extend([8, 0, 7, 5]);
     out.extend(COLLATION);
     out.push(0);

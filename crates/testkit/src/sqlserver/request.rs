@@ -3,7 +3,7 @@
 use super::reply::Value;
 use daypass_wire::tds::{
     packet::{Reader, utf16},
-    token::token,
+    token::token_type,
     types::Type,
 };
 
@@ -109,7 +109,7 @@ pub fn filled(sql: &str, values: &[(String, Value)]) -> String {
 /// The rows of a bulk load.
 pub fn bulk(message: &[u8]) -> Option<Vec<Vec<Value>>> {
     let mut r = Reader(message);
-    if r.u8()? != token::COLUMNS {
+    if r.u8()? != token_type::COLUMNS {
         return None;
     }
     let mut types = Vec::new();
@@ -125,9 +125,9 @@ pub fn bulk(message: &[u8]) -> Option<Vec<Vec<Value>>> {
     let mut rows = Vec::new();
     loop {
         // FreeTDS ends with the message, others with a DONE
-        match r.u8().unwrap_or(token::DONE) {
-            token::ROW => rows.push(types.iter().map(|ty| value(ty, &mut r)).collect::<Option<_>>()?),
-            token::NBC_ROW => {
+        match r.u8().unwrap_or(token_type::DONE) {
+            token_type::ROW => rows.push(types.iter().map(|ty| value(ty, &mut r)).collect::<Option<_>>()?),
+            token_type::NBC_ROW => {
                 let nulls = r.take(types.len().div_ceil(8))?;
                 let is_null = |at: usize| nulls[at / 8] >> (at % 8) & 1 == 1;
                 rows.push(types.iter().enumerate().map(|(at, ty)| if is_null(at) { Some(Value::Null) } else { value(ty, &mut r) }).collect::<Option<_>>()?);

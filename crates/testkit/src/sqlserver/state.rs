@@ -123,7 +123,9 @@ pub fn key(name: &str) -> String {
 
 impl State {
     pub fn database(&mut self, name: &str) -> Result<&mut Database, Failure> {
-        self.databases.get_mut(&key(name)).ok_or_else(|| Failure::new(911, format!("Database '{name}' does not exist. Make sure that the name is entered correctly.")))
+        self.databases
+            .get_mut(&key(name))
+            .ok_or_else(|| Failure::new(911, format!("Database '{name}' does not exist. Make sure that the name is entered correctly.")))
     }
 
     pub fn principal_id(&mut self) -> u32 {

@@ -45,9 +45,8 @@ pub fn views(state: &State, database: &str, sparse: bool, azure: bool) -> Vec<Vi
     all.push(("firewall_rules", &["name", "start_ip_address", "end_ip_address"], rules(&state.rules)));
     let Some(db) = state.databases.get(&key(database)) else { return all };
     let id = |name: &str| db.principals.get(&key(name)).map_or(Value::Null, |p| number(p.id));
-    let rows = db.principals.values().map(|p| {
-        vec![text(&p.name), number(p.id), text(if p.is_role { "R" } else { "S" }), Value::Bytes(p.sid.clone()), id(&p.owner)]
-    });
+    let rows =
+        db.principals.values().map(|p| vec![text(&p.name), number(p.id), text(if p.is_role { "R" } else { "S" }), Value::Bytes(p.sid.clone()), id(&p.owner)]);
     all.push(("database_principals", &["name", "principal_id", "type", "sid", "owning_principal_id"], rows.collect()));
     let rows = db.members.iter().map(|(role, member)| vec![id(role), id(member)]);
     all.push(("database_role_members", &["role_principal_id", "member_principal_id"], rows.collect()));

@@ -8,7 +8,7 @@ use super::{
     refuse::{FATAL, Reason, number},
     request::{self, Call, Handle},
     smp::{self, Frame, Frames, flag},
-    token::{Event, Tokens, done, put_filler, token},
+    token::{Event, Tokens, done, put_filler, token_type},
 };
 use crate::{
     limits,
@@ -353,7 +353,7 @@ impl Conversation {
                     statement.outcome = Outcome::Failed { code: String::new(), message: message.to_owned() };
                 }
                 // another call of the same message comes next
-                if kind == token::DONE_PROC
+                if kind == token_type::DONE_PROC
                     && status & done::RPC_IN_BATCH != 0
                     && request.len() > 1
                     && let Some((statement, _)) = request.pop_front()
@@ -448,12 +448,12 @@ mod tests {
 
     /// One column `int`, `rows` rows.
     fn result(rows: u32) -> Vec<u8> {
-        let mut tokens = vec![token::COLUMNS, 1, 0, 0, 0, 0, 0, 0, 0, 0x26, 4, 1, b'n', 0];
+        let mut tokens = vec![token_type::COLUMNS, 1, 0, 0, 0, 0, 0, 0, 0, 0x26, 4, 1, b'n', 0];
         for n in 0..rows {
-            tokens.extend([token::ROW, 4]);
+            tokens.extend([token_type::ROW, 4]);
             tokens.extend(n.to_le_bytes());
         }
-        put_done(&mut tokens, token::DONE, done::COUNT, done::SELECT, rows.into());
+        put_done(&mut tokens, token_type::DONE, done::COUNT, done::SELECT, rows.into());
         tokens
     }
 
@@ -480,7 +480,7 @@ mod tests {
         let mut seen = Observer::new(false, false);
         let mut tokens = Vec::new();
         put_message(&mut tokens, 208, 1, 16, "Invalid object name 'x'.", "s");
-        put_done(&mut tokens, token::DONE, done::ERROR, 0, 0);
+        put_done(&mut tokens, token_type::DONE, done::ERROR, 0, 0);
         seen.client(&batch("SELECT * FROM x"), 1);
         let failed = seen.server(&reply(&tokens, 4_096), 2).next().unwrap();
         assert_eq!(failed.outcome, Outcome::Failed { code: "208".into(), message: "Invalid object name 'x'.".into() });
@@ -489,14 +489,14 @@ mod tests {
         packet::put(&mut attention, kind::ATTENTION, 0, &[], 4_096);
         seen.client(&attention, 4);
         let mut tokens = Vec::new();
-        put_done(&mut tokens, token::DONE, done::ATTENTION, 0, 0);
+        put_done(&mut tokens, token_type::DONE, done::ATTENTION, 0, 0);
         let cancelled = seen.server(&reply(&tokens, 4_096), 5).next().unwrap();
         assert!(matches!(cancelled.outcome, Outcome::Failed { message, .. } if message == "cancelled by the client"));
         // or the acknowledgement comes behind the end of what was given up
         seen.client(&batch("WAITFOR DELAY '1:00'"), 6);
         seen.client(&attention, 7);
         let mut ended = Vec::new();
-        put_done(&mut ended, token::DONE, done::ERROR, 0, 0);
+        put_done(&mut ended, token_type::DONE, done::ERROR, 0, 0);
         let cancelled: Vec<_> = seen.server(&[reply(&ended, 4_096), reply(&tokens, 4_096)].concat(), 8).collect();
         assert!(matches!(&cancelled[..], [Statement { outcome: Outcome::Failed { message, .. }, .. }] if message == "cancelled by the client"));
     }
@@ -517,8 +517,8 @@ mod tests {
             out
         };
         seen.client(&rpc(13, &[int(0), nvarchar("@p int"), nvarchar("SELECT @p"), int(1)]), 1);
-        let mut tokens = vec![token::RETURN_VALUE, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0x26, 4, 4, 9, 0, 0, 0];
-        put_done(&mut tokens, token::DONE_PROC, 0, 0xe0, 0);
+        let mut tokens = vec![token_type::RETURN_VALUE, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0x26, 4, 4, 9, 0, 0, 0];
+        put_done(&mut tokens, token_type::DONE_PROC, 0, 0xe0, 0);
         assert_eq!(&*seen.server(&reply(&tokens, 4_096), 2).next().unwrap().text, "SELECT @p");
         seen.client(&rpc(12, &[int(9), int(7)]), 3);
         let again = seen.server(&reply(&result(1), 4_096), 4).next().unwrap();

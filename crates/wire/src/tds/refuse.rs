@@ -3,7 +3,7 @@
 
 use super::{
     packet::{self, kind},
-    token::{done, put_done, put_message, token},
+    token::{done, put_done, put_message, token_type},
 };
 
 pub mod number {
@@ -91,7 +91,7 @@ impl Reason {
 
     pub(super) fn done() -> Vec<u8> {
         let mut tokens = Vec::new();
-        put_done(&mut tokens, token::DONE, done::ERROR, 0, 0);
+        put_done(&mut tokens, token_type::DONE, done::ERROR, 0, 0);
         tokens
     }
 

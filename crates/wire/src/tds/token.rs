@@ -6,7 +6,7 @@ use super::{
 };
 use crate::limits;
 
-pub mod token {
+pub mod token_type {
     pub const RETURN_STATUS: u8 = 0x79;
     pub const COLUMNS: u8 = 0x81;
     pub const ORDER: u8 = 0xa9;
@@ -53,7 +53,7 @@ pub fn put_message(out: &mut Vec<u8>, number: u32, state: u8, class: u8, text: &
     put_short_text(&mut body, server);
     put_short_text(&mut body, "");
     body.extend(1_u32.to_le_bytes());
-    out.push(if class <= 10 { token::INFO } else { token::ERROR });
+    out.push(if class <= 10 { token_type::INFO } else { token_type::ERROR });
     out.extend((body.len() as u16).to_le_bytes());
     out.extend(body);
 }
@@ -70,7 +70,7 @@ pub fn put_env_change(out: &mut Vec<u8>, what: u8, new: &str, old: &str) {
     let mut body = vec![what];
     put_short_text(&mut body, new);
     put_short_text(&mut body, old);
-    out.push(token::ENV_CHANGE);
+    out.push(token_type::ENV_CHANGE);
     out.extend((body.len() as u16).to_le_bytes());
     out.extend(body);
 }
@@ -80,7 +80,7 @@ pub fn put_login_ack(out: &mut Vec<u8>, tds_version: u32, program: &str, version
     body.extend(tds_version.to_be_bytes());
     put_short_text(&mut body, program);
     body.extend(version);
-    out.push(token::LOGIN_ACK);
+    out.push(token_type::LOGIN_ACK);
     out.extend((body.len() as u16).to_le_bytes());
     out.extend(body);
 }
@@ -88,7 +88,7 @@ pub fn put_login_ack(out: &mut Vec<u8>, tds_version: u32, program: &str, version
 /// Tokens that say nothing and take `bytes` of room, or a little more: an ORDER, which every client steps over.
 pub fn put_filler(out: &mut Vec<u8>, bytes: usize) {
     let columns = bytes.saturating_sub(3).div_ceil(2);
-    out.push(token::ORDER);
+    out.push(token_type::ORDER);
     out.extend(((2 * columns) as u16).to_le_bytes());
     out.resize(out.len() + 2 * columns, 0);
 }
@@ -97,11 +97,13 @@ pub fn put_filler(out: &mut Vec<u8>, bytes: usize) {
 pub fn length_of(bytes: &[u8]) -> Option<usize> {
     let mut r = Reader(bytes);
     match r.u8()? {
-        token::RETURN_STATUS | 0x78 => Some(5),
-        token::DONE | token::DONE_PROC | token::DONE_IN_PROC => Some(13),
-        token::ORDER | token::ERROR | token::INFO | token::LOGIN_ACK | token::ENV_CHANGE | 0xa4 | 0xa5 | 0xed => Some(3 + usize::from(r.u16()?)),
-        token::SESSION_STATE | 0xee => Some(5 + usize::try_from(r.u32()?).ok()?),
-        token::FEATURE_ACK => {
+        token_type::RETURN_STATUS | 0x78 => Some(5),
+        token_type::DONE | token_type::DONE_PROC | token_type::DONE_IN_PROC => Some(13),
+        token_type::ORDER | token_type::ERROR | token_type::INFO | token_type::LOGIN_ACK | token_type::ENV_CHANGE | 0xa4 | 0xa5 | 0xed => {
+            Some(3 + usize::from(r.u16()?))
+        }
+        token_type::SESSION_STATE | 0xee => Some(5 + usize::try_from(r.u32()?).ok()?),
+        token_type::FEATURE_ACK => {
             let mut length = 1;
             loop {
                 if r.u8()? == 0xff {
@@ -221,7 +223,7 @@ impl Tokens {
         let mut r = Reader(&tail);
         let kind = r.u8()?;
         let done = Event::Done { kind, status: r.u16()?, command: r.u16()?, rows: r.u64()? };
-        (unfinished && (token::DONE..=token::DONE_IN_PROC).contains(&kind)).then_some(done)
+        (unfinished && (token_type::DONE..=token_type::DONE_IN_PROC).contains(&kind)).then_some(done)
     }
 
     /// Takes the next event off `bytes`; None when they are used up.
@@ -304,12 +306,12 @@ impl Tokens {
     fn token(&mut self, bytes: &[u8]) -> Read {
         let read = match bytes.first() {
             None => return Read::More,
-            Some(&token::ROW) => {
+            Some(&token_type::ROW) => {
                 self.nulls.clear();
                 self.row();
                 return Read::Token(1, self.row_without_columns());
             }
-            Some(&token::NBC_ROW) => match bytes.get(1..1 + self.columns.len().div_ceil(8)) {
+            Some(&token_type::NBC_ROW) => match bytes.get(1..1 + self.columns.len().div_ceil(8)) {
                 Some(nulls) => {
                     self.nulls.clear();
                     self.nulls.extend_from_slice(nulls);
@@ -318,8 +320,8 @@ impl Tokens {
                 }
                 None => return Read::More,
             },
-            Some(&token::COLUMNS) => self.describe(bytes),
-            Some(&token::RETURN_VALUE) => self.returned(bytes),
+            Some(&token_type::COLUMNS) => self.describe(bytes),
+            Some(&token_type::RETURN_VALUE) => self.returned(bytes),
             Some(_) => length_of(bytes).map(Known::Length),
         };
         match read {
@@ -509,8 +511,8 @@ fn is_known(token: u8) -> bool {
 fn event(token: &[u8]) -> Event {
     let mut r = Reader(&token[1..]);
     match token[0] {
-        token::ERROR => read_message(token).map_or(Event::Other, |(number, _, text)| Event::Error { number, text }),
-        kind @ (token::DONE | token::DONE_PROC | token::DONE_IN_PROC) => {
+        token_type::ERROR => read_message(token).map_or(Event::Other, |(number, _, text)| Event::Error { number, text }),
+        kind @ (token_type::DONE | token_type::DONE_PROC | token_type::DONE_IN_PROC) => {
             let (Some(status), Some(command), Some(rows)) = (r.u16(), r.u16(), r.u64()) else { return Event::Other };
             Event::Done { kind, status, command, rows }
         }
@@ -525,7 +527,7 @@ mod tests {
 
     /// Columns: int, nvarchar(10), varbinary(max), ntext.
     fn description() -> Vec<u8> {
-        let mut out = vec![token::COLUMNS, 4, 0];
+        let mut out = vec![token_type::COLUMNS, 4, 0];
         for info in
             [&[0x26, 4][..], &[0xe7, 20, 0, 9, 4, 0xd0, 0, 0x34], &[0xa5, 0xff, 0xff], &[0x63, 0xff, 0xff, 0xff, 0x7f, 9, 4, 0xd0, 0, 0x34, 1, 1, 0, b't', 0]]
         {
@@ -537,7 +539,7 @@ mod tests {
     }
 
     fn row() -> Vec<u8> {
-        let mut out = vec![token::ROW, 4, 1, 0, 0, 0, 4, 0];
+        let mut out = vec![token_type::ROW, 4, 1, 0, 0, 0, 4, 0];
         put_utf16(&mut out, "hi");
         out.extend([5, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 1, 2, 3, 2, 0, 0, 0, 4, 5, 0, 0, 0, 0]);
         out.push(16);
@@ -562,17 +564,17 @@ mod tests {
     fn rows_errors_and_ends_are_seen_however_the_stream_is_cut() {
         let mut stream = description();
         stream.extend(row());
-        stream.extend([token::NBC_ROW, 0b1110, 4, 7, 0, 0, 0]);
-        stream.extend([token::RETURN_VALUE, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0x26, 4, 4, 42, 0, 0, 0]);
+        stream.extend([token_type::NBC_ROW, 0b1110, 4, 7, 0, 0, 0]);
+        stream.extend([token_type::RETURN_VALUE, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0x26, 4, 4, 42, 0, 0, 0]);
         put_message(&mut stream, 5701, 2, 10, "changed", "s");
         put_message(&mut stream, 8134, 1, 16, "Divide by zero error encountered.", "s");
-        put_done(&mut stream, token::DONE, done::ERROR | done::COUNT, done::SELECT, 2);
+        put_done(&mut stream, token_type::DONE, done::ERROR | done::COUNT, done::SELECT, 2);
         let expected = vec![
             Event::Row,
             Event::Row,
             Event::Returned(Some(42)),
             Event::Error { number: 8134, text: "Divide by zero error encountered.".to_owned() },
-            Event::Done { kind: token::DONE, status: 0x12, command: 0xc1, rows: 2 },
+            Event::Done { kind: token_type::DONE, status: 0x12, command: 0xc1, rows: 2 },
         ];
         for cut in 1..stream.len() {
             let (seen, mut tokens) = events(&stream, cut);
@@ -584,13 +586,13 @@ mod tests {
 
     #[test]
     fn what_is_not_understood_still_gives_its_end() {
-        let mut stream = vec![token::COLUMNS, 1, 0, 0, 0, 0, 0, 0, 0, 0xcc];
+        let mut stream = vec![token_type::COLUMNS, 1, 0, 0, 0, 0, 0, 0, 0, 0xcc];
         stream.resize(2_000, 0xd1);
-        put_done(&mut stream, token::DONE, done::COUNT, done::SELECT, 9);
+        put_done(&mut stream, token_type::DONE, done::COUNT, done::SELECT, 9);
         for cut in [1, 7, 13, 5_000] {
             let (seen, mut tokens) = events(&stream, cut);
             assert!(seen.is_empty() && !tokens.at_boundary());
-            assert_eq!(tokens.end_of_message(), Some(Event::Done { kind: token::DONE, status: 0x10, command: 0xc1, rows: 9 }));
+            assert_eq!(tokens.end_of_message(), Some(Event::Done { kind: token_type::DONE, status: 0x10, command: 0xc1, rows: 9 }));
             assert!(tokens.at_boundary(), "the next message is followed again");
         }
     }

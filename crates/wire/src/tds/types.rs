@@ -101,7 +101,9 @@ impl Type {
             }
             token::XML => {
                 if r.u8()? != 0 {
-                    (r.short_text()?, r.short_text()?, r.long_text()?);
+                    r.short_text()?;
+                    r.short_text()?;
+                    r.long_text()?;
                 }
                 Length::Chunks
             }
@@ -109,7 +111,9 @@ impl Type {
                 if column {
                     r.u16()?;
                 }
-                (r.short_text()?, r.short_text()?, r.short_text()?);
+                for _ in 0..3 {
+                    r.short_text()?;
+                }
                 if column {
                     r.long_text()?;
                 }

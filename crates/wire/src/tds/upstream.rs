@@ -161,14 +161,14 @@ fn read_reply(message: &[u8], spid: u16) -> Found {
         };
         rest = after;
         match (token[0], token.get(3)) {
-            (token::token::ENV_CHANGE, Some(&(env_change::ROUTING | env_change::ENHANCED_ROUTING))) => {
+            (token::token_type::ENV_CHANGE, Some(&(env_change::ROUTING | env_change::ENHANCED_ROUTING))) => {
                 route = read_route(token);
                 continue;
             }
-            (token::token::ENV_CHANGE, Some(&env_change::MIRRORING_PARTNER)) => continue,
-            (token::token::ERROR, _) => errors.extend(token::read_message(token).map(|(number, _, text)| format!("{number}: {text}"))),
-            (token::token::LOGIN_ACK, _) => acknowledged = true,
-            (token::token::FEATURE_ACK, Some(_)) => opaque_rows = acknowledges(token, feature::COLUMN_ENCRYPTION),
+            (token::token_type::ENV_CHANGE, Some(&env_change::MIRRORING_PARTNER)) => continue,
+            (token::token_type::ERROR, _) => errors.extend(token::read_message(token).map(|(number, _, text)| format!("{number}: {text}"))),
+            (token::token_type::LOGIN_ACK, _) => acknowledged = true,
+            (token::token_type::FEATURE_ACK, Some(_)) => opaque_rows = acknowledges(token, feature::COLUMN_ENCRYPTION),
             _ => {}
         }
         kept.extend_from_slice(token);
