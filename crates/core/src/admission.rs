@@ -5,6 +5,7 @@ use crate::{
     ledger::Ledger,
     names::shown,
     pass::{Cause, Pass, State},
+    people::Permission,
     policy::Policy,
     time::Time,
 };
@@ -102,7 +103,8 @@ pub fn admit<'a>(ledger: &'a Ledger, attempt: &Attempt<'_>, now: Time) -> Result
         return Err(Refused::WrongEngine { engine: target.spec.engine });
     }
     // names that are no environment's lead here as well: an alias of the gateway, its address
-    let elsewhere = |asked: &&String| asked.parse().is_ok_and(|name| ledger.environment_named(&name).is_some_and(|other| other.id != env.id));
+    let other = |other: &Environment| other.id != env.id && ledger.may(pass.holder, Permission::SeeEnvironment, Some(other.id));
+    let elsewhere = |asked: &&String| asked.parse().is_ok_and(|name| ledger.environment_named(&name).is_some_and(other));
     if let Some(asked) = attempt.servers.iter().find(elsewhere) {
         return Err(Refused::WrongServer { asked: shown(asked), environment: name() });
     }

@@ -3,6 +3,7 @@
 use crate::{
     admission,
     allow::{AllowEntry, Owner},
+    environment::{Enforce, Environment},
     ids::{EnvironmentId, UserId},
     ledger::Ledger,
     names::{AccountName, server_label},
@@ -157,8 +158,15 @@ fn by_account(text: &str, Reader { ledger, user }: Reader<'_>, now: Time) -> Opt
 /// Azure's and SQL Server's texts name the server, which is the environment, in place of the account.
 fn by_environment(text: &str, Reader { ledger, user }: Reader<'_>, now: Time) -> Option<Explanation> {
     let lower = text.to_lowercase();
-    let named = text.split(['\'', '"']).filter_map(server_label).find_map(|label| ledger.environment_named(&label.parse().ok()?));
-    let env = named.filter(|env| ledger.may(user, Permission::SeeEnvironment, Some(env.id)))?;
+    let mine = |env: &&Environment| ledger.may(user, Permission::SeeEnvironment, Some(env.id));
+    // without a gateway in between, Azure names its own server
+    let is_server = |env: &&Environment, label: &str| ledger.target(env.target).is_some_and(|t| t.spec.host.as_str().split('.').next() == Some(label));
+    let named = text.split(['\'', '"']).filter_map(|name| server_label(name.split('.').next()?, None)).find_map(|label| {
+        let by_name = label.parse().ok().and_then(|name| ledger.environment_named(&name)).filter(mine);
+        let directly = |env: &&Environment| env.spec.enforce == Enforce::AzureSqlFirewall && is_server(env, &label);
+        by_name.or_else(|| ledger.environments().filter(mine).find(directly))
+    });
+    let env = named?;
     let name = &env.spec.name;
     if env.frozen_by.is_some() {
         return Some(Explanation {

@@ -6,6 +6,7 @@ use crate::{
     environment::Environment,
     ids::{AllowId, UserId},
     ledger::Ledger,
+    pass::{Pass, State},
     time::Time,
 };
 use std::{collections::BTreeMap, net::IpAddr};
@@ -43,8 +44,8 @@ fn wanted(ledger: &Ledger, env: &Environment, now: Time) -> BTreeMap<String, Rul
     }
     let live = ledger.allow().iter().filter(|entry| entry.environment == env.id && entry.is_live(env.epoch(), now));
     // an entry alone lets nobody in, so a rule stands only while its owner has a pass to come in with
-    let holders: Vec<UserId> =
-        ledger.open_passes().filter(|pass| pass.environment == env.id && ledger.over(pass, now).is_none()).map(|pass| pass.holder).collect();
+    let has_account = |pass: &&Pass| matches!(pass.state(), State::Approved { .. } | State::Ready { .. }) && ledger.over(pass, now).is_none();
+    let holders: Vec<UserId> = ledger.open_passes().filter(|pass| pass.environment == env.id).filter(has_account).map(|pass| pass.holder).collect();
     let used = live.filter(|entry| match entry.owner {
         Owner::Person(person) => holders.contains(&person),
         Owner::Shared => !holders.is_empty(),

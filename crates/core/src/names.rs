@@ -99,15 +99,21 @@ impl AccountName {
     }
 }
 
-/// The first label of a server name as tools write it: `tcp:uat.db.example.com,1433`, `uat\\SQLEXPRESS`, `UAT.`. None for an address.
-pub fn server_label(text: &str) -> Option<String> {
+/// The label of an environment in a server name as tools write it: `tcp:uat.db.example.com,1433`, `uat\\SQLEXPRESS`, `UAT.`. A name of
+/// several labels counts only under our own suffix: in others, the first is somebody else's. None for an address.
+pub fn server_label(text: &str, suffix: Option<&str>) -> Option<String> {
     let name = text.trim().to_lowercase();
     let name = ["tcp:", "np:", "lpc:", "admin:"].iter().fold(name.as_str(), |name, kind| name.strip_prefix(kind).unwrap_or(name));
     let host = name.split([',', '\\']).next()?.trim().trim_end_matches('.');
     if host.parse::<std::net::IpAddr>().is_ok() || host.contains(':') {
         return None;
     }
-    host.split('.').next().filter(|label| !label.is_empty()).map(str::to_owned)
+    let label = match host.split_once('.') {
+        None => host,
+        Some((label, rest)) if suffix.is_some_and(|suffix| suffix.eq_ignore_ascii_case(rest)) => label,
+        Some(_) => return None,
+    };
+    Some(label).filter(|label| !label.is_empty()).map(str::to_owned)
 }
 
 /// What a person typed, made safe for a message: short, and without terminal escapes.
@@ -138,10 +144,10 @@ mod tests {
     #[test]
     fn a_server_is_known_however_its_name_is_written() {
         for text in ["uat", "UAT", "tcp:uat,1433", "uat.db.example.com", "Tcp:Uat.db.example.com.,1433", "uat\\SQLEXPRESS,14333", " uat. "] {
-            assert_eq!(server_label(text).as_deref(), Some("uat"), "{text}");
+            assert_eq!(server_label(text, Some("db.example.com")).as_deref(), Some("uat"), "{text}");
         }
-        for none in ["", "127.0.0.1", "tcp:127.0.0.1,1433", "::1", ".", ",1433"] {
-            assert_eq!(server_label(none), None, "{none}");
+        for none in ["", "uat.elsewhere.com", "127.0.0.1", "tcp:127.0.0.1,1433", "::1", ".", ",1433"] {
+            assert_eq!(server_label(none, Some("db.example.com")), None, "{none}");
         }
     }
 

@@ -2,14 +2,14 @@
 //! every action is found again by the account's name, so a crash between any two needs no special path.
 
 use crate::{
-    environment::Environment,
+    environment::{Enforce, Environment},
     ids::*,
     ledger::Ledger,
     names::{AccountName, DatabaseName},
     pass::{Access, State},
     time::Time,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// An account on the target that bears the marker of this installation.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -24,6 +24,8 @@ pub struct ObservedAccount {
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Observation {
     pub accounts: Vec<ObservedAccount>,
+    /// Databases that could not be looked into: what is not seen in them may be there all the same.
+    pub unseen: BTreeSet<DatabaseName>,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -50,6 +52,7 @@ pub fn plan(ledger: &Ledger, target: TargetId, observed: &Observation, now: Time
         if ledger.over(pass, now).is_some() {
             match seen {
                 Some(account) => ends.push(Action::Remove { account: account.name.clone(), pass: Some(pass.id) }),
+                None if observed.unseen.contains(&env.spec.database) => {}
                 None if *pass.state() != State::Requested => ends.push(Action::ReportGone { pass: pass.id }),
                 None => {}
             }
@@ -79,6 +82,9 @@ pub fn plan(ledger: &Ledger, target: TargetId, observed: &Observation, now: Time
 
 /// The next moment at which a plan can change by the clock alone.
 pub fn next_deadline(ledger: &Ledger, target: TargetId, now: Time) -> Option<Time> {
+    // where the target's own firewall keeps people out, the end of an address is a deadline as well
+    let by_firewall = |id: EnvironmentId| ledger.environment(id).is_some_and(|env| env.target == target && env.spec.enforce == Enforce::AzureSqlFirewall);
+    let entries = ledger.allow().iter().filter(|entry| by_firewall(entry.environment) && entry.removed_at.is_none()).map(|entry| entry.ends_at);
     ledger
         .open_passes()
         .filter(|pass| ledger.environment(pass.environment).is_some_and(|env| env.target == target))
@@ -86,6 +92,7 @@ pub fn next_deadline(ledger: &Ledger, target: TargetId, now: Time) -> Option<Tim
             State::Approved { ends_at } | State::Ready { ends_at } => Some(*ends_at),
             _ => None,
         })
+        .chain(entries)
         .filter(|ends_at| *ends_at > now)
         .min()
 }

@@ -5,8 +5,9 @@ use crate::node::Node;
 use daypass_core::{
     admission,
     environment::{Enforce, Environment},
-    firewall::{RuleAction, drift, is_ours, plan},
+    firewall::{RuleAction, drift, plan},
     ids::TargetId,
+    pass::State,
 };
 use daypass_gateway::World;
 use daypass_targets::{Target, TargetError};
@@ -22,17 +23,18 @@ impl<T: Target> Firewall<'_, T> {
     pub async fn look(&self) -> Result<(), TargetError> {
         let environments: Vec<Environment> =
             self.node.ledger(|ledger| ledger.environments_on(self.id).filter(|env| env.spec.enforce == Enforce::AzureSqlFirewall).cloned().collect());
+        let mut all = Ok(());
         for env in environments {
             let trouble = format!("firewall:{}", env.id);
             match self.put_right(&env).await {
                 Ok(()) | Err(TargetError::NoDatabase(_)) => self.node.troubles.clear(&trouble),
                 Err(error) => {
                     self.node.troubles.note(trouble, error.to_string(), self.node.now());
-                    return Err(error);
+                    all = all.and(Err(error));
                 }
             }
         }
-        Ok(())
+        all
     }
 
     async fn put_right(&self, env: &Environment) -> Result<(), TargetError> {
@@ -40,26 +42,28 @@ impl<T: Target> Firewall<'_, T> {
         let observed = self.target.rules(database).await?;
         self.node.set_drift(env.id, drift(&observed));
         let now = self.node.now();
-        for action in self.node.ledger(|ledger| plan(ledger, env, &observed, now)) {
-            match action {
-                RuleAction::Remove(rule) => {
-                    debug_assert!(is_ours(&rule));
-                    self.target.remove_rule(database, &rule).await?;
-                }
-                RuleAction::Set(rule) => self.target.set_rule(database, &rule).await?,
+        let (ends, begins): (Vec<_>, Vec<_>) =
+            self.node.ledger(|ledger| plan(ledger, env, &observed, now)).into_iter().partition(|action| matches!(action, RuleAction::Remove(_)));
+        // ends first, and no beginning that fails stands in their way
+        for action in ends {
+            if let RuleAction::Remove(rule) = action {
+                self.target.remove_rule(database, &rule).await?;
             }
         }
         // a firewall asks when a connection comes, and never again
         for session in self.target.sessions(database).await? {
             let stands = self.node.ledger(|ledger| {
                 let pass = ledger.pass_of_account(&session.account)?;
-                Some(
-                    admission::standing(ledger, pass, session.address, self.node.now()).is_ok()
-                        || matches!(pass.state(), daypass_core::pass::State::Approved { .. }),
-                )
+                let allowed = session.address.is_some_and(|address| admission::standing(ledger, pass, address, self.node.now()).is_ok());
+                Some(allowed || matches!(pass.state(), State::Approved { .. }))
             });
             if stands == Some(false) {
                 self.target.kill(&session.account, session.id, database).await?;
+            }
+        }
+        for action in begins {
+            if let RuleAction::Set(rule) = action {
+                self.target.set_rule(database, &rule).await?;
             }
         }
         Ok(())

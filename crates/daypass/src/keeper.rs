@@ -4,6 +4,7 @@
 use crate::{control::Control, firewall::Firewall, node::Node};
 use daypass_core::{
     command::{Command, Observed},
+    environment::Identity,
     event::Actor,
     ids::*,
     ledger::APPROVAL_LAPSES,
@@ -132,14 +133,16 @@ struct Keeper<'a, T> {
 impl<T: Target> Keeper<'_, T> {
     /// One look and what follows from it. True: something was done, look again at once.
     async fn look(&self) -> Result<bool, TargetError> {
-        self.identify().await?;
-        Firewall { node: self.node, id: self.id, target: self.target }.look().await?;
+        // trouble with one database or with a rule keeps no account of another from being removed
+        let identified = self.identify().await;
+        let kept = Firewall { node: self.node, id: self.id, target: self.target }.look().await;
+        let before = identified.and(kept);
         let observed = self.target.observe(&self.databases()).await?;
         let now = self.node.now();
         let actions = self.node.ledger(|ledger| plan(ledger, self.id, &observed, now));
         if actions.is_empty() {
             self.refresh_grants().await;
-            return Ok(false);
+            return before.map(|()| false);
         }
         let connected = |name: &String| observed.accounts.iter().any(|account| account.name == *name && account.backends > 0);
         let (ends, begins): (Vec<_>, Vec<_>) = actions.into_iter().partition(|action| matches!(action, Action::Remove { .. }));
@@ -151,7 +154,7 @@ impl<T: Target> Keeper<'_, T> {
             self.act_on(ends).await
         };
         let (ended, begun) = tokio::join!(ends, self.act_on(begins));
-        ended.and(begun)?;
+        ended.and(begun).and(before)?;
         Ok(true)
     }
 
@@ -173,23 +176,30 @@ impl<T: Target> Keeper<'_, T> {
             let here = ledger.environments_on(self.id).filter(|env| !env.removed && env.frozen_by.is_none());
             here.map(|env| (env.id, env.spec.database.clone(), env.identity.clone())).collect()
         });
+        let mut all = Ok(());
         for (environment, database, known) in environments {
             let trouble = format!("environment:{environment}");
-            match self.target.identity(&database).await {
-                Ok(identity) => {
-                    self.node.troubles.clear(&trouble);
-                    if known.as_ref() != Some(&identity) {
-                        // what is there now gets a mark of its own first, so that a copy of before is not taken for it
-                        self.target.adopt(environment, &database).await?;
-                        let identity = self.target.identity(&database).await?;
-                        self.report(Observed::Identity { environment, identity }).await;
+            match self.identify_one(environment, &database, known.as_ref()).await {
+                Ok(()) => self.node.troubles.clear(&trouble),
+                Err(error) => {
+                    self.node.troubles.note(&trouble, error.to_string(), self.node.now());
+                    // one that is not there is told beside its environment; the server is as it should be
+                    if !matches!(error, TargetError::NoDatabase(_)) {
+                        all = all.and(Err(error));
                     }
                 }
-                Err(TargetError::NoDatabase(name)) => {
-                    self.node.troubles.note(&trouble, TargetError::NoDatabase(name).to_string(), self.node.now());
-                }
-                Err(error) => return Err(error),
             }
+        }
+        all
+    }
+
+    async fn identify_one(&self, environment: EnvironmentId, database: &DatabaseName, known: Option<&Identity>) -> Result<(), TargetError> {
+        let identity = self.target.identity(environment, database).await?;
+        if known != Some(&identity) {
+            // what is there now gets a mark of its own first, so that a copy of before is not taken for it
+            self.target.adopt(environment, database).await?;
+            let identity = self.target.identity(environment, database).await?;
+            self.report(Observed::Identity { environment, identity }).await;
         }
         Ok(())
     }

@@ -17,7 +17,7 @@ use daypass_wire::pg::scram::{SaltedPassword, Verifier};
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 use serde::{Deserialize, Serialize};
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
 };
 use tokio::sync::watch;
@@ -70,12 +70,17 @@ impl PassSecrets {
     }
 }
 
+/// How long an account that is gone is told why (microseconds).
+const REMEMBERED: i64 = 24 * 3600 * 1_000_000;
+
 /// What the gateway needs at once, and only for passes that are open.
 #[derive(Default)]
 struct Vault {
     verifiers: HashMap<String, Verifier>,
     target: HashMap<PassId, (Secret, String)>,
     salted: HashMap<PassId, SaltedPassword>,
+    /// Accounts that are gone, and since when.
+    ended: VecDeque<(Time, String)>,
     tls: HashMap<TargetId, ((Engine, TargetTls), Arc<rustls::ClientConfig>)>,
 }
 
@@ -129,9 +134,15 @@ impl Node {
         });
     }
 
+    /// The target's password is forgotten at once. What checks the person's is kept for a day, since it opens nothing any more: a tool
+    /// that logs in again by itself is told why it may not, in place of "wrong password".
     pub fn forget(&self, pass: PassId, account: &str) {
+        let now = self.clock.now();
         self.vault_mut(|vault| {
-            vault.verifiers.remove(account);
+            vault.ended.push_back((now, account.to_owned()));
+            while let Some((_, old)) = vault.ended.pop_front_if(|(at, _)| now.since(*at) > REMEMBERED) {
+                vault.verifiers.remove(&old);
+            }
             vault.target.remove(&pass);
             vault.salted.remove(&pass);
         });

@@ -84,7 +84,7 @@ pub async fn start(config: Config) -> Result<Running> {
         per_address: config.gateway.logins_per_address,
         in_all: config.gateway.logins_in_all,
     };
-    let door = Gateway::new(node.clone(), node.sessions.clone(), certificate.clone(), limits);
+    let door = Gateway::new(node.clone(), node.sessions.clone(), certificate.clone(), limits, config.gateway.suffix.clone());
     tokio::spawn(daypass_gateway::serve(door.clone(), Engine::Postgres, gateway_listener, workers.clone()));
     tokio::spawn(daypass_gateway::serve(door, Engine::SqlServer, sqlserver_listener, workers));
     let server = config.gateway.names.first().cloned().unwrap_or_default();

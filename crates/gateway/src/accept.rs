@@ -14,7 +14,10 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
-use tokio::net::{TcpListener, TcpStream};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+};
 
 /// Limits on connections that have not proved a password.
 #[derive(Clone, Copy, Debug)]
@@ -33,12 +36,19 @@ impl Default for Limits {
     }
 }
 
+/// Passwords that are checked at once, on threads that relay nothing.
+const CHECKS: usize = 2;
+
 /// What all connections share.
 pub struct Gateway<W> {
     pub world: Arc<W>,
     pub sessions: Arc<Sessions>,
     pub certificate: Arc<Certificate>,
     pub limits: Limits,
+    /// What stands behind an environment's name in its server name.
+    pub suffix: Option<String>,
+    /// Passwords that are being checked: each takes a core for a millisecond or two, before anybody has proved anything.
+    pub checks: Semaphore,
     /// Salts of accounts that do not exist follow from it.
     pub mock_secret: [u8; 32],
     waiting: Mutex<HashMap<IpAddr, usize>>,
@@ -64,11 +74,11 @@ impl<W> Drop for Waiting<W> {
 
 impl<W: World> Gateway<W> {
     /// One for all listeners; its fence is kept from now on.
-    pub fn new(world: Arc<W>, sessions: Arc<Sessions>, certificate: Arc<Certificate>, limits: Limits) -> Arc<Self> {
+    pub fn new(world: Arc<W>, sessions: Arc<Sessions>, certificate: Arc<Certificate>, limits: Limits, suffix: Option<String>) -> Arc<Self> {
         tokio::spawn(keep_fence(world.clone(), sessions.clone()));
         let mut mock_secret = [0; 32];
         crate::random(&mut mock_secret);
-        Arc::new(Gateway { world, sessions, certificate, limits, mock_secret, waiting: Mutex::default() })
+        Arc::new(Gateway { world, sessions, certificate, limits, suffix, checks: Semaphore::new(CHECKS), mock_secret, waiting: Mutex::default() })
     }
 }
 

@@ -294,6 +294,9 @@ async fn open<W: World>(
     });
     // what ended while the target was being asked is seen now: the fence looks at sessions that are on its list
     let standing = world.ledger(|ledger| ledger.pass(pass.id).map(|pass| admission::standing(ledger, pass, peer.ip(), world.now())));
+    if let Some(Ok(until)) = standing {
+        session.set_until(until);
+    }
     if let Some(Err(fallen)) = standing {
         gateway.sessions.close(id);
         let words = fallen.words(&session.environment_name);

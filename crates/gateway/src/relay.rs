@@ -103,6 +103,7 @@ enum Stop {
     ClientLeft,
     TargetLeft,
     Fenced(String),
+    Unrecorded(&'static str),
     /// A block of statements has to be handed over first.
     Record,
 }
@@ -116,6 +117,8 @@ pub struct Relay<W> {
     to_client: Way,
     observer: Box<dyn Observe + Send>,
     recorder: Recorder,
+    /// A block of statements that was being handed over when the fence fell.
+    handing: Option<tokio::task::JoinHandle<Result<(), String>>>,
 }
 
 /// What passed, for the closing record.
@@ -131,7 +134,7 @@ pub struct Passed {
 impl<W: World> Relay<W> {
     pub fn new(world: Arc<W>, session: Arc<Session>, client: Guest, upstream: UpstreamStream, observer: Box<dyn Observe + Send>) -> Self {
         let recorder = Recorder::new(session.id);
-        Relay { world, session, client, upstream, to_target: Way::default(), to_client: Way::default(), observer, recorder }
+        Relay { world, session, client, upstream, to_target: Way::default(), to_client: Way::default(), observer, recorder, handing: None }
     }
 
     /// Relays until the end, and sees it through.
@@ -150,6 +153,7 @@ impl<W: World> Relay<W> {
                 Some(Stop::ClientLeft) => break End::ClientLeft,
                 Some(Stop::TargetLeft) => break End::TargetLeft,
                 Some(Stop::Fenced(why)) => break End::Cut(why),
+                Some(Stop::Unrecorded(why)) => break End::NotRecorded(why.to_owned()),
                 Some(Stop::Record) | None => {}
             }
             if let Some(why) = self.session.fenced(self.world.now()) {
@@ -177,13 +181,21 @@ impl<W: World> Relay<W> {
                 let _ = tokio::time::timeout(LAST_WORDS, poll_fn(|cx| self.to_target.poll_drain(&mut self.upstream, cx))).await;
             }
         }
+        // not into the middle of a request of which a part is still here
         let give_up = self.observer.give_up();
-        if !give_up.is_empty() {
+        if !give_up.is_empty() && self.to_target.left.is_empty() {
             let _ = tokio::time::timeout(LAST_WORDS, async { self.upstream.write_all(&give_up).await.and(self.upstream.flush().await) }).await;
         }
         let now = self.world.now().micros() as u64;
         for statement in self.observer.end(now) {
             self.recorder.add(statement);
+        }
+        if let Some(handing) = self.handing {
+            // both sides are closed before the records are waited for
+            drop((self.client, self.upstream));
+            if let Ok(Err(why)) = handing.await {
+                tracing::error!(%why, "statements could not be recorded");
+            }
         }
         Passed { end, from_client: self.to_target.passed, to_client: self.to_client.passed, recorder: self.recorder, busy }
     }
@@ -191,19 +203,19 @@ impl<W: World> Relay<W> {
     /// Hands a block of statements over. The session waits for it, but its end does not.
     async fn record(&mut self) -> Result<(), End> {
         let Some(block) = self.recorder.take() else { return Ok(()) };
-        let mut handing = std::pin::pin!(self.world.statements(block));
+        let world = self.world.clone();
+        let mut handing = tokio::spawn(async move { world.statements(block).await });
         loop {
             let left = self.session.until().since(self.world.now()).max(0) as u64;
             tokio::select! {
-                done = handing.as_mut() => return done.map_err(End::NotRecorded),
+                done = &mut handing => return done.map_err(|e| e.to_string()).flatten().map_err(End::NotRecorded),
                 () = self.session.woken() => {}
                 () = tokio::time::sleep(Duration::from_micros(left)) => {}
             }
             if let Some(why) = self.session.fenced(self.world.now()) {
-                // the block is not lost: it is handed over after the fence has fallen
-                let client = &mut self.client;
-                client.hang_up();
-                return handing.await.map_err(End::NotRecorded).and(Err(End::Cut(why)));
+                // the block is not lost: its handing over is seen through when the session is closed
+                self.handing = Some(handing);
+                return Err(End::Cut(why));
             }
         }
     }
@@ -264,6 +276,7 @@ fn copy(
                 cx,
                 |bytes, now| {
                     observer.client(bytes, now);
+                    observer.lost()
                 },
                 world,
                 session,
@@ -272,6 +285,7 @@ fn copy(
                 Moved::Closed => return Poll::Ready(Stop::ClientLeft),
                 Moved::Broken => return Poll::Ready(Stop::TargetLeft),
                 Moved::Fenced(why) => return Poll::Ready(Stop::Fenced(why)),
+                Moved::Unrecorded(why) => return Poll::Ready(Stop::Unrecorded(why)),
                 Moved::Some => true,
                 Moved::Nothing => false,
             };
@@ -285,6 +299,7 @@ fn copy(
                     for statement in observer.server(bytes, now) {
                         recorder.add(statement);
                     }
+                    None
                 },
                 world,
                 session,
@@ -293,6 +308,7 @@ fn copy(
                 Moved::Closed => return Poll::Ready(Stop::TargetLeft),
                 Moved::Broken => return Poll::Ready(Stop::ClientLeft),
                 Moved::Fenced(why) => return Poll::Ready(Stop::Fenced(why)),
+                Moved::Unrecorded(why) => return Poll::Ready(Stop::Unrecorded(why)),
                 Moved::Some => true,
                 Moved::Nothing => false,
             };
@@ -318,6 +334,8 @@ enum Moved {
     /// The receiver is gone.
     Broken,
     Fenced(String),
+    /// What was sent cannot be put on record.
+    Unrecorded(&'static str),
 }
 
 #[expect(clippy::too_many_arguments, reason = "the parts of one relay, borrowed apart")]
@@ -327,7 +345,7 @@ fn pass(
     way: &mut Way,
     scratch: &mut [u8],
     cx: &mut Context<'_>,
-    observe: impl FnOnce(&[u8], u64),
+    observe: impl FnOnce(&[u8], u64) -> Option<&'static str>,
     world: &impl World,
     session: &Session,
 ) -> Moved {
@@ -347,7 +365,13 @@ fn pass(
     if let Some(why) = session.fenced(now) {
         return Moved::Fenced(why);
     }
-    observe(buffer.filled(), now.micros() as u64);
+    // a defect in the parsing of what somebody sends ends that session, and no record of it is lost
+    let observed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| observe(buffer.filled(), now.micros() as u64)));
+    match observed {
+        Ok(None) => {}
+        Ok(Some(why)) => return Moved::Unrecorded(why),
+        Err(_) => return Moved::Unrecorded("a defect in Daypass"),
+    }
     match way.poll_send(buffer.filled(), to, cx) {
         Ok(()) => Moved::Some,
         Err(_) => Moved::Broken,

@@ -56,6 +56,13 @@ impl Session {
         Time::from_micros(self.until.load(Ordering::Acquire))
     }
 
+    /// Moves the deadline; whoever waits for it looks again.
+    pub fn set_until(&self, until: Time) {
+        if self.until.swap(until.micros(), Ordering::AcqRel) != until.micros() {
+            self.wake.notify_one();
+        }
+    }
+
     /// Cuts the session now. The first reason stays.
     pub fn cut(&self, why: &str) {
         if self.cut.set(why.to_owned()).is_ok() {
@@ -203,9 +210,7 @@ impl Sessions {
                 };
                 match standing {
                     Ok(until) => {
-                        if session.until.swap(until.micros(), Ordering::AcqRel) != until.micros() {
-                            session.wake.notify_one();
-                        }
+                        session.set_until(until);
                     }
                     Err(fallen) => session.cut(&fallen.words(&session.environment_name)),
                 }

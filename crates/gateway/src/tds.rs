@@ -47,7 +47,15 @@ pub async fn greet<W: World>(gateway: &Arc<Gateway<W>>, tcp: TcpStream) -> io::R
         let (next, found) = line.drive(&mut startup, &identity).await?;
         line = next;
         match found {
-            Found::Account(account) => startup.verifier(gateway.world.verifier(without_server(&account)), &gateway.mock_secret),
+            Found::Account(account) => {
+                let (verifier, mock) = (gateway.world.verifier(without_server(&account)), gateway.mock_secret);
+                let _check = gateway.checks.acquire().await.map_err(io::Error::other)?;
+                let checking = tokio::task::spawn_blocking(move || {
+                    startup.verifier(verifier, &mock);
+                    startup
+                });
+                startup = checking.await.map_err(io::Error::other)?;
+            }
             Found::Login(login) => {
                 let guest = line.guest()?;
                 // the name in the login, or the one after '@' as Azure takes it, or the one that TLS was asked for
@@ -56,7 +64,7 @@ pub async fn greet<W: World>(gateway: &Arc<Gateway<W>>, tcp: TcpStream) -> io::R
                 let knock = Knock {
                     account: without_server(&login.login.user).to_owned(),
                     database: Some(login.login.database.clone()).filter(|name| !name.is_empty()),
-                    server: asked.filter_map(server_label).collect(),
+                    server: asked.filter_map(|name| server_label(name, gateway.suffix.as_deref())).collect(),
                     application: login.login.application.clone(),
                 };
                 return Ok(Greeted::Login(guest, knock, crate::connection::Client::SqlServer(login)));
@@ -67,7 +75,7 @@ pub async fn greet<W: World>(gateway: &Arc<Gateway<W>>, tcp: TcpStream) -> io::R
 
 /// The client's login, with person, pass and address in the two names that SQL Server shows of a session.
 pub fn attributed(login: &Login, pass: &str, peer: SocketAddr) -> Login7 {
-    let application = format!("{} | daypass:{pass}", login.login.application.chars().take(80).collect::<String>());
+    let application = format!("{} | daypass:{pass}", String::from_utf16_lossy(&login.login.application.encode_utf16().take(80).collect::<Vec<_>>()));
     Login7 { host: format!("{}/daypass", peer.ip()), application, ..login.login.clone() }
 }
 

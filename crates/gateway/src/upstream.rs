@@ -200,8 +200,10 @@ async fn login_sqlserver(
     for _ in 0..HOPS {
         login.server.clone_from(&host);
         let mut machine = tds::upstream::Upstream::new(login.clone(), mars, mode);
-        let (tcp, peer) = connect(&host, port).await?;
-        let (stream, found) = drive(&mut machine, tcp, world.target_tls(target.id), &host).await?;
+        // Azure sends on to `host\instance`: the name of a host is what stands before
+        let place = host.split('\\').next().unwrap_or(&host);
+        let (tcp, peer) = connect(place, port).await?;
+        let (stream, found) = drive(&mut machine, tcp, world.target_tls(target.id), place).await?;
         match found {
             tds::upstream::Found::Ready(ready) => return Ok(Upstreamed { stream, peer, ready: Ready::SqlServer(ready) }),
             tds::upstream::Found::Failed(why) => return Err(UpstreamError::Refused(why)),

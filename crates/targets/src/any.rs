@@ -45,8 +45,8 @@ macro_rules! delegate {
 }
 
 impl Target for AnyTarget {
-    async fn identity(&self, database: &DatabaseName) -> Result<Identity, TargetError> {
-        delegate!(self, target => target.identity(database))
+    async fn identity(&self, environment: EnvironmentId, database: &DatabaseName) -> Result<Identity, TargetError> {
+        delegate!(self, target => target.identity(environment, database))
     }
     async fn adopt(&self, environment: EnvironmentId, database: &DatabaseName) -> Result<(), TargetError> {
         delegate!(self, target => target.adopt(environment, database))

@@ -49,7 +49,8 @@ pub struct AccountSpec<'a> {
 pub struct SessionAt {
     pub account: String,
     pub id: u32,
-    pub address: IpAddr,
+    /// None where the target does not say: nobody is allowed in from nowhere.
+    pub address: Option<IpAddr>,
 }
 
 /// What `env test` found out about one requirement.
@@ -64,7 +65,7 @@ pub struct Check {
 /// One database server, as its administrator sees it.
 pub trait Target: Send + Sync {
     /// What tells this database from one that takes its place.
-    fn identity(&self, database: &DatabaseName) -> impl Future<Output = Result<Identity, TargetError>> + Send;
+    fn identity(&self, environment: EnvironmentId, database: &DatabaseName) -> impl Future<Output = Result<Identity, TargetError>> + Send;
     /// Makes the database that is there now tell itself from copies of others, where the engine's own ids do not do that.
     fn adopt(&self, environment: EnvironmentId, database: &DatabaseName) -> impl Future<Output = Result<(), TargetError>> + Send {
         let _ = (environment, database);

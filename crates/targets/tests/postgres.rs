@@ -202,13 +202,13 @@ async fn only_accounts_with_our_marker_are_ours() {
 async fn a_replaced_database_has_another_identity_and_a_renamed_one_the_same() {
     each(async |server| {
         let name: DatabaseName = "uat".parse().unwrap();
-        assert!(matches!(server.target.identity(&name).await, Err(TargetError::NoDatabase(_))));
+        assert!(matches!(server.target.identity(EnvironmentId::new(Uuid::from_u128(5)), &name).await, Err(TargetError::NoDatabase(_))));
         server.sql("postgres", "CREATE DATABASE uat").await;
-        let first = server.target.identity(&name).await.unwrap();
+        let first = server.target.identity(EnvironmentId::new(Uuid::from_u128(5)), &name).await.unwrap();
         server.sql("postgres", "ALTER DATABASE uat RENAME TO was_uat").await;
-        assert_eq!(server.target.identity(&"was_uat".parse().unwrap()).await.unwrap(), first);
+        assert_eq!(server.target.identity(EnvironmentId::new(Uuid::from_u128(5)), &"was_uat".parse().unwrap()).await.unwrap(), first);
         server.sql("postgres", "CREATE DATABASE uat").await;
-        assert_ne!(server.target.identity(&name).await.unwrap(), first);
+        assert_ne!(server.target.identity(EnvironmentId::new(Uuid::from_u128(5)), &name).await.unwrap(), first);
     })
     .await;
 }

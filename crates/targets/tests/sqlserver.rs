@@ -209,18 +209,18 @@ async fn a_replaced_database_has_another_identity_and_an_untouched_one_the_same(
     let server = serve(Options::default(), verified);
     let environment = EnvironmentId::new(Uuid::from_u128(5));
     server.target.adopt(environment, &uat()).await.unwrap();
-    let before = server.target.identity(&uat()).await.unwrap();
+    let before = server.target.identity(EnvironmentId::new(Uuid::from_u128(5)), &uat()).await.unwrap();
     server.provide("jit_maria_aaaa", 1, Access::ReadWrite).await.unwrap();
-    assert_eq!(server.target.identity(&uat()).await.unwrap(), before, "nothing was replaced");
+    assert_eq!(server.target.identity(EnvironmentId::new(Uuid::from_u128(5)), &uat()).await.unwrap(), before, "nothing was replaced");
     server.standin.restore_over("golden", "uat").unwrap();
-    let restored = server.target.identity(&uat()).await.unwrap();
+    let restored = server.target.identity(EnvironmentId::new(Uuid::from_u128(5)), &uat()).await.unwrap();
     assert_ne!(restored, before, "a restore in place, by its recovery GUIDs and the marker that is missing");
     server.target.adopt(environment, &uat()).await.unwrap();
-    let adopted = server.target.identity(&uat()).await.unwrap();
+    let adopted = server.target.identity(EnvironmentId::new(Uuid::from_u128(5)), &uat()).await.unwrap();
     server.standin.make_database("uat").unwrap();
-    assert_ne!(server.target.identity(&uat()).await.unwrap(), adopted, "made anew");
+    assert_ne!(server.target.identity(EnvironmentId::new(Uuid::from_u128(5)), &uat()).await.unwrap(), adopted, "made anew");
     server.standin.drop_database("uat");
-    assert!(matches!(server.target.identity(&uat()).await, Err(TargetError::NoDatabase(_))));
+    assert!(matches!(server.target.identity(EnvironmentId::new(Uuid::from_u128(5)), &uat()).await, Err(TargetError::NoDatabase(_))));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -228,7 +228,7 @@ async fn a_hostile_name_of_a_database_breaks_out_of_nothing() {
     let server = serve(Options::default(), verified);
     server.standin.make_database(HOSTILE).unwrap();
     let hostile: DatabaseName = HOSTILE.parse().unwrap();
-    server.target.identity(&hostile).await.unwrap();
+    server.target.identity(EnvironmentId::new(Uuid::from_u128(5)), &hostile).await.unwrap();
     server.provide_in(&hostile, "jit_maria_aaaa", 1, Access::Read, &Extra::ALL.into()).await.unwrap();
     assert_eq!(server.target.observe(std::slice::from_ref(&hostile)).await.unwrap().accounts.len(), 1);
     server.target.remove("jit_maria_aaaa", &[hostile], Some("x]; DROP USER dbo --")).await.unwrap();
@@ -268,13 +268,70 @@ async fn azures_rules_are_set_listed_and_removed_and_sessions_have_their_address
     assert_eq!(names(server.target.rules(&uat()).await.unwrap()), ["daypass-x-0", "everybody"]);
     let held = client(&server.standin, "jit_maria_aaaa", "Dp-secret-9").await.unwrap();
     let sessions = server.target.sessions(&uat()).await.unwrap();
-    assert_eq!(sessions.iter().map(|s| (s.account.as_str(), s.address.to_string())).collect::<Vec<_>>(), [("jit_maria_aaaa", "127.0.0.1".to_owned())]);
+    assert_eq!(sessions.iter().map(|s| (s.account.as_str(), s.address.unwrap().to_string())).collect::<Vec<_>>(), [("jit_maria_aaaa", "127.0.0.1".to_owned())]);
     server.target.remove_rule(&uat(), &rule).await.unwrap();
     assert!(server.standin.has_seen("DBCC FLUSHAUTHCACHE"));
     server.target.kill("jit_maria_aaaa", sessions[0].id, &uat()).await.unwrap();
     let mut held = held;
     assert!(held.simple_query("SELECT 1").await.is_err(), "the session that the rule had let in");
     assert!(client(&server.standin, "jit_maria_aaaa", "Dp-secret-9").await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_executes_as_somebody_else_is_ended_as_well() {
+    let server = serve(Options::default(), verified);
+    server.provide("jit_maria_aaaa", 1, Access::Read).await.unwrap();
+    let mut held = client(&server.standin, "jit_maria_aaaa", "Dp-secret-9").await.unwrap();
+    held.simple_query("EXECUTE AS USER = 'dbo'").await.unwrap().into_results().await.unwrap();
+    assert_eq!(server.seen().await, [("jit_maria_aaaa".to_owned(), true, 1)]);
+    server.remove("jit_maria_aaaa").await.unwrap();
+    assert!(held.simple_query("SELECT 1").await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_installations_on_one_database_do_not_take_each_others_mark_for_a_replacement() {
+    let server = serve(Options::default(), verified);
+    let other = administrator(&server.standin, verified, 2);
+    let (ours, theirs) = (EnvironmentId::new(Uuid::from_u128(5)), EnvironmentId::new(Uuid::from_u128(6)));
+    server.target.adopt(ours, &uat()).await.unwrap();
+    let before = server.target.identity(ours, &uat()).await.unwrap();
+    other.adopt(theirs, &uat()).await.unwrap();
+    assert_eq!(server.target.identity(ours, &uat()).await.unwrap(), before);
+    assert_ne!(other.identity(theirs, &uat()).await.unwrap(), before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failure_of_the_moment_is_a_failure_and_not_another_identity() {
+    let server = serve(Options::default(), verified);
+    let ours = EnvironmentId::new(Uuid::from_u128(5));
+    server.target.adopt(ours, &uat()).await.unwrap();
+    let before = server.target.identity(ours, &uat()).await.unwrap();
+    for part in ["service_broker_guid)", "recovery_fork_guid)", "FROM sys.extended_properties"] {
+        server.standin.fault(part, Fault::Error(1_205, "deadlocked".to_owned()));
+        let seen = server.target.identity(ours, &uat()).await;
+        assert!(matches!(&seen, Err(TargetError::Refused(why)) if why.contains("deadlocked")), "{part}: {seen:?}");
+        server.standin.heal();
+    }
+    assert_eq!(server.target.identity(ours, &uat()).await.unwrap(), before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_administrator_who_cannot_see_sessions_does_not_take_that_for_none() {
+    let server = serve(Options::default(), verified);
+    server.provide("jit_maria_aaaa", 1, Access::Read).await.unwrap();
+    server.standin.take_right(ADMIN.0, "VIEW SERVER STATE");
+    let failed = server.remove("jit_maria_aaaa").await.unwrap_err().to_string();
+    assert!(failed.contains("VIEW SERVER STATE"), "{failed}");
+    assert!(server.target.test(&uat()).await.iter().any(|check| !check.ok && check.remedy.contains("VIEW SERVER STATE")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_database_that_refuses_keeps_no_login_alive() {
+    let server = serve(Options::default(), verified);
+    server.provide("jit_maria_aaaa", 1, Access::Read).await.unwrap();
+    server.standin.fault("USE [golden]", Fault::Error(924, "Database 'golden' is already open and can only have one user at a time.".to_owned()));
+    server.remove("jit_maria_aaaa").await.unwrap();
+    assert_eq!(server.standin.accounts(), Vec::<String>::new());
 }
 
 type Client = tiberius::Client<tokio_util::compat::Compat<tokio::net::TcpStream>>;

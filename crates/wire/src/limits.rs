@@ -57,5 +57,11 @@ pub const TDS_UPSTREAM_LOGIN: usize = 128 * 1024;
 /// One token that is followed whole: the description of 1,024 columns with long names has under 300 KiB.
 pub const TDS_TOKEN: usize = 512 * 1024;
 
-/// Sessions inside one connection (MARS) that are followed at once.
+/// Calls of one message, and calls whose results are waited for, that are recorded one by one.
+pub const TDS_CALLS: usize = 1_024;
+
+/// Parameters of one call that are recorded.
+pub const TDS_PARAMETERS: usize = 256;
+
+/// Sessions inside one connection (MARS) that are followed at once. A connection with more is ended: it would go unrecorded.
 pub const TDS_MARS_SESSIONS: usize = 256;

@@ -57,6 +57,10 @@ pub trait Observe {
     fn end(&mut self, now: u64) -> Vec<Statement>;
     /// Whether a statement is under way.
     fn is_busy(&self) -> bool;
+    /// Why what the client sends cannot be followed any more, if so: its session has to end, since it would go unrecorded.
+    fn lost(&self) -> Option<&'static str> {
+        None
+    }
     /// What makes the server give up all that is under way, on the connection itself; nothing where the protocol has another way.
     fn give_up(&self) -> Vec<u8> {
         Vec::new()

@@ -256,9 +256,6 @@ impl Ledger {
         now: Time,
     ) -> Decided {
         let env = self.seen_environment(by, environment)?;
-        if self.allow.get(entry).is_some() {
-            return Ok(vec![]);
-        }
         let owner = match (owner, by) {
             (AllowFor::Myself, Actor::User(me)) => {
                 self.need(by, Permission::Request, Some(environment))?;
@@ -274,11 +271,21 @@ impl Ledger {
                 Owner::Shared
             }
         };
+        if let Some(known) = self.allow.get(entry) {
+            return repeated((known.environment, known.owner, known.ranges.as_slice()) == (environment, owner, ranges));
+        }
         not_frozen(env)?;
         let policy = self.policy(env);
         let life = policy.life(life)?;
         if ranges.is_empty() {
             return Err(Refusal::invalid("No address was named."));
+        }
+        let live = self.allow.iter().filter(|known| known.environment == environment && known.owner == owner && known.is_live(env.epoch(), now));
+        if live.map(|known| known.ranges.len()).sum::<usize>() + ranges.len() > MOST_LIVE_RANGES {
+            return Err(Refusal::policy(
+                format!("There are too many addresses on {}: at most {MOST_LIVE_RANGES} ranges at once for one person.", env.spec.name),
+                "Take back those that are not needed any more: daypass allowed, daypass disallow.",
+            ));
         }
         for range in ranges {
             policy.check_range(range)?;
@@ -313,8 +320,8 @@ impl Ledger {
         let env = self.seen_environment(by, environment)?;
         let Actor::User(holder) = by else { return Err(Refusal::invalid("Daypass itself asks for no pass.")) };
         self.need(by, Permission::Request, Some(environment))?;
-        if self.passes.get(&pass).is_some_and(|known| known.holder == holder) {
-            return Ok(vec![]);
+        if let Some(known) = self.passes.get(&pass) {
+            return repeated((known.holder, known.environment, known.access) == (holder, environment, access));
         }
         not_frozen(env)?;
         let policy = self.policy(env);
@@ -468,6 +475,17 @@ impl Ledger {
             }
         }
     }
+}
+
+/// More is a network plan; where the target's own firewall enforces, it takes 128 rules in all.
+const MOST_LIVE_RANGES: usize = 64;
+
+/// A request under a number that was used before: the same again changes nothing, another one is refused.
+fn repeated(the_same: bool) -> Decided {
+    if the_same {
+        return Ok(vec![]);
+    }
+    Err(Refusal::new(Code::Taken, "This request was made before, for something else.", "Use a new idempotency key for a new request."))
 }
 
 fn taken(what: &str, name: &str) -> Refusal {

@@ -220,6 +220,37 @@ fn azures_rules_follow_the_entries_and_rules_of_others_stay() {
 }
 
 #[test]
+fn azures_own_server_name_is_explained_where_no_gateway_lies_between() {
+    use crate::explain::{Reader, explain};
+    let office = azure();
+    let text = "Cannot open server 'db' requested by the login. Client with IP address '203.0.113.7' is not allowed to access the server.";
+    let found = explain(text, Some(Reader { ledger: &office.ledger, user: office.maria }), office.now);
+    assert!(found.cause.contains("not allowed on cloud") && found.remedy.contains("daypass connect cloud"), "{found:?}");
+}
+
+#[test]
+fn a_request_under_a_used_number_is_the_same_request_or_none() {
+    let mut office = Office::open();
+    let project = office.ledger.projects().next().unwrap().0;
+    let other = office.environment_on(Engine::SqlServer, Enforce::Gateway, "erp", project);
+    let pass = office.asks(office.maria, Access::Read);
+    let maria = office.maria;
+    let again = |environment, access| Command::RequestPass { pass, environment, access, reason: "once more".parse().unwrap(), life: None, salt: 1 };
+    assert!(office.run(again(office.uat, Access::Read), Actor::User(maria)).unwrap().is_empty());
+    assert_eq!(office.refused(again(other, Access::Read), maria).code, Code::Taken);
+    assert_eq!(office.refused(again(office.uat, Access::ReadWrite), maria).code, Code::Taken);
+    let entry = office.allows(maria, HOME);
+    let wider =
+        Command::AddAllow { entry, environment: office.uat, owner: AllowFor::Myself, ranges: Range::list("203.0.113.8").unwrap(), note: None, life: None };
+    assert_eq!(office.refused(wider, maria).code, Code::Taken);
+    let many = (1..=32).map(|n| format!("198.51.100.{n}")).collect::<Vec<_>>().join(";");
+    office.allows(maria, &many);
+    let entry = AllowId::new(office.id());
+    let more = Command::AddAllow { entry, environment: office.uat, owner: AllowFor::Myself, ranges: Range::list(&many).unwrap(), note: None, life: None };
+    assert_eq!(office.refused(more, maria).code, Code::Policy, "64 ranges are enough for one person");
+}
+
+#[test]
 fn azures_rules_go_when_the_database_is_moved() {
     use crate::firewall::{self, RuleAction};
     let mut office = azure();
@@ -461,7 +492,7 @@ fn one_server_under_two_names_is_two_targets_and_neither_removes_the_others_acco
     let pass = office.ready(office.maria);
     let seen = |office: &Office| {
         let account = office.ledger.pass(pass).unwrap().account.to_string();
-        Observation { accounts: vec![ObservedAccount { name: account, can_login: true, backends: 1 }] }
+        Observation { accounts: vec![ObservedAccount { name: account, can_login: true, backends: 1 }], ..Observation::default() }
     };
     let other = TargetId::new(office.id());
     assert_eq!(plan(&office.ledger, other, &seen(&office), office.now), vec![]);

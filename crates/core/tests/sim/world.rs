@@ -334,7 +334,7 @@ impl World {
             }
         }
         let accounts = self.servers[server].accounts.iter().map(|(name, can_login)| ObservedAccount { name: name.clone(), can_login: *can_login, backends: 0 });
-        let observed = Observation { accounts: accounts.collect() };
+        let observed = Observation { accounts: accounts.collect(), ..Observation::default() };
         // looked first, then read what is new: a pass of the other node is never taken for a stray
         self.follow(node)?;
         let now = self.clock(node);

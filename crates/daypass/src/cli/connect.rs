@@ -54,14 +54,17 @@ fn sqlcmd(way: &Connection, ca: &str) -> Result<Command, Failure> {
 
 /// FreeTDS: server, CA and encryption stand in a configuration of its own. It has no variable for a password, so it asks for it.
 fn tsql(way: &Connection, ca: &str) -> Result<Command, Failure> {
-    let path = directory()?.join(format!("freetds-{}.conf", way.account));
+    let path = directory()?.join(format!("freetds-{}-{}.conf", way.server, way.port));
     let trust = if ca == "system" { "system".to_owned() } else { ca.to_owned() };
     let text = format!(
         "[daypass]\nhost = {}\nport = {}\ntds version = 7.4\nencryption = require\nca file = {trust}\ncheck certificate hostname = yes\ndatabase = {}\nclient charset = UTF-8\n",
         way.server, way.port, way.database
     );
     write_private(&path, text.as_bytes())?;
-    eprintln!("If tsql is started, it asks for the password: {}", way.password);
+    let there = std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(|folder| folder.join("tsql").is_file()));
+    if there {
+        eprintln!("tsql asks for the password: {}", way.password);
+    }
     let mut command = Command::new("tsql");
     command.env("FREETDSCONF", &path).args(["-S", "daypass", "-D", &way.database, "-U", &way.account]);
     Ok(command)

@@ -19,7 +19,7 @@ use daypass_core::{
     ids::*,
     names::{Reason, server_label},
     net::Range,
-    pass::{Access, State as PassState},
+    pass::{Access, Pass, State as PassState},
     people::Permission,
     refusal::Refusal,
 };
@@ -104,6 +104,10 @@ pub async fn jit_access(State(app): State<App>, request: Request) -> Result<Resp
         "127.0.0.1" => vec![Range::one(caller.address)?],
         text => Range::list(text)?,
     };
+    let mine = |pass: &&Pass| pass.holder == caller.user && pass.environment == env.id && pass.access == access && *pass.state() == PassState::Requested;
+    if app.node.ledger(|ledger| ledger.open_passes().any(|pass| mine(&pass))) {
+        return Err(waits().into());
+    }
     let pass = PassId::new(caller.id());
     let secrets = tokio::task::spawn_blocking(PassSecrets::make).await.map_err(|_| Problem::unavailable("Daypass is stopping."))?;
     // the request first: when it is refused, no address is left open for it
@@ -116,7 +120,18 @@ pub async fn jit_access(State(app): State<App>, request: Request) -> Result<Resp
         let _ = app.control.run(Command::EndPass { pass, why: None }, caller.actor()).await;
         return Err(refused.into());
     }
-    let found = ready(&app, pass).await?;
+    let found = match ready(&app, pass).await {
+        Ok(found) if found.environment == env.id => found,
+        Ok(_) => return Err(Refusal::invalid("This idempotency key was used for another environment.").into()),
+        Err(failed) => {
+            // what waits for an approval stays; what nobody gets the password of does not
+            if app.node.ledger(|ledger| ledger.pass(pass).is_some_and(|pass| *pass.state() != PassState::Requested)) {
+                let _ = app.control.run(Command::EndPass { pass, why: None }, caller.actor()).await;
+                let _ = app.control.run(Command::RemoveAllow { entry }, caller.actor()).await;
+            }
+            return Err(failed);
+        }
+    };
     let secrets = app.node.pass_secrets(pass).await?.ok_or_else(|| Refusal::state("The account is gone again.", "Ask once more."))?;
     let way = app.node.ledger(|ledger| app.place.way(ledger, &env)).ok_or_else(|| Refusal::not_found("environment", env.spec.name.as_str()))?;
     let port = way.port;
@@ -146,7 +161,7 @@ fn environment(app: &App, caller: &Caller, headers: &HeaderMap, host: Option<&st
     let host = host.as_deref().map(|host| host.split(':').next().unwrap_or(host).to_owned());
     if let (Some(host), Some(suffix)) = (&host, &app.place.suffix)
         && host.to_lowercase().ends_with(&format!(".{suffix}"))
-        && let Some(label) = server_label(host)
+        && let Some(label) = server_label(host, Some(suffix))
     {
         return Ok(super::environment(app, caller, &label)?);
     }
@@ -161,8 +176,12 @@ fn environment(app: &App, caller: &Caller, headers: &HeaderMap, host: Option<&st
     }
 }
 
+fn waits() -> Refusal {
+    Refusal::state("The request waits for an approval.", "When somebody has approved it, daypass passes shows the account.")
+}
+
 /// The pass when it is ready; a refusal when it will not be in time.
-async fn ready(app: &App, id: PassId) -> Result<daypass_core::pass::Pass, Failed> {
+async fn ready(app: &App, id: PassId) -> Result<Pass, Failed> {
     let mut changes = app.node.changes();
     let deadline = tokio::time::Instant::now() + WAIT;
     loop {
@@ -172,7 +191,7 @@ async fn ready(app: &App, id: PassId) -> Result<daypass_core::pass::Pass, Failed
         match pass {
             Some(pass) if matches!(pass.state(), PassState::Ready { .. }) => return Ok(pass),
             Some(pass) if *pass.state() == PassState::Requested => {
-                return Err(Refusal::state("The request waits for an approval.", "When somebody has approved it, daypass passes shows the account.").into());
+                return Err(waits().into());
             }
             Some(_) => {}
             None => return Err(Refusal::state("The account could not be made.", "daypass passes --all says why.").into()),

@@ -23,7 +23,7 @@ use daypass_core::{
 };
 use daypass_gateway::World;
 use daypass_store::Change;
-use daypass_targets::{AnyTarget, Target as _};
+use daypass_targets::{AnyTarget, Check, Target as _};
 
 /// Projects.
 #[utoipa::path(get, path = "/projects", responses((status = 200, body = Vec<String>), (status = "default", body = Problem, content_type = "application/problem+json")))]
@@ -132,7 +132,15 @@ pub async fn test(State(app): State<App>, caller: Caller, Path(name): Path<Strin
     let env = environment(&app, &caller, &name)?;
     caller.need(&app, Permission::ManageEnvironments)?;
     let checks = match keeper::administrator(&app.node, env.target).await {
-        Ok(target) => target.test(&env.spec.database).await,
+        Ok(target) => {
+            let mut checks = target.test(&env.spec.database).await;
+            if env.spec.enforce == Enforce::AzureSqlFirewall {
+                let rules = target.rules(&env.spec.database).await;
+                let remedy = "azure_sql_firewall is for Azure SQL Database only, with an administrator that is db_owner; anything else has the gateway.";
+                checks.push(Check { what: "the database has a firewall of its own".to_owned(), ok: rules.is_ok(), remedy: remedy.to_owned() });
+            }
+            checks
+        }
         Err(error) => return Err(Problem::unavailable(error.to_string())),
     };
     Ok(Json(checks.into_iter().map(|c| CheckView { what: c.what, ok: c.ok, remedy: c.remedy }).collect()))

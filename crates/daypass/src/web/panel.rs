@@ -20,7 +20,10 @@ fn postgres(way: &Connection) -> Vec<Setting> {
     let Connection { account, password, server, port, database, .. } = way;
     let ca = if way.ca.is_empty() { "system" } else { "ca.pem" };
     vec![
-        setting("psql", format!("psql \"host={server} port={port} dbname={database} user={account} sslmode=verify-full sslrootcert={ca}\"")),
+        setting(
+            "psql",
+            format!("psql {}", shell(&format!("host={server} port={port} dbname={} user={account} sslmode=verify-full sslrootcert={ca}", word(database)))),
+        ),
         setting(
             "dbeaver",
             format!(
@@ -37,7 +40,10 @@ fn sqlserver(way: &Connection) -> Vec<Setting> {
     let note = if way.ca.is_empty() { "" } else { "\nOnce on this machine: trust Daypass's CA (ca.pem), or tick 'Trust server certificate'." };
     let safe = |text: &str| format!("{{{}}}", text.replace('}', "}}"));
     let quoted = |text: &str| format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""));
-    let ado = format!("Server=tcp:{server},{port};Database={database};User ID={account};Password={password};Encrypt=True;TrustServerCertificate=False");
+    let plain =
+        |text: &str| if text.contains([';', '\'', '"', '=']) || text.trim() != text { format!("\"{}\"", text.replace('"', "\"\"")) } else { text.to_owned() };
+    let ado =
+        format!("Server=tcp:{server},{port};Database={};User ID={account};Password={password};Encrypt=True;TrustServerCertificate=False", plain(database));
     vec![
         setting(
             "ssms",
@@ -104,7 +110,17 @@ fn encoded(text: &str) -> String {
     text.bytes().map(|b| if b.is_ascii_alphanumeric() || b"-._~".contains(&b) { (b as char).to_string() } else { format!("%{b:02X}") }).collect()
 }
 
+/// A value in libpq's own quoting.
+fn word(text: &str) -> String {
+    let plain = !text.is_empty() && !text.contains([' ', '\'', '\\']);
+    if plain { text.to_owned() } else { format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'")) }
+}
+
 fn shell(text: &str) -> String {
+    // in double quotes where nothing in it means anything to a shell there: people paste it on Windows too
+    if text.contains(' ') && !text.contains(['"', '$', '`', '\\', '!', '\'']) {
+        return format!("\"{text}\"");
+    }
     if text.chars().all(|c| c.is_ascii_alphanumeric() || "-._".contains(c)) { text.to_owned() } else { format!("'{}'", text.replace('\'', "'\\''")) }
 }
 
@@ -149,7 +165,9 @@ mod tests {
         let text = |tool: &str| found.iter().find(|s| s.tool == tool).unwrap().text.clone();
         assert!(text("odbc").contains("Database={a}}b\"c'd};"));
         assert!(text("tedious").contains("\"a}b\\\"c'd\""));
+        assert!(text("ado.net").contains("Database=\"a}b\"\"c'd\";"));
         assert!(text("sqlcmd").contains("-d 'a}b\"c'\\''d' "));
         assert!(settings(Engine::Postgres, &way("postgres", "a b&c"))[2].text.contains("/a%20b%26c?"));
+        assert!(settings(Engine::Postgres, &way("postgres", "a' sslmode=disable"))[0].text.contains("dbname='\\''a\\'\\'' sslmode=disable'\\''"));
     }
 }

@@ -175,6 +175,10 @@ async fn the_gateway_stands_before_a_strict_server_one_without_tls_and_an_engine
     let strict = House::sqlserver(Options::default(), &["--strict-tls"]).await;
     let plain = House::sqlserver(Options { encryption: Encryption::None, ..Options::default() }, &["--without-tls"]).await;
     let sparse = House::sqlserver(Options { sparse: true, ..Options::default() }, &[]).await;
+    let account = sparse.account("maria", "read", "1h").await;
+    let Found::Failed(why) = log_in_again(&sparse, &account, true).await else { panic!("it has no MARS") };
+    assert!(why.contains("MARS") && why.contains("Switch it off"), "{why}");
+    sparse.json("maria", &["end", &account.name]).await;
     for (house, kind) in [(&strict, "strict"), (&plain, "plain"), (&sparse, "sparse")] {
         let account = house.account("maria", "read_write", "1h").await;
         for strict in [true, false] {
@@ -195,6 +199,21 @@ async fn the_probe_speaks_of_a_target_that_does_not_let_it_in() {
     house.until_json("maria", &["passes"], |passes| passes[0]["because"].as_str().is_some_and(|why| why.contains("no such role here"))).await;
     house.server.heal();
     house.until_json("maria", &["passes"], |passes| passes[0]["state"] == "ready").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_that_hangs_refuses_in_words_and_in_time() {
+    let house = House::sqlserver(Options::default(), &[]).await;
+    let account = house.account("maria", "read", "1h").await;
+    house.server.fault("SELECT 7", Fault::Hang);
+    let mut client = house.tiberius(&account).await.unwrap();
+    let running = tokio::spawn(async move { ask(&mut client, "SELECT 7").await });
+    house.until_json("sam", &["sessions", "ls"], |sessions| !sessions.as_array().unwrap().is_empty()).await;
+    house.json("sam", &["end", &account.name, "--reason", "it hangs"]).await;
+    let said = running.await.unwrap().unwrap_err();
+    assert!(said.contains("was revoked"), "{said}");
+    house.until_json("vera", &["passes", "--all"], |passes| passes[0]["state"] == "ended").await;
+    assert_eq!(house.server.accounts(), Vec::<String>::new());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -239,11 +258,19 @@ async fn azures_own_firewall_lets_in_and_out_without_a_gateway() {
 
 /// What a script of the old system sends; gives status and body.
 async fn script(house: &House<StandIn>, person: &str, body: Value, environment: &str) -> (u16, Value) {
+    script_with(house, person, body, environment, None).await
+}
+
+async fn script_with(house: &House<StandIn>, person: &str, body: Value, environment: &str, key: Option<&str>) -> (u16, Value) {
     let token = house.daypass(person, &["token", "add", "a script", "--life", "1h"]).await;
     let token = String::from_utf8(token.stdout).unwrap();
     let address = format!("https://{}/api/data/v9.2/msprov_getfinopssqljitaccessasync", house.api);
     let client = reqwest::Client::builder().tls_backend_preconfigured(crate::house::tls(&house.path("data/ca.pem"))).build().unwrap();
-    let answer = client.post(address).bearer_auth(token.trim()).header("x-daypass-environment", environment).json(&body).send().await.unwrap();
+    let mut request = client.post(address).bearer_auth(token.trim()).header("x-daypass-environment", environment).json(&body);
+    if let Some(key) = key {
+        request = request.header("idempotency-key", key);
+    }
+    let answer = request.send().await.unwrap();
     assert_eq!(answer.headers()["odata-version"], "4.0");
     (answer.status().as_u16(), answer.json().await.unwrap())
 }
@@ -262,6 +289,18 @@ async fn scripts_of_the_old_system_get_an_account_in_one_call() {
     assert_eq!(house.ask(&account, "SELECT COUNT(*) FROM sales.orders").await.unwrap(), "400");
     let passes = house.json("sam", &["passes"]).await;
     assert_eq!((&passes[0]["reason"], &passes[0]["access"]), (&"Needed for data migration".into(), &"read".into()), "the same log");
+    let (status, writer) = script(&house, "ben", wish("127.0.0.1-127.0.0.9", "Writer"), "uat").await;
+    assert_eq!((status, &writer["ipaddress"]), (200, &"127.0.0.1-127.0.0.9".into()), "{writer}");
+    let account = Account {
+        name: writer["sqljitusername"].as_str().unwrap().into(),
+        password: writer["sqljitpassword"].as_str().unwrap().into(),
+        ends_at: String::new(),
+    };
+    house.ask(&account, "DELETE FROM sales.orders WHERE id = 1").await.unwrap();
+    // one key means one request: the same for another environment is refused, and gives nothing away
+    let (status, _) = script_with(&house, "maria", wish("127.0.0.1/32", "Reader"), "uat", Some("k1")).await;
+    let (other, refused) = script_with(&house, "maria", wish("127.0.0.1/32", "Reader"), "golden", Some("k1")).await;
+    assert!(status == 200 && other == 409 && refused["sqljitpassword"].is_null(), "{refused}");
     for (address, role, environment, part) in [
         ("10.0.0.0/8", "Writer", "uat", "wider than policy"),
         ("127.0.0.1", "Owner", "uat", "Reader or Writer"),
@@ -272,7 +311,17 @@ async fn scripts_of_the_old_system_get_an_account_in_one_call() {
         assert!(status >= 400 && answer["error"]["message"].as_str().unwrap().contains(part), "{answer}");
         assert!(answer["error"]["code"].is_string());
     }
-    house.until_json("maria", &["passes"], |passes| passes.as_array().unwrap().len() == 1).await;
+    house.until_json("maria", &["passes"], |passes| passes.as_array().unwrap().len() == 2).await;
+    let mut policy = house.json("ada", &["env", "policy", "golden"]).await;
+    policy["approval"] = json!(["read"]);
+    std::fs::write(house.path("policy.json"), policy.to_string()).unwrap();
+    house.json("ada", &["env", "policy", "golden", "--set", &house.path("policy.json").display().to_string()]).await;
+    for _ in 0..3 {
+        let (status, answer) = script(&house, "maria", wish("127.0.0.1", "Reader"), "golden").await;
+        assert!(status == 409 && answer["error"]["message"].as_str().unwrap().contains("waits for an approval"), "{answer}");
+    }
+    let waiting = house.json("maria", &["passes", "--env", "golden"]).await;
+    assert_eq!(waiting.as_array().unwrap().len(), 1, "asked again, it is the same request");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -308,7 +357,7 @@ async fn the_panel_has_every_tool_and_connect_starts_the_client_that_is_there() 
 }
 
 /// A login that carries the state of a session that was lost, as drivers send it by themselves (feature SESSIONRECOVERY).
-async fn log_in_again(house: &House<StandIn>, account: &Account) -> Found {
+async fn log_in_again(house: &House<StandIn>, account: &Account, mars: bool) -> Found {
     let login = Login7 {
         user: account.name.clone(),
         password: zeroize::Zeroizing::new(account.password.clone()),
@@ -316,7 +365,7 @@ async fn log_in_again(house: &House<StandIn>, account: &Account) -> Found {
         features: vec![(feature::SESSION_RECOVERY, vec![0; 57])],
         ..Login7::default()
     };
-    let mut machine = Upstream::new(login, false, Some(Tls::Strict));
+    let mut machine = Upstream::new(login, mars, Some(Tls::Strict));
     let mut tls = crate::house::tls(&house.path("data/ca.pem"));
     tls.alpn_protocols = vec![b"tds/8.0".to_vec()];
     let tcp = tokio::net::TcpStream::connect(house.sqlserver).await.unwrap();
@@ -341,8 +390,9 @@ async fn log_in_again(house: &House<StandIn>, account: &Account) -> Found {
 async fn a_driver_that_logs_in_again_by_itself_is_refused_with_the_reason() {
     let house = House::sqlserver(Options::default(), &[]).await;
     let account = house.account("maria", "read", "1h").await;
-    assert!(matches!(log_in_again(&house, &account).await, Found::Ready(_)), "while the pass lives it is a login like any other");
+    assert!(matches!(log_in_again(&house, &account, false).await, Found::Ready(_)), "while the pass lives it is a login like any other");
     house.json("maria", &["end", &account.name]).await;
-    let Found::Failed(why) = log_in_again(&house, &account).await else { panic!("it was let in") };
+    house.until_json("vera", &["passes", "--all"], |passes| passes[0]["state"] == "ended").await;
+    let Found::Failed(why) = log_in_again(&house, &account, false).await else { panic!("it was let in") };
     assert!(why.contains("18456") && why.contains("was given back") && why.contains("daypass request"), "{why}");
 }

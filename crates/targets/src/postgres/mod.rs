@@ -113,7 +113,7 @@ fn group(environment: EnvironmentId, access: Access) -> String {
 }
 
 impl Target for Postgres {
-    async fn identity(&self, database: &DatabaseName) -> Result<Identity, TargetError> {
+    async fn identity(&self, _environment: EnvironmentId, database: &DatabaseName) -> Result<Identity, TargetError> {
         self.on_server(|client| async move {
             let result = identity(&client, database).await;
             (client, result)
@@ -181,7 +181,7 @@ async fn observe(client: &Client, pattern: &str) -> Result<Observation, TargetEr
     let account = |row: &tokio_postgres::Row| -> Result<ObservedAccount, TargetError> {
         Ok(ObservedAccount { name: row.try_get(0)?, can_login: row.try_get(1)?, backends: row.try_get::<_, i64>(2)?.try_into().unwrap_or(u32::MAX) })
     };
-    Ok(Observation { accounts: rows.iter().map(account).collect::<Result<_, _>>()? })
+    Ok(Observation { accounts: rows.iter().map(account).collect::<Result<_, _>>()?, ..Observation::default() })
 }
 
 /// Account, marker and rights in one transaction: there is never one without the others.

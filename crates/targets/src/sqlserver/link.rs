@@ -16,6 +16,9 @@ const CONNECT: Duration = Duration::from_secs(10);
 /// A statement that takes longer is given up.
 const STATEMENT: Duration = Duration::from_secs(30);
 
+/// Azure SQL sends a login on to the node that has the database, sometimes by way of another.
+const HOPS: usize = 5;
+
 pub type Row = Vec<Option<String>>;
 
 pub struct Link {
@@ -27,7 +30,6 @@ pub struct Link {
 impl Link {
     pub async fn connect(spec: &TargetSpec, password: &Secret, database: &str) -> Result<Link, TargetError> {
         let mut config = Config::new();
-        config.host(&spec.host);
         config.port(spec.port);
         config.database(database);
         config.application_name("daypass keeper");
@@ -52,9 +54,21 @@ impl Link {
             config.trust_cert_ca_bundle(pem.as_bytes());
         }
         let connecting = async {
-            let tcp = TcpStream::connect((spec.host.as_str(), spec.port)).await.map_err(|e| TargetError::Unreachable(e.to_string()))?;
-            let _ = tcp.set_nodelay(true);
-            Ok::<_, TargetError>(Client::connect(config, tcp.compat_write()).await?)
+            let (mut host, mut port) = (spec.host.to_string(), spec.port);
+            for _ in 0..HOPS {
+                // Azure sends on to `host\instance`: the name of a host is what stands before
+                let place = host.split('\\').next().unwrap_or(&host);
+                let tcp = TcpStream::connect((place, port)).await.map_err(|e| TargetError::Unreachable(e.to_string()))?;
+                let _ = tcp.set_nodelay(true);
+                let mut config = config.clone();
+                config.host(&host);
+                config.hostname_in_certificate(place);
+                match Client::connect(config, tcp.compat_write()).await {
+                    Err(tiberius::error::Error::Routing { host: next, port: at }) => (host, port) = (next, at),
+                    done => return Ok::<_, TargetError>(done?),
+                }
+            }
+            Err(TargetError::Refused("it sends the login from one server to the next, without end".to_owned()))
         };
         let client = tokio::time::timeout(CONNECT, connecting).await.map_err(|_| TargetError::Silent(CONNECT.as_secs()))??;
         let mut link = Link { client, azure: false };

@@ -24,12 +24,13 @@ use daypass_core::{
     secret::{Secret, hex},
 };
 use link::{Link, name, text};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use tokio::sync::Mutex;
 
 /// Server-wide work is done from here: a connection that rests in a database stands in the way of whoever replaces it.
 const MASTER: &str = "master";
-/// The name of our extended properties.
+/// The name of the extended property on accounts; on databases the environment's id stands behind it, so that two installations,
+/// or two targets for one server, do not take each other's mark for a replaced database.
 const PROPERTY: &str = "daypass";
 
 pub struct SqlServer {
@@ -95,6 +96,28 @@ impl SqlServer {
     }
 }
 
+/// Whether a database is there and can be entered.
+async fn is_open(link: &mut Link, database: &DatabaseName) -> Result<bool, TargetError> {
+    link.exists(&format!("SELECT CAST(name AS nvarchar(128)) FROM sys.databases WHERE name = {} AND state = 0", text(database.as_str()))).await
+}
+
+/// The name of the mark that an environment's database has.
+fn mark_of(environment: EnvironmentId) -> String {
+    format!("{PROPERTY} {environment}")
+}
+
+/// An administrator who may not see sessions sees none, and would take that for proof that none is left.
+async fn sees_sessions(link: &mut Link) -> Result<(), TargetError> {
+    let ask = if link.azure { "HAS_PERMS_BY_NAME(DB_NAME(), 'DATABASE', 'VIEW DATABASE STATE')" } else { "HAS_PERMS_BY_NAME(NULL, NULL, 'VIEW SERVER STATE')" };
+    match link.maybe(&format!("SELECT CAST({ask} AS nvarchar(5))")).await?.as_deref() {
+        Some("0") => {
+            Err(TargetError::Refused("the administrator may not see who is connected: GRANT VIEW SERVER STATE (the recipe: daypass env recipe)".to_owned()))
+        }
+        // an engine that does not know the question is taken at its word
+        _ => Ok(()),
+    }
+}
+
 fn column(row: &link::Row, at: usize) -> String {
     row.get(at).cloned().flatten().unwrap_or_default()
 }
@@ -102,7 +125,7 @@ fn column(row: &link::Row, at: usize) -> String {
 impl Target for SqlServer {
     /// `database_id` and `create_date` change when a database is made anew; the GUIDs of its recovery when one is restored over it;
     /// the planted marker is missing in a copy of another database. What an engine does not have is left out.
-    async fn identity(&self, database: &DatabaseName) -> Result<Identity, TargetError> {
+    async fn identity(&self, environment: EnvironmentId, database: &DatabaseName) -> Result<Identity, TargetError> {
         self.on_server(async |link| {
             let of = text(database.as_str());
             let look = format!(
@@ -114,15 +137,22 @@ impl Target for SqlServer {
                 return Err(TargetError::NoDatabase(format!("{database} that is open (it is {})", column(row, 2))));
             }
             let mut parts = vec!["sqlserver".to_owned(), column(row, 0), column(row, 1)];
-            for optional in [
-                format!("SELECT CONVERT(nvarchar(40), service_broker_guid) FROM sys.databases WHERE name = {of}"),
-                format!("SELECT CONVERT(nvarchar(40), database_guid) FROM sys.database_recovery_status WHERE database_id = DB_ID({of})"),
-                format!("SELECT CONVERT(nvarchar(40), recovery_fork_guid) FROM sys.database_recovery_status WHERE database_id = DB_ID({of})"),
+            for (view, what, filter) in [
+                ("sys.databases", "service_broker_guid", format!("name = {of}")),
+                ("sys.database_recovery_status", "database_guid", format!("database_id = DB_ID({of})")),
+                ("sys.database_recovery_status", "recovery_fork_guid", format!("database_id = DB_ID({of})")),
             ] {
-                parts.push(link.maybe(&optional).await?.unwrap_or_default());
+                // asked for only where the engine has it, so that a failure of the moment is a failure and not another identity
+                let known = format!("SELECT CAST(COL_LENGTH('{view}', '{what}') AS nvarchar(10))");
+                let value = match link.maybe(&known).await? {
+                    Some(_) => link.rows(&format!("SELECT CONVERT(nvarchar(40), {what}) FROM {view} WHERE {filter}")).await?.first().map(|row| column(row, 0)),
+                    None => None,
+                };
+                parts.push(value.unwrap_or_default());
             }
-            let marker = format!("SELECT CAST(value AS nvarchar(200)) FROM sys.extended_properties WHERE class = 0 AND name = {}", text(PROPERTY));
-            parts.push(self.within(link, database.as_str(), async |link| link.maybe(&marker).await).await?.unwrap_or_default());
+            let marker = format!("SELECT CAST(value AS nvarchar(200)) FROM sys.extended_properties WHERE class = 0 AND name = {}", text(&mark_of(environment)));
+            let marked = self.within(link, database.as_str(), async |link| link.rows(&marker).await).await?;
+            parts.push(marked.first().map(|row| column(row, 0)).unwrap_or_default());
             Ok(Identity(parts.join(":")))
         })
         .await
@@ -132,11 +162,12 @@ impl Target for SqlServer {
     async fn adopt(&self, environment: EnvironmentId, database: &DatabaseName) -> Result<(), TargetError> {
         self.on_server(async |link| {
             self.within(link, database.as_str(), async |link| {
-                let there = format!("SELECT CAST(name AS nvarchar(128)) FROM sys.extended_properties WHERE class = 0 AND name = {}", text(PROPERTY));
+                let property = text(&mark_of(environment));
+                let there = format!("SELECT CAST(name AS nvarchar(128)) FROM sys.extended_properties WHERE class = 0 AND name = {property}");
                 let procedure =
                     if link.attempt(&there).await?.is_some_and(|rows| !rows.is_empty()) { "sp_updateextendedproperty" } else { "sp_addextendedproperty" };
-                let value = format!("{environment} {}", uuid::Uuid::now_v7());
-                link.attempt(&format!("EXEC {procedure} @name = {}, @value = {}", text(PROPERTY), text(&value))).await.map(drop)
+                let value = uuid::Uuid::now_v7().to_string();
+                link.attempt(&format!("EXEC {procedure} @name = {property}, @value = {}", text(&value))).await.map(drop)
             })
             .await
         })
@@ -169,9 +200,20 @@ impl Target for SqlServer {
     async fn kill(&self, account: &str, session: u32, database: &DatabaseName) -> Result<(), TargetError> {
         self.on_server(async |link| {
             // the account's name is asked for again: a number that was given away again is somebody else
-            let theirs =
-                format!("SELECT CAST(login_name AS nvarchar(128)) FROM sys.dm_exec_sessions WHERE session_id = {session} AND login_name = {}", text(account));
-            let kill = async |link: &mut Link| if link.exists(&theirs).await? { link.attempt(&format!("KILL {session}")).await.map(drop) } else { Ok(()) };
+            let theirs = format!(
+                "SELECT CAST(original_login_name AS nvarchar(128)) FROM sys.dm_exec_sessions WHERE session_id = {session} AND original_login_name = {}",
+                text(account)
+            );
+            let kill = async |link: &mut Link| {
+                if !link.exists(&theirs).await? {
+                    return Ok(());
+                }
+                match link.run(&format!("KILL {session}")).await {
+                    // one that ended by itself meanwhile is no failure
+                    Err(TargetError::Refused(_)) if !link.exists(&theirs).await? => Ok(()),
+                    done => done,
+                }
+            };
             if link.azure { kill(&mut self.connect(database.as_str()).await?).await } else { kill(link).await }
         })
         .await
@@ -182,10 +224,12 @@ impl Target for SqlServer {
     }
 
     async fn sessions(&self, database: &DatabaseName) -> Result<Vec<SessionAt>, TargetError> {
-        let look = "SELECT CAST(s.login_name AS nvarchar(128)), CAST(s.session_id AS nvarchar(20)), CAST(c.client_net_address AS nvarchar(48)) \
-                    FROM sys.dm_exec_sessions s JOIN sys.dm_exec_connections c ON c.session_id = s.session_id WHERE s.login_name LIKE N'jit!_%' ESCAPE N'!'";
-        let rows = self.connect(database.as_str()).await?.rows(look).await?;
-        let session = |row: &link::Row| Some(SessionAt { account: column(row, 0), id: column(row, 1).parse().ok()?, address: column(row, 2).parse().ok()? });
+        let look = "SELECT CAST(s.original_login_name AS nvarchar(128)), CAST(s.session_id AS nvarchar(20)), CAST(c.client_net_address AS nvarchar(48)) \
+                    FROM sys.dm_exec_sessions s JOIN sys.dm_exec_connections c ON c.session_id = s.session_id WHERE s.original_login_name LIKE N'jit!_%' ESCAPE N'!'";
+        let mut link = self.connect(database.as_str()).await?;
+        sees_sessions(&mut link).await?;
+        let rows = link.rows(look).await?;
+        let session = |row: &link::Row| Some(SessionAt { account: column(row, 0), id: column(row, 1).parse().ok()?, address: column(row, 2).parse().ok() });
         Ok(rows.iter().filter_map(session).collect())
     }
 
@@ -197,36 +241,45 @@ impl Target for SqlServer {
         let rows = self.connect(database.as_str()).await?.rows(&look("database_firewall_rules")).await?;
         // rules of the whole server open this database as well; only its own administrator may read them
         let server = self.on_server(async |link| link.attempt(&look("firewall_rules")).await).await?.unwrap_or_default();
-        Ok(rows.iter().chain(&server).map(rule).collect())
+        Ok(rows.iter().chain(&server).map(rule).filter(|rule| rule.from != NOWHERE).collect())
     }
 
     async fn set_rule(&self, database: &DatabaseName, rule: &Rule) -> Result<(), TargetError> {
-        let set = format!(
-            "EXEC sp_set_database_firewall_rule @name = {}, @start_ip_address = {}, @end_ip_address = {}",
-            text(&rule.name),
-            text(&rule.from).replacen('N', "", 1),
-            text(&rule.to).replacen('N', "", 1)
-        );
-        self.connect(database.as_str()).await?.run(&set).await
+        self.connect(database.as_str()).await?.run(&set(rule)).await
     }
 
-    /// Also has the database forget what it knows of logins: a rule that is gone would count for minutes.
+    /// Also has the database forget what it knows of logins: a rule that is gone would count for minutes. Azure lets only the
+    /// server's own administrator delete a rule, but whoever made it may make it one that lets nobody in.
     async fn remove_rule(&self, database: &DatabaseName, rule: &Rule) -> Result<(), TargetError> {
         let mut link = self.connect(database.as_str()).await?;
+        // one batch each: it runs to its end even when we do not
         let delete = format!("EXEC sp_delete_database_firewall_rule @name = {}", text(&rule.name));
-        // one batch: it runs to its end even when we do not
-        match link.run(&format!("{delete}; DBCC FLUSHAUTHCACHE")).await {
-            Err(TargetError::Refused(_)) => link.run(&delete).await,
-            done => done,
+        let nobody = Rule { name: rule.name.clone(), from: NOWHERE.to_owned(), to: NOWHERE.to_owned() };
+        for way in [format!("{delete}; {FLUSH}"), format!("{}; {FLUSH}", set(&nobody)), delete] {
+            match link.run(&way).await {
+                Err(TargetError::Refused(why)) => tracing::debug!(%why, "a firewall rule is removed in another way"),
+                done => return done,
+            }
         }
+        link.run(&set(&nobody)).await
     }
+}
+
+/// No connection comes from here.
+const NOWHERE: &str = "255.255.255.255";
+const FLUSH: &str = "DBCC FLUSHAUTHCACHE";
+
+fn set(rule: &Rule) -> String {
+    let plain = |text: &str| format!("'{}'", text.replace('\'', "''"));
+    format!("EXEC sp_set_database_firewall_rule @name = {}, @start_ip_address = {}, @end_ip_address = {}", text(&rule.name), plain(&rule.from), plain(&rule.to))
 }
 
 impl SqlServer {
     async fn observe_logins(&self, link: &mut Link, databases: &[DatabaseName]) -> Result<Observation, TargetError> {
         let look = "SELECT CAST(l.name AS nvarchar(128)), CAST(l.is_disabled AS nvarchar(5)), \
-                    CAST((SELECT COUNT(*) FROM sys.dm_exec_sessions s WHERE s.login_name = l.name) AS nvarchar(20)), CONVERT(nvarchar(200), l.sid, 2) \
+                    CAST((SELECT COUNT(*) FROM sys.dm_exec_sessions s WHERE s.original_login_name = l.name) AS nvarchar(20)), CONVERT(nvarchar(200), l.sid, 2) \
                     FROM sys.sql_logins l WHERE l.name LIKE N'jit!_%' ESCAPE N'!'";
+        sees_sessions(link).await?;
         let mut accounts = BTreeMap::new();
         for row in link.rows(look).await?.iter().filter(|row| self.is_marked(&column(row, 3))) {
             let account = ObservedAccount { name: column(row, 0), can_login: column(row, 1) == "0", backends: column(row, 2).parse().unwrap_or(u32::MAX) };
@@ -234,43 +287,61 @@ impl SqlServer {
         }
         // users without a login: half of an account, or one that came inside a copy
         let users = "SELECT CAST(name AS nvarchar(128)), CONVERT(nvarchar(200), sid, 2) FROM sys.database_principals WHERE name LIKE N'jit!_%' ESCAPE N'!'";
+        let mut unseen = BTreeSet::new();
         for database in databases {
-            let there = format!("SELECT CAST(name AS nvarchar(128)) FROM sys.databases WHERE name = {} AND state = 0", text(database.as_str()));
-            if !link.exists(&there).await? {
+            if !is_open(link, database).await? {
                 continue;
             }
-            let rows = self.within(link, database.as_str(), async |link| link.rows(users).await).await?;
-            for row in rows.iter().filter(|row| self.is_marked(&column(row, 1))) {
-                accounts.entry(column(row, 0)).or_insert_with(|| ObservedAccount { name: column(row, 0), can_login: false, backends: 0 });
+            match self.within(link, database.as_str(), async |link| link.rows(users).await).await {
+                Ok(rows) => {
+                    for row in rows.iter().filter(|row| self.is_marked(&column(row, 1))) {
+                        accounts.entry(column(row, 0)).or_insert_with(|| ObservedAccount { name: column(row, 0), can_login: false, backends: 0 });
+                    }
+                }
+                // without its login nobody comes in; what else there is, the next look shows
+                Err(TargetError::Refused(_)) => drop(unseen.insert(database.clone())),
+                Err(error) => return Err(error),
             }
         }
-        Ok(Observation { accounts: accounts.into_values().collect() })
+        Ok(Observation { accounts: accounts.into_values().collect(), unseen })
     }
 
     async fn observe_contained(&self, link: &mut Link, databases: &[DatabaseName]) -> Result<Observation, TargetError> {
         let look = format!(
             "SELECT CAST(u.name AS nvarchar(128)), \
              CAST((SELECT COUNT(*) FROM sys.database_permissions p WHERE p.grantee_principal_id = u.principal_id AND p.type = 'CO' AND p.state = 'D') AS nvarchar(5)), \
-             CAST((SELECT COUNT(*) FROM sys.dm_exec_sessions s WHERE s.login_name = u.name) AS nvarchar(20)), CAST(e.value AS nvarchar(200)) \
+             CAST((SELECT COUNT(*) FROM sys.dm_exec_sessions s WHERE s.original_login_name = u.name) AS nvarchar(20)), CAST(e.value AS nvarchar(200)) \
              FROM sys.database_principals u JOIN sys.extended_properties e ON e.class = 4 AND e.major_id = u.principal_id AND e.name = {} \
              WHERE u.name LIKE N'jit!_%' ESCAPE N'!'",
             text(PROPERTY)
         );
-        let mut accounts = Vec::new();
+        let (mut accounts, mut unseen) = (Vec::new(), BTreeSet::new());
         for database in databases {
-            let there = format!("SELECT CAST(name AS nvarchar(128)) FROM sys.databases WHERE name = {} AND state = 0", text(database.as_str()));
-            if !link.exists(&there).await? {
+            if !is_open(link, database).await? {
                 continue;
             }
-            let rows = self.connect(database.as_str()).await?.rows(&look).await?;
-            let ours = rows.iter().filter(|row| column(row, 3).starts_with(&format!("{} ", self.store)));
-            accounts.extend(ours.map(|row| ObservedAccount {
-                name: column(row, 0),
-                can_login: column(row, 1) == "0",
-                backends: column(row, 2).parse().unwrap_or(u32::MAX),
-            }));
+            let looking = async {
+                let mut link = self.connect(database.as_str()).await?;
+                sees_sessions(&mut link).await?;
+                link.rows(&look).await
+            };
+            match looking.await {
+                Ok(rows) => {
+                    let ours = rows.iter().filter(|row| column(row, 3).starts_with(&format!("{} ", self.store)));
+                    accounts.extend(ours.map(|row| ObservedAccount {
+                        name: column(row, 0),
+                        can_login: column(row, 1) == "0",
+                        backends: column(row, 2).parse().unwrap_or(u32::MAX),
+                    }));
+                }
+                // its accounts lie inside: what is not seen may be there all the same
+                Err(error) => {
+                    tracing::warn!(%database, %error, "a database cannot be looked into");
+                    unseen.insert(database.clone());
+                }
+            }
         }
-        Ok(Observation { accounts })
+        Ok(Observation { accounts, unseen })
     }
 
     /// The login: made with all that the engine takes, or with less where it does not know an option.

@@ -35,6 +35,14 @@ pub async fn test(target: &SqlServer, database: &DatabaseName) -> Vec<Check> {
         let ok = answer.is_ok_and(|rows| rows.first().is_some_and(|row| column(row, 0) == "1"));
         checks.push(Check { what: (*what).to_owned(), ok, remedy: format!("{remedy} (the recipe: daypass env recipe)") });
     }
+    if azure {
+        let sees = target.within(&mut link, database.as_str(), async |link| super::sees_sessions(link).await).await;
+        checks.push(Check {
+            what: "the administrator sees who is connected".to_owned(),
+            ok: sees.is_ok(),
+            remedy: "GRANT VIEW DATABASE STATE TO … in the database".to_owned(),
+        });
+    }
     let member = target.within(&mut link, database.as_str(), async |link| link.rows("SELECT CAST(IS_ROLEMEMBER('db_owner') AS nvarchar(5))").await).await;
     checks.push(Check {
         what: "the administrator may make users and put them into the database's roles".to_owned(),
@@ -61,12 +69,17 @@ pub fn recipe(admin: &str, database: &str) -> String {
          GO\n\
          -- and a firewall rule on the server: port 1433 from the gateway's address only\n\
          \n\
-         -- Azure SQL Database, as the server's administrator: contained users, so nothing is made in master.\n\
-         -- in master:\n\
+         -- Azure SQL Database, as the server's administrator: accounts are contained users, so nothing of them is made in master.\n\
+         -- connected to master:\n\
          CREATE LOGIN {admin} WITH PASSWORD = N'choose-one';\n\
+         GO\n\
          CREATE USER {admin} FOR LOGIN {admin};       -- to read sys.databases\n\
-         -- in {database}:\n\
+         GO\n\
+         -- connected to {database}:\n\
          CREATE USER {admin} FOR LOGIN {admin};\n\
-         ALTER ROLE db_owner ADD MEMBER {admin};      -- users, roles, sessions, and with --enforce azure_sql_firewall the rules\n"
+         GO\n\
+         ALTER ROLE db_owner ADD MEMBER {admin};      -- users, roles, sessions; with --enforce azure_sql_firewall also the rules\n\
+         GO\n\
+         -- Azure lets only the server's own administrator delete a rule; any other makes it one that lets nobody in.\n"
     )
 }

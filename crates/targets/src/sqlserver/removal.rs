@@ -4,6 +4,7 @@
 use super::{
     MASTER, SqlServer, column,
     link::{Link, name, text},
+    sees_sessions,
 };
 use crate::TargetError;
 use daypass_core::names::DatabaseName;
@@ -36,10 +37,20 @@ pub async fn remove(target: &SqlServer, account: &str, databases: &[DatabaseName
         server.run(&format!("ALTER LOGIN {login} DISABLE")).await?;
         end_sessions(&mut server, account).await?;
     }
-    // in every database that can be entered: somebody may have made the account a user elsewhere
-    let all = server.rows("SELECT CAST(name AS nvarchar(128)) FROM sys.databases WHERE state = 0 AND HAS_DBACCESS(name) = 1").await?;
-    for database in all.iter().map(|row| column(row, 0)) {
-        target.within(&mut server, &database, async |link| if has_user(link, account).await? { drop_user(link, account, heir).await } else { Ok(()) }).await?;
+    // in every database that can be entered and changed: somebody may have made the account a user elsewhere. A snapshot holds its
+    // user for ever
+    let all =
+        "SELECT CAST(name AS nvarchar(128)) FROM sys.databases WHERE state = 0 AND is_read_only = 0 AND source_database_id IS NULL AND HAS_DBACCESS(name) = 1";
+    for database in server.rows(all).await?.iter().map(|row| column(row, 0)) {
+        let done =
+            target.within(&mut server, &database, async |link| if has_user(link, account).await? { drop_user(link, account, heir).await } else { Ok(()) });
+        match done.await {
+            // what is none of ours must not keep the login from going: a user without a login opens nothing
+            Err(TargetError::Refused(why)) if !databases.iter().any(|ours| ours.as_str().eq_ignore_ascii_case(&database)) => {
+                tracing::warn!(account, database, %why, "the user of an account stays in a database that is no environment's");
+            }
+            done => done?,
+        }
     }
     if has_login { server.run(&format!("DROP LOGIN {login}")).await } else { Ok(()) }
 }
@@ -50,7 +61,9 @@ async fn has_user(link: &mut Link, account: &str) -> Result<bool, TargetError> {
 
 /// Until two looks in a row are empty: a login that was under way shows up a moment later.
 async fn end_sessions(link: &mut Link, account: &str) -> Result<(), TargetError> {
-    let look = format!("SELECT CAST(session_id AS nvarchar(20)) FROM sys.dm_exec_sessions WHERE login_name = {}", text(account));
+    sees_sessions(link).await?;
+    // under whatever name it executes now: EXECUTE AS changes that
+    let look = format!("SELECT CAST(session_id AS nvarchar(20)) FROM sys.dm_exec_sessions WHERE original_login_name = {}", text(account));
     let deadline = Instant::now() + PATIENCE;
     let mut empty = 0;
     while empty < 2 {

@@ -207,6 +207,7 @@ fn enter(server: &Server, login: &Login7, peer: SocketAddr, kill: &Arc<Notify>) 
         let id = state.next_session;
         let row = Row {
             login: login.user.clone(),
+            executes_as: login.user.clone(),
             database: database.clone(),
             host: login.host.clone(),
             program: login.application.clone(),

@@ -132,6 +132,11 @@ impl Session {
                 self.only_columns = word(2) == "ON";
                 Ok(None)
             }
+            "EXECUTE" | "EXEC" if word(1) == "AS" => {
+                let name = tokens.last().map(Token::text).unwrap_or_default();
+                self.server.with(|state| state.sessions.get_mut(&self.id).map(|session| session.executes_as = name));
+                Ok(None)
+            }
             "USE" => self.enter(&tokens.get(1).map(Token::text).unwrap_or_default(), out),
             "CREATE" | "ALTER" | "DROP" | "GRANT" | "REVOKE" | "DENY" | "KILL" | "EXEC" | "EXECUTE" => self.define(tokens).await.map(|()| None),
             // settings, declarations, blocks and what prints: nothing here depends on them
@@ -196,6 +201,7 @@ impl Session {
                 transactions: self.transactions,
                 row_count: self.row_count,
                 azure: self.server.options.azure,
+                sparse: self.server.options.sparse,
             };
             query::rewritten(tokens, &context)
         })
@@ -468,7 +474,13 @@ impl Session {
                     session.kill.notify_one();
                     Ok(())
                 }
-                ("EXEC" | "EXECUTE", _) => procedure(state, &here, &text(1), &parameters(&tokens[2..]), azure, owner),
+                ("EXEC" | "EXECUTE", _) => {
+                    // as documented: only the server's own administrator
+                    if key(&text(1)) == "sp_delete_database_firewall_rule" && !state.may(&me, "*") {
+                        return Err(Failure::new(15_247, "User does not have permission to perform this action."));
+                    }
+                    procedure(state, &here, &text(1), &parameters(&tokens[2..]), azure, owner)
+                }
                 _ => Ok(()),
             }
         })

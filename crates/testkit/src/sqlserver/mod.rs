@@ -214,9 +214,15 @@ impl StandIn {
         });
     }
 
-    /// Names of the firewall rules of a database.
+    /// Takes a right on the server from a login.
+    pub fn take_right(&self, login: &str, right: &str) {
+        self.server.with(|state| state.logins.get_mut(&key(login)).map(|login| login.rights.remove(right)));
+    }
+
+    /// Names of the firewall rules of a database that let anybody in.
     pub fn rules(&self, database: &str) -> Vec<String> {
-        self.server.with(|state| state.databases.get(&key(database)).map(|db| db.rules.iter().map(|(name, ..)| name.clone()).collect()).unwrap_or_default())
+        let open = |db: &Database| db.rules.iter().filter(|(_, from, _)| from != "255.255.255.255").map(|(name, ..)| name.clone()).collect();
+        self.server.with(|state| state.databases.get(&key(database)).map(open).unwrap_or_default())
     }
 
     /// Logins whose name begins with `jit_`, and users of that kind in each database as `database/user`.

@@ -19,6 +19,7 @@ pub struct Context<'a> {
     pub transactions: u32,
     pub row_count: i64,
     pub azure: bool,
+    pub sparse: bool,
 }
 
 /// A session's connection to the files of its database: one file for each schema.
@@ -265,6 +266,7 @@ const FUNCTIONS: &[&str] = &[
     "ISNULL",
     "LEN",
     "REPLICATE",
+    "COL_LENGTH",
     "OBJECT_ID",
     "TYPE_NAME",
     "SCOPE_IDENTITY",
@@ -300,6 +302,7 @@ fn function(name: &str, arguments: &[String], context: &Context<'_>) -> String {
         "SCHEMA_NAME" if arguments.is_empty() => quoted("dbo"),
         "SCHEMA_NAME" => format!("(SELECT name FROM sys.schemas WHERE schema_id = {})", argument(0)),
         "DATABASE_PRINCIPAL_ID" => format!("(SELECT principal_id FROM sys.database_principals WHERE lower(name) = lower({}))", argument(0)),
+        "HAS_PERMS_BY_NAME" if argument(0) != "NULL" => i32::from(database().is_some_and(|db| db.is_member(context.user, "db_owner"))).to_string(),
         "HAS_PERMS_BY_NAME" => i32::from(state.may(context.login, &bare(2))).to_string(),
         "IS_ROLEMEMBER" | "IS_MEMBER" => i32::from(database().is_some_and(|db| db.is_member(context.user, &bare(0)))).to_string(),
         "IS_SRVROLEMEMBER" => i32::from(state.may(context.login, "*")).to_string(),
@@ -312,6 +315,12 @@ fn function(name: &str, arguments: &[String], context: &Context<'_>) -> String {
         "ISNULL" => format!("ifnull({}, {})", argument(0), argument(1)),
         "LEN" => format!("length({})", argument(0)),
         "REPLICATE" => format!("replace(hex(zeroblob({})), '00', {})", argument(1), argument(0)),
+        "COL_LENGTH" => {
+            let (view, column) = (bare(0).trim_start_matches("sys.").to_owned(), bare(1));
+            let known = super::views::views(state, context.database, context.sparse, context.azure);
+            let found = known.iter().any(|(name, columns, _)| *name == view && columns.contains(&column.as_str()));
+            if found { "16" } else { "NULL" }.to_owned()
+        }
         "OBJECT_ID" => argument(0).replace(['[', ']'], ""),
         "TYPE_NAME" => format!("CASE {} WHEN 'INTEGER' THEN 'bigint' WHEN 'REAL' THEN 'float' ELSE 'nvarchar' END", argument(0)),
         "SCOPE_IDENTITY" => "last_insert_rowid()".to_owned(),

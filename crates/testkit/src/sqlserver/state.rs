@@ -86,6 +86,8 @@ pub struct Permission {
 
 pub struct Session {
     pub login: String,
+    /// Another one inside of EXECUTE AS.
+    pub executes_as: String,
     pub database: String,
     pub host: String,
     pub program: String,

@@ -22,13 +22,28 @@ pub fn views(state: &State, database: &str, sparse: bool, azure: bool) -> Vec<Vi
     let mut all: Vec<View> = Vec::new();
     let mut rows: Vec<Vec<Value>> = databases
         .clone()
-        .map(|db| vec![text(&db.name), number(db.id), text(&db.created), number(0), text("ONLINE"), text(db.broker.to_string().to_uppercase())])
+        .map(|db| {
+            vec![
+                text(&db.name),
+                number(db.id),
+                text(&db.created),
+                number(0),
+                text("ONLINE"),
+                number(0),
+                Value::Null,
+                text(db.broker.to_string().to_uppercase()),
+            ]
+        })
         .collect();
     if sparse {
-        rows.iter_mut().for_each(|row| row.truncate(5));
-        all.push(("databases", &["name", "database_id", "create_date", "state", "state_desc"], rows));
+        rows.iter_mut().for_each(|row| row.truncate(7));
+        all.push(("databases", &["name", "database_id", "create_date", "state", "state_desc", "is_read_only", "source_database_id"], rows));
     } else {
-        all.push(("databases", &["name", "database_id", "create_date", "state", "state_desc", "service_broker_guid"], rows));
+        all.push((
+            "databases",
+            &["name", "database_id", "create_date", "state", "state_desc", "is_read_only", "source_database_id", "service_broker_guid"],
+            rows,
+        ));
         let guids = databases.map(|db| vec![number(db.id), text(db.guid.to_string().to_uppercase()), text(db.fork.to_string().to_uppercase())]);
         if !azure {
             all.push(("database_recovery_status", &["database_id", "database_guid", "recovery_fork_guid"], guids.collect()));
@@ -38,8 +53,14 @@ pub fn views(state: &State, database: &str, sparse: bool, azure: bool) -> Vec<Vi
     all.push(("sql_logins", &["name", "sid", "is_disabled"], logins.clone().collect()));
     all.push(("server_principals", &["name", "sid", "is_disabled"], logins.collect()));
     let sessions = state.sessions.iter();
-    let rows = sessions.clone().map(|(id, s)| vec![number(*id), text(&s.login), text(&s.host), text(&s.program), text("running"), text(&s.database)]);
-    all.push(("dm_exec_sessions", &["session_id", "login_name", "host_name", "program_name", "status", "database_name"], rows.collect()));
+    let rows = sessions
+        .clone()
+        .map(|(id, s)| vec![number(*id), text(&s.executes_as), text(&s.login), text(&s.host), text(&s.program), text("running"), text(&s.database)]);
+    all.push((
+        "dm_exec_sessions",
+        &["session_id", "login_name", "original_login_name", "host_name", "program_name", "status", "database_name"],
+        rows.collect(),
+    ));
     let rows = sessions.map(|(id, s)| vec![number(*id), text(s.address.to_string())]);
     all.push(("dm_exec_connections", &["session_id", "client_net_address"], rows.collect()));
     all.push(("firewall_rules", &["name", "start_ip_address", "end_ip_address"], rules(&state.rules)));

@@ -88,7 +88,16 @@ impl std::fmt::Debug for Login7 {
     }
 }
 
+/// The oldest version with the layout that is read here: TDS 7.2, SQL Server 2005.
+const OLDEST: u32 = 0x7209_0002;
+
 impl Login7 {
+    /// Whether this is a login of a version whose layout is another one.
+    pub fn is_too_old(message: &[u8]) -> bool {
+        let mut r = Reader(message);
+        matches!((r.u32(), r.u32()), (Some(_), Some(version)) if version >> 24 == 0x70 || version >> 24 == 0x71 || (0x7200_0000..OLDEST).contains(&version))
+    }
+
     /// None for what is no login: a text outside the message, a length that does not fit.
     pub fn read(message: &[u8]) -> Option<Login7> {
         let mut r = Reader(message);

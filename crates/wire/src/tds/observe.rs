@@ -30,7 +30,12 @@ pub struct Observer {
     frames: Option<(Frames, Frames)>,
     sessions: BTreeMap<u16, Conversation>,
     shared: Shared,
+    /// The client opened more sessions than are followed.
+    too_many: bool,
 }
+
+/// Kept of a request whatever the other sessions of its connection keep.
+const KEPT_AT_LEAST: usize = 8 * 1024;
 
 #[derive(Default)]
 struct Shared {
@@ -38,6 +43,8 @@ struct Shared {
     finished: Vec<Statement>,
     now: u64,
     kept: usize,
+    /// Calls that wait for their results.
+    waiting: usize,
     opaque_rows: bool,
 }
 
@@ -49,6 +56,9 @@ struct Conversation {
     kept: Vec<u8>,
     whole: usize,
     began: u64,
+    /// Kind and status of its first packet: servers go by them.
+    kind: u8,
+    status: u8,
     reply: Packets,
     tokens: Tokens,
     pending: VecDeque<VecDeque<(Statement, Handle)>>,
@@ -62,7 +72,7 @@ impl Observer {
     /// `mars`: the connection holds several sessions. `opaque_rows`: rows cannot be taken apart.
     pub fn new(mars: bool, opaque_rows: bool) -> Self {
         let sessions = if mars { BTreeMap::new() } else { BTreeMap::from([(0, Conversation::default())]) };
-        Observer { frames: mars.then(Default::default), sessions, shared: Shared { opaque_rows, ..Shared::default() } }
+        Observer { frames: mars.then(Default::default), sessions, shared: Shared { opaque_rows, ..Shared::default() }, too_many: false }
     }
 
     /// Bytes of memory worth minding that are held.
@@ -72,6 +82,7 @@ impl Observer {
 
     fn conversation(&mut self, session: u16) -> Option<&mut Conversation> {
         if self.sessions.len() >= limits::TDS_MARS_SESSIONS && !self.sessions.contains_key(&session) {
+            self.too_many = true;
             return None;
         }
         Some(self.sessions.entry(session).or_default())
@@ -168,6 +179,15 @@ impl Observe for Observer {
         std::mem::take(&mut self.shared.finished)
     }
 
+    fn lost(&self) -> Option<&'static str> {
+        let broken = self.frames.as_ref().is_some_and(|(client, _)| client.is_broken()) || self.sessions.values().any(|session| session.request.is_broken());
+        match (self.too_many, broken) {
+            (true, _) => Some("more sessions inside one connection than are followed"),
+            (_, true) => Some("the client does not keep to the protocol"),
+            _ => None,
+        }
+    }
+
     /// An attention for each session that waits.
     fn give_up(&self) -> Vec<u8> {
         let mut out = Vec::new();
@@ -226,15 +246,20 @@ impl Conversation {
     fn client(&mut self, mut bytes: &[u8], shared: &mut Shared) {
         while let Some(piece) = self.request.next(&mut bytes) {
             match piece {
-                Piece::Begin(_, true) => {
+                Piece::Begin(header, true) => {
                     self.whole = 0;
                     self.began = shared.now;
+                    (self.kind, self.status) = (header.kind, header.status);
+                    if header.status & packet::RESET != 0 {
+                        shared.prepared = Prepared::default();
+                    }
                 }
                 Piece::Begin(_, false) => {}
                 Piece::Payload(payload) => {
                     self.whole += payload.len();
-                    let wants = self.request.passing().is_some_and(|(header, _)| matches!(header.kind, kind::BATCH | kind::RPC | kind::TRANSACTION));
-                    let room = if wants { KEPT.saturating_sub(self.kept.len()).min(KEPT_IN_ALL.saturating_sub(shared.kept)) } else { 0 };
+                    let wants = matches!(self.kind, kind::BATCH | kind::RPC | kind::TRANSACTION);
+                    let shared_room = KEPT_IN_ALL.saturating_sub(shared.kept).max(KEPT_AT_LEAST.saturating_sub(self.kept.len()));
+                    let room = if wants { KEPT.saturating_sub(self.kept.len()).min(shared_room) } else { 0 };
                     let part = &payload[..payload.len().min(room)];
                     shared.kept += part.len();
                     self.kept.extend_from_slice(part);
@@ -242,9 +267,7 @@ impl Conversation {
                 Piece::End(header) if header.is_last() => {
                     let kept = std::mem::take(&mut self.kept);
                     shared.kept -= kept.len();
-                    if header.status & packet::IGNORE == 0 {
-                        self.asked(header.kind, &kept, shared);
-                    }
+                    self.asked(header.status & packet::IGNORE != 0, &kept, shared);
                 }
                 Piece::End(_) => {}
             }
@@ -252,8 +275,9 @@ impl Conversation {
     }
 
     /// A request is complete.
-    fn asked(&mut self, kind: u8, kept: &[u8], shared: &mut Shared) {
-        let calls = match kind {
+    fn asked(&mut self, given_up: bool, kept: &[u8], shared: &mut Shared) {
+        let kind = self.kind;
+        let mut calls = match kind {
             kind::BATCH => vec![request::batch(kept, self.whole)],
             kind::RPC => request::calls(kept, self.whole),
             kind::TRANSACTION => vec![request::transaction(kept)],
@@ -264,6 +288,12 @@ impl Conversation {
             }
             _ => return,
         };
+        let room = limits::PIPELINED.saturating_sub(shared.waiting).max(1);
+        if calls.len() > room {
+            let more = calls.len() - room;
+            calls.truncate(room);
+            calls.push(Call { text: format!("({more} more calls in one message)"), ..Call::default() });
+        }
         let mut statements = VecDeque::new();
         for Call { text, text_units, values, handle } in calls {
             let (text, units) = match handle {
@@ -278,12 +308,21 @@ impl Conversation {
             if kind == kind::BULK {
                 statement.bytes = self.whole as u64;
             }
+            if self.status & packet::RESET != 0 {
+                statement.tag = "after a reset of the connection".to_owned();
+            }
+            if given_up {
+                // SQL Server does not run it; there are engines that do
+                statement.outcome = Outcome::Failed { code: String::new(), message: "given up by the client before its end".to_owned() };
+            }
             statements.push_back((statement, handle));
         }
+        shared.waiting += statements.len();
         // a client that sends more ahead than any real one: the oldest is let go as it stands
         if self.pending.len() >= limits::PIPELINED {
             for (mut statement, _) in self.pending.pop_front().into_iter().flatten() {
                 statement.outcome = Outcome::Failed { code: String::new(), message: "its result was not followed: too many sent ahead".to_owned() };
+                shared.waiting -= 1;
                 finish(statement, shared);
             }
         }
@@ -331,7 +370,7 @@ impl Conversation {
         let Some((statement, handle)) = request.front_mut() else { return };
         statement.bytes += std::mem::take(&mut self.tokens.row_bytes);
         match event {
-            Event::Row => statement.rows += 1,
+            Event::Row => statement.rows = statement.rows.saturating_add(1),
             Event::Error { number, text } => {
                 if statement.outcome == Outcome::Done {
                     statement.outcome = Outcome::Failed { code: number.to_string(), message: text };
@@ -343,7 +382,7 @@ impl Conversation {
             }
             Event::Done { kind, status, command, rows } => {
                 if status & done::COUNT != 0 && (command != done::SELECT || statement.rows == 0) {
-                    statement.rows += rows;
+                    statement.rows = statement.rows.saturating_add(rows);
                 }
                 if status & done::ATTENTION != 0 && statement.outcome == Outcome::Done {
                     statement.outcome = Outcome::Failed { code: String::new(), message: "cancelled by the client".to_owned() };
@@ -358,6 +397,7 @@ impl Conversation {
                     && request.len() > 1
                     && let Some((statement, _)) = request.pop_front()
                 {
+                    shared.waiting -= 1;
                     finish(statement, shared);
                 }
             }
@@ -367,12 +407,12 @@ impl Conversation {
 
     /// A reply is complete: so is what asked for it.
     fn answered(&mut self, shared: &mut Shared) {
-        let mut failed = false;
-        for (mut statement, _) in self.pending.pop_front().into_iter().flatten() {
-            if failed {
-                statement.outcome = Outcome::NotRun;
+        // an error of one call does not keep the next from running: what has no end of its own is not known
+        for (at, (mut statement, _)) in self.pending.pop_front().into_iter().flatten().enumerate() {
+            if at > 0 && statement.outcome == Outcome::Done {
+                statement.outcome = unknown();
             }
-            failed |= statement.outcome != Outcome::Done;
+            shared.waiting -= 1;
             finish(statement, shared);
         }
     }
@@ -382,8 +422,9 @@ impl Conversation {
         for (mut statement, _) in self.pending.drain(..).flatten() {
             statement.outcome = match std::mem::take(&mut first) {
                 true => Outcome::Failed { code: String::new(), message: "the session ended before its result".to_owned() },
-                false => Outcome::NotRun,
+                false => unknown(),
             };
+            shared.waiting -= 1;
             finish(statement, shared);
         }
     }
@@ -424,6 +465,10 @@ impl Conversation {
         packet::put(&mut out, kind::REPLY, header.spid, after, 4_096);
         Some(out)
     }
+}
+
+fn unknown() -> Outcome {
+    Outcome::Failed { code: String::new(), message: "its outcome is not known: its end was not seen".to_owned() }
 }
 
 fn finish(mut statement: Statement, shared: &mut Shared) {
@@ -588,6 +633,126 @@ mod tests {
         assert_eq!(seen.end(4).len(), 1);
     }
 
+    fn rpc(calls: &[(&str, &[Vec<u8>])]) -> Vec<u8> {
+        let calls = calls.iter().map(|(name, parameters)| {
+            let mut one = (name.len() as u16).to_le_bytes().to_vec();
+            packet::put_utf16(&mut one, name);
+            one.extend([0, 0]);
+            one.extend(parameters.concat());
+            one
+        });
+        let message = [vec![4, 0, 0, 0], calls.collect::<Vec<_>>().join(&0xff)].concat();
+        let mut out = Vec::new();
+        packet::put(&mut out, kind::RPC, 0, &message, 4_096);
+        out
+    }
+
+    fn text(value: &str) -> Vec<u8> {
+        let mut out = vec![0, 0, 0xe7, 0x40, 0x1f, 9, 4, 0xd0, 0, 0x34];
+        out.extend((2 * value.len() as u16).to_le_bytes());
+        packet::put_utf16(&mut out, value);
+        out
+    }
+
+    fn int(value: i32) -> Vec<u8> {
+        [&[0, 0, 0x26, 4, 4][..], &value.to_le_bytes()].concat()
+    }
+
+    /// What is on record of one request, with an empty reply.
+    fn recorded(request: &[u8]) -> Vec<String> {
+        let mut seen = Observer::new(false, false);
+        seen.client(request, 1);
+        let mut tokens = Vec::new();
+        put_done(&mut tokens, token_type::DONE, 0, 0, 0);
+        seen.server(&reply(&tokens, 4_096), 2).map(|s| s.text.to_string()).collect()
+    }
+
+    #[test]
+    fn nothing_that_runs_is_missing_from_the_record() {
+        let hidden = text("DELETE FROM t");
+        // behind a value that is longer than is kept, and behind one whose type is not known
+        let long = [
+            vec![0, 0, 0xe7, 0xff, 0xff, 9, 4, 0xd0, 0, 0x34],
+            200_000_u64.to_le_bytes().to_vec(),
+            200_000_u32.to_le_bytes().to_vec(),
+            vec![b'x'; 200_000],
+            vec![0; 4],
+        ]
+        .concat();
+        let table = vec![0, 0, 0xf3, 0, 0, 0];
+        for parameter in [long, table] {
+            let found = recorded(&rpc(&[("sp_executesql", &[text("SELECT 1"), parameter]), ("sp_executesql", std::slice::from_ref(&hidden))]));
+            assert!(found.last().unwrap().starts_with("(further calls may follow in "), "{found:?}");
+        }
+        // a name of 128 characters is no mark between calls
+        let named = [vec![0x80], vec![b'a', 0].repeat(128), vec![0, 0x26, 4, 4, 1, 0, 0, 0]].concat();
+        let found = recorded(&rpc(&[("p", &[named]), ("sp_executesql", std::slice::from_ref(&hidden))]));
+        assert_eq!(found, ["EXEC p", "DELETE FROM t"]);
+        // a procedure by another spelling, or one of somebody's own, keeps the whole text
+        let long = format!("{} DELETE FROM t", "/**/".repeat(500));
+        assert_eq!(recorded(&rpc(&[("\"sys\".\"sp_executesql\";1", &[text(&long)])])), [long.clone()]);
+        let mut seen = Observer::new(false, false);
+        seen.client(&rpc(&[("dbo.run_it", &[text(&long)])]), 1);
+        assert!(seen.end(2)[0].values[0].ends_with("DELETE FROM t"));
+        // the kind of the first packet counts, and a message that was given up is on record
+        let mut mixed = Vec::new();
+        let whole = batch("DELETE FROM t");
+        packet::put_packet(&mut mixed, kind::BATCH, 0, 0, 1, &whole[8..20]);
+        packet::put_packet(&mut mixed, kind::ATTENTION, packet::EOM | packet::IGNORE, 0, 2, &whole[20..]);
+        assert_eq!(recorded(&mixed), ["DELETE FROM t"]);
+    }
+
+    #[test]
+    fn bulk_loads_and_cursors_are_on_record() {
+        let mut seen = Observer::new(false, false);
+        seen.client(&batch("INSERT BULK dbo.t (a int)"), 1);
+        let mut tokens = Vec::new();
+        put_done(&mut tokens, token_type::DONE, 0, 0, 0);
+        assert_eq!(seen.server(&reply(&tokens, 4_096), 2).count(), 1);
+        let mut rows = Vec::new();
+        packet::put(&mut rows, kind::BULK, 0, &[7; 10_000], 4_096);
+        seen.client(&rows, 3);
+        tokens.clear();
+        put_done(&mut tokens, token_type::DONE, done::COUNT, 0xf0, 400);
+        let load = seen.server(&reply(&tokens, 4_096), 4).next().unwrap();
+        assert_eq!((&*load.text, load.rows, load.bytes), ("(bulk load)", 400, 10_000));
+        assert_eq!(recorded(&rpc(&[("sp_cursoropen", &[int(0), text("SELECT a FROM t"), int(1)])])), ["SELECT a FROM t"]);
+        assert_eq!(recorded(&rpc(&[("sp_cursorprepexec", &[int(0), int(0), text("@p int"), text("SELECT b FROM t")])])), ["SELECT b FROM t"]);
+    }
+
+    #[test]
+    fn a_reset_connection_forgets_its_handles_and_says_so() {
+        let mut seen = Observer::new(false, false);
+        seen.client(&rpc(&[("sp_prepexec", &[int(0), text(""), text("SELECT secret")])]), 1);
+        let mut tokens = vec![token_type::RETURN_VALUE, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0x26, 4, 4, 9, 0, 0, 0];
+        put_done(&mut tokens, token_type::DONE_PROC, 0, 0xe0, 0);
+        assert_eq!(seen.server(&reply(&tokens, 4_096), 2).count(), 1);
+        let mut again = rpc(&[("sp_execute", &[int(9)])]);
+        again[1] |= 0x08;
+        seen.client(&again, 3);
+        let after = seen.end(4);
+        assert_eq!((&*after[0].text, after[0].tag.as_str()), ("EXEC sp_execute 9", "after a reset of the connection"));
+    }
+
+    #[test]
+    fn what_a_client_makes_the_server_say_does_not_change_the_record() {
+        // rows without a description are not taken for tokens: no error is forged, and the end is seen
+        let mut seen = Observer::new(false, false);
+        seen.client(&batch("SELECT x"), 1);
+        let mut tokens = vec![token_type::COLUMNS, 0xff, 0xff, token_type::ROW];
+        put_message(&mut tokens, 50_000, 1, 16, "forged", "s");
+        put_done(&mut tokens, token_type::DONE, done::COUNT, done::SELECT, u64::MAX);
+        let found = seen.server(&reply(&tokens, 4_096), 2).next().unwrap();
+        assert_eq!(found.outcome, Outcome::Done);
+        // many calls sent ahead do not fill the memory
+        let mut seen = Observer::new(false, false);
+        let calls: Vec<(&str, &[Vec<u8>])> = vec![("p", &[]); 1_000];
+        for _ in 0..100 {
+            seen.client(&rpc(&calls), 1);
+        }
+        assert!(seen.end(2).len() <= limits::PIPELINED + 200);
+    }
+
     #[test]
     fn memory_stays_bounded_whatever_is_sent() {
         let mut seen = Observer::new(false, false);
@@ -603,6 +768,7 @@ mod tests {
             Frame { flags: flag::DATA, session, payload: 0, sequence: 1, window: 4 }.put(&mut framed, &endless);
             (0..40).for_each(|_| seen.client(&framed, 1));
         }
-        assert!(seen.held() <= KEPT_IN_ALL && seen.sessions.len() <= limits::TDS_MARS_SESSIONS);
+        assert!(seen.held() <= KEPT_IN_ALL + limits::TDS_MARS_SESSIONS * KEPT_AT_LEAST && seen.sessions.len() <= limits::TDS_MARS_SESSIONS);
+        assert!(seen.lost().is_some(), "what is not followed is not let go on");
     }
 }

@@ -22,6 +22,8 @@ pub mod kind {
 pub const EOM: u8 = 0x01;
 /// The client gave this message up.
 pub const IGNORE: u8 = 0x02;
+/// Before this request, everything but the identity begins anew: pools set one of these when a connection goes to somebody else.
+pub const RESET: u8 = 0x08 | 0x10;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Header {
@@ -150,6 +152,18 @@ impl<'a> Reader<'a> {
     pub fn short_text(&mut self) -> Option<String> {
         let count = usize::from(self.u8()?);
         Some(utf16(self.take(2 * count)?))
+    }
+
+    /// Steps over a text behind one byte that counts its characters.
+    pub fn skip_short_text(&mut self) -> Option<()> {
+        let count = usize::from(self.u8()?);
+        self.take(2 * count).map(drop)
+    }
+
+    /// Steps over a text behind two bytes that count its characters.
+    pub fn skip_long_text(&mut self) -> Option<()> {
+        let count = usize::from(self.u16()?);
+        self.take(2 * count).map(drop)
     }
 
     /// A text behind two bytes that count its characters (US_VARCHAR).

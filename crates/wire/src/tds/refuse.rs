@@ -95,6 +95,15 @@ impl Reason {
         tokens
     }
 
+    /// The same for TDS 7.1 and before, where a DONE counts rows in four bytes.
+    pub fn old_reply(&self) -> Vec<u8> {
+        let mut done = Self::done();
+        done.truncate(done.len() - 4);
+        let mut out = Vec::new();
+        packet::put(&mut out, kind::REPLY, 0, &[self.error(), done].concat(), 4_096);
+        out
+    }
+
     /// A whole reply.
     pub fn reply(&self) -> Vec<u8> {
         let mut out = Vec::new();

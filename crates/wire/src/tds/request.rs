@@ -110,11 +110,20 @@ pub fn calls(bytes: &[u8], whole: usize) -> Vec<Call> {
     loop {
         let (call, more) = call(&mut r, bytes.len() < whole);
         calls.push(call);
+        if !more {
+            break;
+        }
         // a message of calls beyond number would cost more to record than to send
-        if !more || calls.len() >= limits::PIPELINED {
-            return calls;
+        if calls.len() >= limits::TDS_CALLS {
+            break;
         }
     }
+    // what was not read may hold further calls, and all of them run
+    let unread = r.0.len() + (whole - bytes.len());
+    if unread > 0 {
+        calls.push(Call { text: format!("(further calls may follow in {unread} bytes that were not read)"), ..Call::default() });
+    }
+    calls
 }
 
 /// Reads one call; says whether another follows.
@@ -124,22 +133,28 @@ fn call(r: &mut Reader<'_>, is_cut: bool) -> (Call, bool) {
         return (Call { text: "(remote procedure call that could not be read)".to_owned(), ..Call::default() }, false);
     };
     let mut parameters = Vec::new();
-    let mut budget = limits::BOUND_VALUES;
+    // a procedure that has no number here may take a statement in whichever parameter
+    let mut budget = if number == 0 { 2 * limits::STATEMENT_TEXT } else { limits::BOUND_VALUES };
+    let most = if number == 0 { budget } else { limits::BOUND_VALUE };
     loop {
         match r.0.first() {
             None => break,
-            // the mark between two calls; 0xfe: this one is not to run
-            Some(0x80 | 0xff | 0xfe) => {
+            // the mark between two calls; 0xfe: this one is not to run. (A name has at most 127 characters: 0x80 marked the end before
+            // TDS 7.2, which is not spoken here.)
+            Some(0xff | 0xfe) => {
                 r.take(1);
                 return (finish(&name, number, parameters), !r.0.is_empty());
             }
             Some(_) => {}
         }
-        let wanted = if is_statement(number, parameters.len()) { 2 * limits::STATEMENT_TEXT } else { limits::BOUND_VALUE.min(budget) };
+        let wanted = if is_statement(number, parameters.len()) { 2 * limits::STATEMENT_TEXT } else { most.min(budget) };
         match parameter(r, wanted) {
             Some(parameter) => {
                 budget = budget.saturating_sub(parameter.value.len());
-                parameters.push(parameter);
+                // SQL Server takes 2,100 of them; the rest is counted
+                if parameters.len() < limits::TDS_PARAMETERS {
+                    parameters.push(parameter);
+                }
             }
             None if parameters.is_empty() && !is_cut => return (not_readable(name), false),
             None => {
@@ -160,7 +175,8 @@ fn procedure_name(r: &mut Reader<'_>) -> Option<(String, u16)> {
         (NUMBERED.get(usize::from(number)).filter(|name| !name.is_empty()).map_or_else(|| format!("procedure {number}"), |name| (*name).to_owned()), number)
     } else {
         let name = utf16(r.take(2 * usize::from(length))?);
-        let bare = name.rsplit('.').next().unwrap_or(&name).trim_matches(['[', ']']);
+        // `"sys"."sp_executesql";1` is the same procedure
+        let bare = name.rsplit('.').next().unwrap_or(&name).split(';').next().unwrap_or_default().trim().trim_matches(['[', ']', '"']);
         let number = NUMBERED.iter().position(|known| !known.is_empty() && known.eq_ignore_ascii_case(bare)).unwrap_or(0) as u16;
         (name, number)
     };

@@ -63,6 +63,11 @@ pub enum Piece<'a> {
 }
 
 impl Frames {
+    /// No frame begins like this: nothing is followed any more.
+    pub fn is_broken(&self) -> bool {
+        self.broken
+    }
+
     pub fn at_boundary(&self) -> bool {
         self.frame.is_none() && self.header_len == 0 && !self.broken
     }

@@ -153,6 +153,12 @@ impl Startup {
     }
 
     fn login(&mut self, message: &[u8]) {
+        if Login7::is_too_old(message) {
+            let reason = Reason::login_failed("", "This client speaks a version of TDS from before SQL Server 2005: set its TDS version to 7.4.");
+            self.out.extend(reason.old_reply());
+            self.state = State::Close;
+            return;
+        }
         let Some(login) = Login7::read(message) else {
             return self.refuse(&Reason::login_failed("", "The login message could not be read."));
         };
@@ -186,5 +192,71 @@ impl Startup {
     fn refuse(&mut self, reason: &Reason) {
         self.out.extend(reason.reply());
         self.state = State::Close;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tds::token;
+
+    /// What a client is told that logs in so.
+    fn told(message: &[u8]) -> String {
+        let mut machine = Startup::default();
+        machine.feed(&[0x16]);
+        machine.tls_started(Some(b"tds/8.0"));
+        let prelogin = Prelogin::default().with(option::VERSION, &VERSION).message();
+        let send = |machine: &mut Startup, kind, message: &[u8]| {
+            let mut bytes = Vec::new();
+            packet::put(&mut bytes, kind, 0, message, 4_096);
+            let mut rest = bytes.as_slice();
+            while let Step::Read(n) = machine.step() {
+                let (part, more) = rest.split_at(n);
+                machine.feed(part);
+                rest = more;
+            }
+        };
+        assert_eq!(machine.step(), Step::Read(packet::HEADER));
+        send(&mut machine, kind::PRELOGIN, &prelogin);
+        while matches!(machine.step(), Step::Send(_)) {}
+        let mut bytes = Vec::new();
+        packet::put(&mut bytes, kind::LOGIN7, 0, message, 4_096);
+        machine.feed(&bytes[..packet::HEADER]);
+        machine.feed(&bytes[packet::HEADER..]);
+        let Step::Send(reply) = machine.step() else { return "let on".to_owned() };
+        assert_eq!(machine.step(), Step::Close);
+        let (number, _, text) = token::read_message(&reply[packet::HEADER..]).unwrap();
+        assert_eq!(number, 18_456);
+        text
+    }
+
+    fn login(change: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+        let user = Login7 { user: "jit_maria_aaaa".to_owned(), ..Login7::default() };
+        let mut message = user.message().to_vec();
+        change(&mut message);
+        message
+    }
+
+    #[test]
+    fn what_is_not_taken_is_refused_in_words() {
+        assert_eq!(told(&login(|_| {})), "let on");
+        let windows = "choose 'SQL Server Authentication'";
+        assert!(told(&login(|m| m[25] |= 0x80)).contains(windows), "Windows' own authentication");
+        let token = Login7 { user: "a".to_owned(), features: vec![(feature::FEDAUTH, vec![0; 5])], ..Login7::default() };
+        assert!(told(&token.message()).contains(windows), "a token of Entra");
+        assert!(told(&login(|m| m[27] |= 0x01)).contains("cannot be changed"), "a new password");
+        assert!(told(&login(|m| m[27] |= 0x04)).contains("cannot be attached"), "a user instance");
+        let file = |m: &mut Vec<u8>| {
+            let at = m.len() as u16;
+            m[82..84].copy_from_slice(&at.to_le_bytes());
+            m[84..86].copy_from_slice(&1_u16.to_le_bytes());
+            m.extend([b'f', 0]);
+            let length = m.len() as u32;
+            m[..4].copy_from_slice(&length.to_le_bytes());
+        };
+        assert!(told(&login(file)).contains("cannot be attached"), "a database file");
+        assert!(told(&Login7::default().message()).contains("No user name"));
+        assert!(told(&login(|m| m[4..8].copy_from_slice(&0x7100_0001_u32.to_le_bytes()))).contains("set its TDS version to 7.4"));
+        assert!(told(&[0; 40]).contains("could not be read"));
     }
 }

@@ -350,8 +350,11 @@ impl Tokens {
         let mut r = Reader(&bytes[1..]);
         let count = r.u16()?;
         let mut columns = Vec::new();
-        // none: the description of before still holds, or no rows come
-        for _ in 0..if count == u16::MAX { 0 } else { count } {
+        // a client may ask for rows without a description: then only their end is known
+        if count == u16::MAX {
+            return Some(Known::Unknown);
+        }
+        for _ in 0..count {
             r.take(6)?;
             let before = r;
             let Some(ty) = Type::read(&mut r, true) else {
@@ -360,10 +363,10 @@ impl Tokens {
             };
             if ty.has_table() {
                 for _ in 0..r.u8()? {
-                    r.long_text()?;
+                    r.skip_long_text()?;
                 }
             }
-            r.short_text()?;
+            r.skip_short_text()?;
             columns.push(ty);
         }
         self.columns = columns;
@@ -374,10 +377,10 @@ impl Tokens {
     fn returned(&mut self, bytes: &[u8]) -> Option<Known> {
         let mut r = Reader(&bytes[1..]);
         r.u16()?;
-        r.short_text()?;
+        r.skip_short_text()?;
         r.take(7)?;
         let before = r;
-        let Some(ty) = Type::read(&mut r, false) else {
+        let Some(ty) = Type::read(&mut r, true) else {
             return if before.0.len() >= 1_024 { Some(Known::Unknown) } else { None };
         };
         self.returned = Some((ty, Vec::new()));

@@ -101,9 +101,9 @@ impl Type {
             }
             token::XML => {
                 if r.u8()? != 0 {
-                    r.short_text()?;
-                    r.short_text()?;
-                    r.long_text()?;
+                    r.skip_short_text()?;
+                    r.skip_short_text()?;
+                    r.skip_long_text()?;
                 }
                 Length::Chunks
             }
@@ -112,10 +112,10 @@ impl Type {
                     r.u16()?;
                 }
                 for _ in 0..3 {
-                    r.short_text()?;
+                    r.skip_short_text()?;
                 }
                 if column {
-                    r.long_text()?;
+                    r.skip_long_text()?;
                 }
                 Length::Chunks
             }
@@ -189,12 +189,12 @@ impl Type {
             (token::INT_N | 0x34 | 0x38 | 0x7f, 2 | 4 | 8) => number().to_string(),
             (token::FLOAT_N | 0x3b, 4) => f32::from_bits(number() as u32).to_string(),
             (token::FLOAT_N | 0x3e, 8) => f64::from_bits(number() as u64).to_string(),
-            (token::MONEY_N | 0x7a, 4) => decimal(number().into(), 4),
+            (token::MONEY_N | 0x7a, 4) => money(number()),
             // its halves stand the wrong way round
-            (token::MONEY_N | 0x3c, 8) => decimal(i128::from(number().rotate_left(32)), 4),
+            (token::MONEY_N | 0x3c, 8) => money(number().rotate_left(32)),
             (0x37 | 0x3f | 0x6a | 0x6c, 5 | 9 | 13 | 17) => {
-                let mantissa = bytes[1..].iter().rev().fold(0_i128, |n, byte| n << 8 | i128::from(*byte));
-                decimal(if bytes[0] == 0 { -mantissa } else { mantissa }, self.scale)
+                let mantissa = bytes[1..].iter().rev().fold(0_u128, |n, byte| n << 8 | u128::from(*byte));
+                decimal(bytes[0] == 0, mantissa, self.scale)
             }
             (token::GUID, 16) => guid(bytes),
             (token::DATE, 3) => date(days(bytes)),
@@ -235,10 +235,14 @@ fn days(bytes: &[u8]) -> i64 {
     unsigned(bytes) as i64
 }
 
-fn decimal(mantissa: i128, scale: u8) -> String {
-    let digits = format!("{:0width$}", mantissa.unsigned_abs(), width = usize::from(scale) + 1);
+fn money(count: i64) -> String {
+    decimal(count < 0, count.unsigned_abs().into(), 4)
+}
+
+fn decimal(negative: bool, mantissa: u128, scale: u8) -> String {
+    let digits = format!("{mantissa:0width$}", width = usize::from(scale) + 1);
     let (whole, part) = digits.split_at(digits.len() - usize::from(scale));
-    let sign = if mantissa < 0 { "-" } else { "" };
+    let sign = if negative { "-" } else { "" };
     if part.is_empty() { format!("{sign}{whole}") } else { format!("{sign}{whole}.{part}") }
 }
 
@@ -291,6 +295,8 @@ mod tests {
         assert_eq!(shown(&[0xe7, 0xff, 0xff, 0, 0, 0, 0, 0], &[&[4, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, b'o', 0, b'k', 0][..], &[0; 4]].concat()), "ok");
         assert_eq!(shown(&[0xa7, 10, 0, 0, 0, 0, 0, 0], &[0xff, 0xff]), "NULL");
         assert_eq!(shown(&[0x6a, 9, 18, 2], &[5, 0, 0x39, 0x30, 0, 0]), "-123.45");
+        let widest = [&[17, 0][..], &[0; 15], &[0x80]].concat();
+        assert_eq!(shown(&[0x6a, 17, 38, 0], &widest), "-170141183460469231731687303715884105728", "no number is too wide to be shown");
         assert_eq!(shown(&[0x6e, 8], &[8, 0, 0, 0, 0, 0x10, 0x27, 0, 0]), "1.0000");
         assert_eq!(shown(&[0x6d, 8], &[&[8][..], &1.5_f64.to_le_bytes()].concat()), "1.5");
         assert_eq!(shown(&[0xa5, 4, 0], &[2, 0, 0xca, 0xfe]), "0xcafe");

@@ -37,6 +37,10 @@ pub struct Ready {
     pub opaque_rows: bool,
 }
 
+/// Versions as LOGIN7 has them ([MS-TDS] 2.2.6.4).
+const TDS_8: u32 = 0x0800_0000;
+const TDS_7_4: u32 = 0x7400_0004;
+
 enum State {
     Prelogin(Gathering),
     StartTls,
@@ -57,6 +61,10 @@ impl Upstream {
     /// Without `tls` a target that wants it is an error, and with it one that does not.
     pub fn new(mut login: Login7, mars: bool, tls: Option<Tls>) -> Self {
         login.features.retain(|(id, _)| !matches!(*id, feature::DNS_CACHING | feature::ENHANCED_ROUTING));
+        // a client that is strict with us says so in its version, which older servers do not know
+        if tls != Some(Tls::Strict) && login.tds_version == TDS_8 {
+            login.tds_version = TDS_7_4;
+        }
         let mut upstream = Upstream { login, tls, mars, state: State::StartTls, out: Vec::new() };
         if tls != Some(Tls::Strict) {
             upstream.prelogin();
@@ -207,4 +215,71 @@ fn acknowledges(token: &[u8], id: u8) -> bool {
         }
     }
     false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tds::token::{put_done, put_env_change, put_login_ack, put_message, token_type};
+
+    fn env_change(what: u8, data: &[u8]) -> Vec<u8> {
+        [&[token_type::ENV_CHANGE][..], &((1 + data.len()) as u16).to_le_bytes(), &[what], data].concat()
+    }
+
+    fn route(host: &str) -> Vec<u8> {
+        let mut data = ((5 + 2 * host.len()) as u16).to_le_bytes().to_vec();
+        data.extend([0, 0x39, 0x30]);
+        data.extend((host.len() as u16).to_le_bytes());
+        packet::put_utf16(&mut data, host);
+        data.extend([0, 0]);
+        data
+    }
+
+    fn acknowledged(more: &[u8]) -> Vec<u8> {
+        let mut tokens = more.to_vec();
+        put_login_ack(&mut tokens, 0x7400_0004, "Microsoft SQL Server", [16, 0, 0, 0]);
+        put_env_change(&mut tokens, env_change::PACKET_SIZE, "8000", "4096");
+        put_done(&mut tokens, token_type::DONE, 0, 0, 0);
+        tokens
+    }
+
+    #[test]
+    fn a_server_that_sends_the_login_on_is_followed_and_the_client_never_hears_of_it() {
+        for what in [env_change::ROUTING, env_change::ENHANCED_ROUTING] {
+            let found = read_reply(&acknowledged(&env_change(what, &route("node7.example.com\\inst"))), 51);
+            assert_eq!(found, Found::Route { host: "node7.example.com\\inst".to_owned(), port: 0x3039 });
+        }
+        let Found::Ready(ready) = read_reply(&acknowledged(&env_change(env_change::MIRRORING_PARTNER, &[4, b'p', 0, b'a', 0, b'r', 0, b't', 0, 0])), 51) else {
+            panic!()
+        };
+        assert!(!ready.reply.windows(3).any(|part| part == b"p\0a"), "nor of a server to go to when this one is gone");
+        assert!(ready.reply.windows(8).any(|part| part == b"8\x000\x000\x000\0"), "what both ends agree on passes");
+    }
+
+    #[test]
+    fn what_would_lead_a_client_around_the_gateway_is_not_asked_for() {
+        let features = [feature::DNS_CACHING, feature::ENHANCED_ROUTING, feature::SESSION_RECOVERY, 0x0a].map(|id| (id, vec![1])).to_vec();
+        let asked = Upstream::new(Login7 { features, ..Login7::default() }, false, None);
+        assert_eq!(asked.login.features.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [feature::SESSION_RECOVERY, 0x0a]);
+        let strict = Login7 { tds_version: TDS_8, ..Login7::default() };
+        assert_eq!(Upstream::new(strict.clone(), false, Some(Tls::Wrapped)).login.tds_version, TDS_7_4, "a version that older servers know");
+        assert_eq!(Upstream::new(strict, false, Some(Tls::Strict)).login.tds_version, TDS_8);
+    }
+
+    #[test]
+    fn a_refusal_of_the_server_is_kept_for_the_log() {
+        let mut tokens = Vec::new();
+        put_message(&mut tokens, 18_456, 1, 14, "Login failed for user 'jit'.", "db7");
+        put_done(&mut tokens, token_type::DONE, 2, 0, 0);
+        assert_eq!(read_reply(&tokens, 51), Found::Failed("18456: Login failed for user 'jit'.".to_owned()));
+        assert!(matches!(read_reply(&[0x01, 2, 3], 51), Found::Failed(_)));
+        let mut machine = Upstream::new(Login7::default(), true, None);
+        let mut reply = Vec::new();
+        let said = Prelogin::default().with(option::VERSION, &VERSION).with(option::ENCRYPTION, &[2]).with(option::MARS, &[0]);
+        packet::put(&mut reply, kind::REPLY, 0, &said.message(), 4_096);
+        assert!(matches!(machine.step(), Step::Send(_)));
+        machine.feed(&reply[..8]);
+        machine.feed(&reply[8..]);
+        assert_eq!(machine.step(), Step::Found(Found::Failed(NO_MARS.to_owned())));
+    }
 }

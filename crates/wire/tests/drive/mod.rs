@@ -156,7 +156,7 @@ pub fn observe(data: &[u8]) {
 pub fn tds_observe(data: &[u8]) {
     let Some((first, data)) = data.split_first() else { return };
     let new = || tds::observe::Observer::new(first & 1 == 1, first & 2 == 2);
-    let held = |observer: &tds::observe::Observer| assert!(observer.held() <= 3 * limits::PREPARED_BYTES, "{} bytes are held", observer.held());
+    let held = |observer: &tds::observe::Observer| assert!(observer.held() <= 6 * limits::PREPARED_BYTES, "{} bytes are held", observer.held());
     both_speak(data, (new(), new()), held);
 }
 
