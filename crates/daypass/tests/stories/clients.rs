@@ -353,13 +353,17 @@ impl Bench {
 /// What has to come out, whatever the client's own wording around it.
 fn is_right(client: &str, case: &str, outcome: &Outcome) -> bool {
     let Outcome { ok, text, milliseconds } = outcome;
+    // the number of Azure where the driver shows it at once, else the one that nobody tries again, with its words
+    let others = ["python-tds", "mssql-tds", "tiberius"].contains(&client);
     let says = |wanted: &[&str]| wanted.iter().all(|part| text.contains(part));
     match case {
         "verified" | "trust" | "none" | "strict" => *ok && text == "400",
         "stranger" => !ok && !text.contains("Login failed"),
         "password" => !ok && says(&["Login failed for user", "Check the user name and the password"]) && *milliseconds < 6_000,
         "address" => {
-            !ok && says(&["Client with IP address '127.0.0.1' is not allowed to access the server", "daypass allow uat 127.0.0.1"]) && *milliseconds < 6_000
+            !ok && says(&["Client with IP address '127.0.0.1' is not allowed to access the server", "daypass allow uat 127.0.0.1"])
+                && text.contains("Login failed for user") == others
+                && *milliseconds < 6_000
         }
         "database" => !ok && says(&["opens \"uat\" only", "Connect to database"]) && *milliseconds < 6_000,
         // drivers that do not look at an idle connection say only that it is gone
@@ -421,10 +425,12 @@ fn document(table: &BTreeMap<(&str, &str), String>) -> String {
     let mut out = String::from(
         "# Clients of SQL Server, and what a person sees\n\n\
          Written by the test `every_client_connects_is_refused_in_words_and_is_cut_off_on_time`: each client, installed from its registry, through the\n\
-         gateway, with the stand-in server behind it. SSMS, JDBC and DBeaver were not run.\n\n\
+         gateway, with the stand-in server behind it. SSMS, JDBC and DBeaver were not run. `400` is the answer to a count: the client is in.\n\n\
          An address that is not allowed has Azure's number 40615 where the driver shows it at once: Microsoft's ODBC driver, FreeTDS, tedious. For all\n\
          others it is 18456 with the same words: SSMS and VS Code answer 40615 with an offer to sign in to Azure, python-tds tries again until its\n\
-         time-out, and 18456 is the one number that no client tries again. For the same reason another database (4060) is 18456 for tedious.\n",
+         time-out, and 18456 is the one number that no client tries again. For the same reason another database (4060) is 18456 for tedious.\n\n\
+         The reason of an end inside a result reaches a client that keeps reading. One that is so slow that the network is full of rows it has not\n\
+         read is cut off without it: the end does not wait.\n",
     );
     for (case, title) in CASES {
         out.push_str(&format!("\n## {}{}\n\n| client | what it shows |\n| --- | --- |\n", title[..1].to_uppercase(), &title[1..]));

@@ -111,3 +111,28 @@ impl Reason {
         out
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_driver_gets_the_number_that_it_shows_at_once() {
+        // as they name themselves in LOGIN7: see tests/recordings; the last three from their documentation and source
+        for (library, address, database) in [
+            ("ODBC", true, true),
+            ("TDS-Library", true, true),
+            ("DB-Library", true, true),
+            ("Tedious", true, false),
+            ("Python TDS Library", false, false),
+            ("tiberius", false, false),
+            ("Core Microsoft SqlClient Data Provider", false, false),
+            ("Framework Microsoft SqlClient Data Provider", false, false),
+            ("Microsoft JDBC Driver 12.8", false, false),
+        ] {
+            let driver = Driver::of(library);
+            assert_eq!((driver.shows(number::ADDRESS_NOT_ALLOWED), driver.shows(number::CANNOT_OPEN_DATABASE)), (address, database), "{library}");
+            assert!(driver.shows(number::NOT_AVAILABLE), "that is meant to be tried again");
+        }
+    }
+}
