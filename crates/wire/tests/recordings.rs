@@ -42,7 +42,7 @@ fn replay(name: &str, cut: usize) -> (Login7, bool, Vec<Statement>) {
     let mut machine = Startup::default();
     let login = loop {
         match machine.step() {
-            Step::Peek => machine.feed(&client[..1].to_vec()),
+            Step::Peek => machine.feed(&client[..1]),
             Step::Read(n) => machine.feed(&client.drain(..n).collect::<Vec<u8>>()),
             Step::StartTls => machine.tls_started(None),
             Step::Send(_) => {}
