@@ -133,19 +133,26 @@ struct Keeper<'a, T> {
 impl<T: Target> Keeper<'_, T> {
     /// One look and what follows from it. True: something was done, look again at once.
     async fn look(&self) -> Result<bool, TargetError> {
-        // trouble with one database or with a rule keeps no account of another from being removed
-        let identified = self.identify().await;
-        let kept = Firewall { node: self.node, id: self.id, target: self.target }.look().await;
-        let before = identified.and(kept);
+        // trouble with one database or with a rule is noted there, and keeps no account of another from being removed in time
+        self.identify().await?;
+        Firewall { node: self.node, id: self.id, target: self.target }.look().await;
         let observed = self.target.observe(&self.databases()).await?;
         let now = self.node.now();
         let actions = self.node.ledger(|ledger| plan(ledger, self.id, &observed, now));
         if actions.is_empty() {
             self.refresh_grants().await;
-            return before.map(|()| false);
+            return Ok(false);
         }
         let connected = |name: &String| observed.accounts.iter().any(|account| account.name == *name && account.backends > 0);
-        let (ends, begins): (Vec<_>, Vec<_>) = actions.into_iter().partition(|action| matches!(action, Action::Remove { .. }));
+        let (ends, mut begins): (Vec<_>, Vec<_>) = actions.into_iter().partition(|action| matches!(action, Action::Remove { .. }));
+        // nobody is let into a database of which it is not known whether it is still the same
+        begins.retain(|action| match action {
+            Action::Provide { environment, .. } | Action::Restore { environment, .. } => {
+                self.node.troubles.get(&format!("environment:{environment}")).is_none()
+            }
+            Action::Remove { .. } | Action::ReportGone { .. } => true,
+        });
+        let something = !(ends.is_empty() && begins.is_empty());
         let head_start = ends.iter().any(|action| matches!(action, Action::Remove { account, .. } if connected(account)));
         let ends = async {
             if head_start {
@@ -154,8 +161,8 @@ impl<T: Target> Keeper<'_, T> {
             self.act_on(ends).await
         };
         let (ended, begun) = tokio::join!(ends, self.act_on(begins));
-        ended.and(begun).and(before)?;
-        Ok(true)
+        ended.and(begun)?;
+        Ok(something)
     }
 
     /// The databases of the environments on this target; also of those that were removed, until nothing is left in them.
@@ -176,21 +183,16 @@ impl<T: Target> Keeper<'_, T> {
             let here = ledger.environments_on(self.id).filter(|env| !env.removed && env.frozen_by.is_none());
             here.map(|env| (env.id, env.spec.database.clone(), env.identity.clone())).collect()
         });
-        let mut all = Ok(());
         for (environment, database, known) in environments {
             let trouble = format!("environment:{environment}");
             match self.identify_one(environment, &database, known.as_ref()).await {
                 Ok(()) => self.node.troubles.clear(&trouble),
-                Err(error) => {
-                    self.node.troubles.note(&trouble, error.to_string(), self.node.now());
-                    // one that is not there is told beside its environment; the server is as it should be
-                    if !matches!(error, TargetError::NoDatabase(_)) {
-                        all = all.and(Err(error));
-                    }
-                }
+                // the server is away: that is not this database's trouble
+                Err(error @ TargetError::Unreachable(_)) => return Err(error),
+                Err(error) => self.node.troubles.note(&trouble, error.to_string(), self.node.now()),
             }
         }
-        all
+        Ok(())
     }
 
     async fn identify_one(&self, environment: EnvironmentId, database: &DatabaseName, known: Option<&Identity>) -> Result<(), TargetError> {

@@ -281,7 +281,12 @@ fn view(app: &App, ledger: &Ledger, env: &Environment) -> EnvironmentView {
     let target = ledger.target(env.target);
     let way = app.place.way(ledger, env);
     let now = app.node.now();
-    let trouble = app.node.troubles.get(&format!("target:{}", env.target)).or_else(|| app.node.troubles.get(&format!("environment:{}", env.id)));
+    let trouble = app
+        .node
+        .troubles
+        .get(&format!("target:{}", env.target))
+        .or_else(|| app.node.troubles.get(&format!("environment:{}", env.id)))
+        .or_else(|| app.node.troubles.get(&format!("firewall:{}", env.id)));
     let state = match (env.frozen_by, trouble) {
         (Some(_), _) => "closed while its database is moved".to_owned(),
         (None, Some(trouble)) => trouble.why,

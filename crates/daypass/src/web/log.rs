@@ -91,7 +91,9 @@ fn named(app: &App, what: &str) -> String {
     let Some((kind, id)) = what.split_once(':') else { return what.to_owned() };
     app.node
         .ledger(|ledger| match kind {
-            "environment" => id.parse::<EnvironmentId>().ok().and_then(|id| ledger.environment(id)).map(|env| format!("environment {}", env.spec.name)),
+            "environment" | "firewall" => {
+                id.parse::<EnvironmentId>().ok().and_then(|id| ledger.environment(id)).map(|env| format!("environment {}", env.spec.name))
+            }
             "target" => id.parse().ok().and_then(|id| ledger.target(id)).map(|target| format!("target {}:{}", target.spec.host, target.spec.port)),
             "pass" => id.parse().ok().and_then(|id| ledger.pass(id)).map(|pass| format!("account {}", pass.account)),
             _ => None,

@@ -247,7 +247,8 @@ fn view_at(app: &App, ledger: &Ledger, pass: &Pass, now: Time) -> PassView {
     let trouble = || {
         app.node.troubles.get(&format!("pass:{}", pass.id)).or_else(|| {
             let target = ledger.environment(pass.environment)?.target;
-            app.node.troubles.get(&format!("target:{target}"))
+            let environment = app.node.troubles.get(&format!("environment:{}", pass.environment));
+            environment.or_else(|| app.node.troubles.get(&format!("target:{target}")))
         })
     };
     let because = match (&over, pass.state()) {
