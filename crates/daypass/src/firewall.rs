@@ -32,35 +32,44 @@ impl<T: Target> Firewall<'_, T> {
         }
     }
 
+    /// Every step is tried, whatever became of the one before; the first failure is told. Ends come before beginnings.
     async fn put_right(&self, env: &Environment) -> Result<(), TargetError> {
         let database = &env.spec.database;
-        let observed = self.target.rules(database).await?;
-        self.node.set_drift(env.id, drift(&observed));
-        let now = self.node.now();
-        let (ends, begins): (Vec<_>, Vec<_>) =
-            self.node.ledger(|ledger| plan(ledger, env, &observed, now)).into_iter().partition(|action| matches!(action, RuleAction::Remove(_)));
-        // ends first, and no beginning that fails stands in their way
-        for action in ends {
+        let (mut all, actions) = match self.target.rules(database).await {
+            Ok(observed) => {
+                self.node.set_drift(env.id, drift(&observed));
+                let now = self.node.now();
+                (Ok(()), self.node.ledger(|ledger| plan(ledger, env, &observed, now)))
+            }
+            Err(error) => (Err(error), Vec::new()),
+        };
+        for action in &actions {
             if let RuleAction::Remove(rule) = action {
-                self.target.remove_rule(database, &rule).await?;
+                all = all.and(self.target.remove_rule(database, rule).await);
             }
         }
-        // a firewall asks when a connection comes, and never again
-        for session in self.target.sessions(database).await? {
+        all = all.and(self.end_sessions(env).await);
+        for action in &actions {
+            if let RuleAction::Set(rule) = action {
+                all = all.and(self.target.set_rule(database, rule).await);
+            }
+        }
+        all
+    }
+
+    /// A firewall asks when a connection comes, and never again.
+    async fn end_sessions(&self, env: &Environment) -> Result<(), TargetError> {
+        let mut all = Ok(());
+        for session in self.target.sessions(&env.spec.database).await? {
             let stands = self.node.ledger(|ledger| {
                 let pass = ledger.pass_of_account(&session.account)?;
                 let allowed = session.address.is_some_and(|address| admission::standing(ledger, pass, address, self.node.now()).is_ok());
                 Some(allowed || matches!(pass.state(), State::Approved { .. }))
             });
             if stands == Some(false) {
-                self.target.kill(&session.account, session.id, database).await?;
+                all = all.and(self.target.kill(&session.account, session.id, &env.spec.database).await);
             }
         }
-        for action in begins {
-            if let RuleAction::Set(rule) = action {
-                self.target.set_rule(database, &rule).await?;
-            }
-        }
-        Ok(())
+        all
     }
 }

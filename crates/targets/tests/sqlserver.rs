@@ -334,6 +334,22 @@ async fn another_database_that_refuses_keeps_no_login_alive() {
     assert_eq!(server.standin.accounts(), Vec::<String>::new());
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn on_azure_a_database_that_is_gone_or_in_trouble_keeps_no_account_of_another_alive() {
+    let server = serve(Options { azure: true, ..Options::default() }, verified);
+    server.provide("jit_maria_aaaa", 1, Access::Read).await.unwrap();
+    let hers = "CREATE USER jit_maria_aaaa WITH PASSWORD = 'Dp-secret-9'; CREATE SCHEMA hers AUTHORIZATION jit_maria_aaaa";
+    server.standin.sql("golden", hers).unwrap();
+    server.standin.fault("ALTER AUTHORIZATION ON SCHEMA::[hers]", Fault::Error(15_151, "out of order".to_owned()));
+    let all = ["dropped", "golden", "uat"].map(|name| name.parse().unwrap());
+    let failed = server.target.remove("jit_maria_aaaa", &all, None).await;
+    assert!(matches!(&failed, Err(TargetError::Refused(why)) if why.contains("out of order")), "{failed:?}");
+    assert_eq!(server.seen().await, [], "what failed in golden did not keep the account of uat");
+    server.standin.heal();
+    server.target.remove("jit_maria_aaaa", &all, None).await.unwrap();
+    assert_eq!(server.standin.accounts(), Vec::<String>::new());
+}
+
 type Client = tiberius::Client<tokio_util::compat::Compat<tokio::net::TcpStream>>;
 
 async fn client(standin: &StandIn, user: &str, password: &str) -> Result<Client, tiberius::error::Error> {

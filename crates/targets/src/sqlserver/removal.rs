@@ -2,7 +2,7 @@
 //! the user owns a schema or a role or has granted rights to others, DROP LOGIN while it is logged in.
 
 use super::{
-    MASTER, SqlServer, column,
+    MASTER, SqlServer, column, is_open,
     link::{Link, name, text},
     sees_sessions,
 };
@@ -19,17 +19,13 @@ pub async fn remove(target: &SqlServer, account: &str, databases: &[DatabaseName
     let mut server = target.connect(MASTER).await?;
     let login = name(account);
     if server.azure {
+        // a database in trouble, or gone, keeps no account of another alive: all are tried, and the first failure is told
+        let mut all = Ok(());
         for database in databases {
-            let mut link = target.connect(database.as_str()).await?;
-            if !has_user(&mut link, account).await? {
-                continue;
-            }
-            // a contained user has nothing to disable: it is denied to connect
-            link.run(&format!("DENY CONNECT TO {login}")).await?;
-            end_sessions(&mut link, account).await?;
-            drop_user(&mut link, account, heir).await?;
+            let done = async { if is_open(&mut server, database).await? { remove_contained(target, database, account, heir).await } else { Ok(()) } };
+            all = all.and(done.await);
         }
-        return Ok(());
+        return all;
     }
     let known = format!("SELECT CAST(name AS nvarchar(128)) FROM sys.sql_logins WHERE name = {}", text(account));
     let has_login = server.exists(&known).await?;
@@ -53,6 +49,17 @@ pub async fn remove(target: &SqlServer, account: &str, databases: &[DatabaseName
         }
     }
     if has_login { server.run(&format!("DROP LOGIN {login}")).await } else { Ok(()) }
+}
+
+async fn remove_contained(target: &SqlServer, database: &DatabaseName, account: &str, heir: Option<&str>) -> Result<(), TargetError> {
+    let mut link = target.connect(database.as_str()).await?;
+    if !has_user(&mut link, account).await? {
+        return Ok(());
+    }
+    // a contained user has nothing to disable: it is denied to connect
+    link.run(&format!("DENY CONNECT TO {}", name(account))).await?;
+    end_sessions(&mut link, account).await?;
+    drop_user(&mut link, account, heir).await
 }
 
 async fn has_user(link: &mut Link, account: &str) -> Result<bool, TargetError> {
