@@ -52,7 +52,8 @@ pub fn views(state: &State, database: &str, sparse: bool, azure: bool) -> Vec<Vi
     let logins = state.logins.values().map(|login| vec![text(&login.name), Value::Bytes(login.sid.clone()), number(i64::from(login.disabled))]);
     all.push(("sql_logins", &["name", "sid", "is_disabled"], logins.clone().collect()));
     all.push(("server_principals", &["name", "sid", "is_disabled"], logins.collect()));
-    let sessions = state.sessions.iter();
+    // a database of Azure shows its own sessions only
+    let sessions = state.sessions.iter().filter(|(_, s)| !azure || s.database.eq_ignore_ascii_case(database));
     let rows = sessions
         .clone()
         .map(|(id, s)| vec![number(*id), text(&s.executes_as), text(&s.login), text(&s.host), text(&s.program), text("running"), text(&s.database)]);
