@@ -17,7 +17,10 @@ pub use problem::Problem;
 use crate::{control::Control, node::Node};
 use axum::{
     Router,
-    extract::{DefaultBodyLimit, State},
+    body::{Body, to_bytes},
+    extract::{Request, State},
+    http::{StatusCode, header},
+    middleware::Next,
     response::{IntoResponse, Response},
     routing::get,
 };
@@ -48,7 +51,7 @@ pub struct App {
 const BODY: usize = 64 * 1024;
 /// API connections at once.
 const CONNECTIONS: usize = 1024;
-/// A client that has not sent its request by then is gone.
+/// A client that has not sent the head of its request by then is gone; the body has as long again.
 const HEADERS: Duration = Duration::from_secs(10);
 
 #[derive(OpenApi)]
@@ -106,14 +109,30 @@ pub fn router(app: App) -> (Router, utoipa::openapi::OpenApi) {
     let documented = OpenApiRouter::with_openapi(Documentation::openapi()).nest("/api/v1", api).routes(routes!(compat::jit_access));
     let (router, document) = documented.split_for_parts();
     let text = document.to_json().unwrap_or_default();
-    let serve_document = move || async move { ([(axum::http::header::CONTENT_TYPE, "application/json")], text) };
+    let serve_document = move || async move { ([(header::CONTENT_TYPE, "application/json")], text) };
     let router = router
         .route("/api/v1/openapi.json", get(serve_document))
         .fallback(nowhere)
         .method_not_allowed_fallback(no_such_method)
-        .layer(DefaultBodyLimit::max(BODY))
+        .layer(axum::middleware::from_fn(whole))
         .with_state(app);
     (router, document)
+}
+
+/// Reads a request to its end before anybody answers it. An early answer (not signed in, no such page) would close the connection
+/// under the rest of the body without saying so, and the client's next request on it would be cut.
+async fn whole(request: Request, next: Next) -> Response {
+    let (head, body) = request.into_parts();
+    let refused = match tokio::time::timeout(HEADERS, to_bytes(body, BODY)).await {
+        Ok(Ok(body)) => return next.run(Request::from_parts(head, Body::from(body))).await,
+        Ok(Err(_)) => {
+            let most = format!("A request has at most {BODY} bytes.");
+            Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "invalid", most, "Send less; for many things, send several requests.")
+        }
+        Err(_) => Problem::new(StatusCode::REQUEST_TIMEOUT, "invalid", "The request did not arrive in time.", "Send it again."),
+    };
+    // what was not read still lies in the connection: it serves no other request
+    ([(header::CONNECTION, "close")], refused).into_response()
 }
 
 async fn nowhere() -> Problem {
@@ -121,7 +140,7 @@ async fn nowhere() -> Problem {
 }
 
 async fn no_such_method() -> Problem {
-    Problem::new(axum::http::StatusCode::METHOD_NOT_ALLOWED, "invalid", "This address does not take this method.", "See /api/v1/openapi.json.")
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "invalid", "This address does not take this method.", "See /api/v1/openapi.json.")
 }
 
 /// Is Daypass there?
@@ -133,7 +152,7 @@ async fn health() -> &'static str {
 /// The CA that signed the certificate of gateway and API.
 #[utoipa::path(get, path = "/ca", responses((status = 200, description = "PEM", body = String, content_type = "application/x-pem-file")))]
 async fn ca(State(app): State<App>) -> Response {
-    ([(axum::http::header::CONTENT_TYPE, "application/x-pem-file")], app.place.ca.clone()).into_response()
+    ([(header::CONTENT_TYPE, "application/x-pem-file")], app.place.ca.clone()).into_response()
 }
 
 /// The environment of this name, if the caller may see it.

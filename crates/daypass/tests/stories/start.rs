@@ -77,3 +77,44 @@ async fn told_to_stop_it_tells_its_sessions_and_ends() {
     let error = tokio::time::timeout(crate::house::PATIENCE, connection).await.unwrap().unwrap().unwrap_err();
     assert!(error.as_db_error().is_some_and(|e| e.message().contains("Daypass is stopping")), "{error:?}");
 }
+
+/// One connection to the API, spoken by hand.
+async fn by_hand(house: &House) -> tokio_rustls::client::TlsStream<tokio::net::TcpStream> {
+    let config = std::sync::Arc::new(crate::house::tls(&house.path("data/ca.pem")));
+    let tcp = tokio::net::TcpStream::connect(house.api).await.unwrap();
+    tokio_rustls::TlsConnector::from(config).connect("localhost".try_into().unwrap(), tcp).await.unwrap()
+}
+
+/// The head of the next answer, and as much of its body as the head says.
+async fn answer(stream: &mut (impl tokio::io::AsyncRead + Unpin)) -> String {
+    use tokio::io::AsyncReadExt;
+    let mut text = String::new();
+    while !text.ends_with("\r\n\r\n") {
+        text.push(tokio::time::timeout(crate::house::PATIENCE, stream.read_u8()).await.expect("an answer comes").expect("the connection stays") as char);
+    }
+    let length = text.to_lowercase().lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok()).unwrap_or(0);
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body).await.unwrap();
+    text + &String::from_utf8_lossy(&body)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_request_costs_its_client_no_connection() {
+    use tokio::io::AsyncWriteExt;
+    let mut house = House::bare("", None).await;
+    house.start().await;
+    let mut stream = by_hand(&house).await;
+    // "Expect" makes the order sure: the head is there, the body is not
+    let head = "POST /api/v1/people HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 10\r\nExpect: 100-continue\r\n\r\n";
+    stream.write_all(head.as_bytes()).await.unwrap();
+    assert!(answer(&mut stream).await.starts_with("HTTP/1.1 100 "), "it wants the whole request before it judges it");
+    stream.write_all(b"0123456789").await.unwrap();
+    assert!(answer(&mut stream).await.starts_with("HTTP/1.1 401 "));
+    stream.write_all(b"GET /api/v1/health HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
+    assert!(answer(&mut stream).await.ends_with("ok"), "the next request on the same connection is answered");
+
+    let too_much = "POST /api/v1/people HTTP/1.1\r\nHost: localhost\r\nContent-Length: 70000\r\n\r\n".to_owned() + &"x".repeat(70_000);
+    stream.write_all(too_much.as_bytes()).await.unwrap();
+    let refused = answer(&mut stream).await;
+    assert!(refused.starts_with("HTTP/1.1 413 ") && refused.contains("connection: close") && refused.contains("at most 65536 bytes"), "{refused}");
+}
