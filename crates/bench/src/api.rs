@@ -12,9 +12,19 @@ pub struct Api {
 
 impl Api {
     pub async fn sign_in(base: String, tls: rustls::ClientConfig, name: &str, password: &str) -> Result<Api> {
+        Api::begin(base, tls, "login", serde_json::json!({ "name": name, "password": password })).await
+    }
+
+    /// The first administrator, by the one-time link.
+    pub async fn first(base: String, tls: rustls::ClientConfig, link: &str) -> Result<Api> {
+        let code = link.rsplit('/').next().unwrap_or_default();
+        Api::begin(base, tls, "first", serde_json::json!({ "code": code, "name": "admin", "password": "a-long-password" })).await
+    }
+
+    async fn begin(base: String, tls: rustls::ClientConfig, path: &str, proof: Value) -> Result<Api> {
         let http = reqwest::Client::builder().tls_backend_preconfigured(tls).no_proxy().build()?;
         let mut api = Api { http, base, token: String::new() };
-        let issued = api.post("login", serde_json::json!({ "name": name, "password": password })).await?;
+        let issued = api.post(path, proof).await?;
         api.token = issued["token"].as_str().context("no token")?.to_owned();
         Ok(api)
     }

@@ -11,7 +11,7 @@ use daypass_core::{
     ledger::Ledger,
     names::AccountName,
     net::Range,
-    pass::{Access, Approver},
+    pass::{Access, Approver, Wish},
     people::{Role, Scope},
     time::{Time, Ttl},
 };
@@ -57,8 +57,14 @@ fn world() -> (Log, EnvironmentId) {
         log.add(Event::UserAdded { user, name: person });
         log.add(Event::RoleGiven { user, role: Role::Requester, scope: Scope::All });
         let reason = "a look".parse().unwrap_or_else(|_| unreachable!("a reason"));
-        log.add(Event::PassRequested { pass, environment, holder: user, access: Access::Read, reason, account, life: Ttl::hours(8) });
-        log.add(Event::PassApproved { pass, approver: Approver::Policy(name("default")), ends_at: Time::from_micros(START).after(Ttl::hours(8)) });
+        log.add(Event::PassRequested { pass, environment, holder: user, account, wish: Wish::new(Access::Read, reason), life: Ttl::hours(8) });
+        log.add(Event::PassApproved {
+            pass,
+            approver: Approver::Policy(name("default")),
+            ends_at: Time::from_micros(START).after(Ttl::hours(8)),
+            digest: None,
+            word: None,
+        });
         log.add(Event::PassReady { pass });
     }
     for n in 0..ENTRIES {
@@ -106,9 +112,15 @@ pub fn measure(report: &mut Report) {
         let person = format!("p{n}").parse().unwrap_or_else(|_| unreachable!("a name"));
         let account = AccountName::make(&person, n as u64);
         let reason = "a look".parse().unwrap_or_else(|_| unreachable!("a reason"));
-        log.add(Event::PassRequested { pass, environment, holder: user, access: Access::Read, reason, account, life: Ttl::hours(8) });
+        log.add(Event::PassRequested { pass, environment, holder: user, account, wish: Wish::new(Access::Read, reason), life: Ttl::hours(8) });
         let policy = "default".parse().unwrap_or_else(|_| unreachable!("a name"));
-        log.add(Event::PassApproved { pass, approver: Approver::Policy(policy), ends_at: Time::from_micros(START).after(Ttl::hours(8)) });
+        log.add(Event::PassApproved {
+            pass,
+            approver: Approver::Policy(policy),
+            ends_at: Time::from_micros(START).after(Ttl::hours(8)),
+            digest: None,
+            word: None,
+        });
         log.add(Event::PassReady { pass });
         log.add(Event::PassEnding { pass, cause: daypass_core::pass::Cause::Returned });
         log.add(Event::PassEnded { pass, cause: daypass_core::pass::Cause::Returned });

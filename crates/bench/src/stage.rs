@@ -242,7 +242,7 @@ async fn people(directory: &Path, api_port: u16, postgres: &Postgres) -> Result<
 
 /// A requester and a manager; the environments, with limits that a bench needs.
 pub async fn settle(directory: &Path, api_port: u16, environments: Vec<serde_json::Value>) -> Result<(Api, Api)> {
-    let first = directory.join("data/first-password");
+    let first = directory.join("data/first-link");
     let deadline = Instant::now() + Duration::from_secs(20);
     while !first.exists() {
         anyhow::ensure!(Instant::now() < deadline, "Daypass did not start");
@@ -250,7 +250,7 @@ pub async fn settle(directory: &Path, api_port: u16, environments: Vec<serde_jso
     }
     let base = format!("https://127.0.0.1:{api_port}");
     let tls = || trusting(&directory.join("data/ca.pem"));
-    let admin = Api::sign_in(base.clone(), tls()?, "admin", std::fs::read_to_string(first)?.trim()).await?;
+    let admin = Api::first(base.clone(), tls()?, std::fs::read_to_string(first)?.trim()).await?;
     for (name, role) in [("maria", "requester"), ("sam", "manager")] {
         admin.post("people", json!({ "name": name, "password": "a-long-password", "roles": [{ "role": role }] })).await?;
     }

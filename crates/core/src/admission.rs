@@ -33,6 +33,8 @@ pub struct Admit<'a> {
     pub environment: &'a Environment,
     pub target: &'a Target,
     pub until: Time,
+    /// What counts for the session besides its end.
+    pub policy: &'a Policy,
 }
 
 /// Why the door stays shut. Its words are for the holder of the password, who has proved to be one.
@@ -67,6 +69,11 @@ pub enum Refused {
         environment: String,
     },
     AccessNotAllowed {
+        environment: String,
+        policy: String,
+    },
+    /// The policy has come to ask for approvals that this pass does not have.
+    NotApproved {
         environment: String,
         policy: String,
     },
@@ -115,13 +122,18 @@ pub fn admit<'a>(ledger: &'a Ledger, attempt: &Attempt<'_>, now: Time) -> Result
         return Err(Refused::WrongDatabase { asked: shown(asked), database: env.spec.database.to_string() });
     }
     let policy: &Policy = ledger.policy(env);
-    if !policy.access.contains(&pass.access) {
+    if !policy.access.contains(&pass.wish.access) {
         return Err(Refused::AccessNotAllowed { environment: name(), policy: policy.name.to_string() });
+    }
+    // the newest policy counts: what it has come to ask for since, this pass has to have
+    let excused = pass.wish.break_glass && !policy.break_glass.is_empty();
+    if pass.agreed.len() < policy.approvals(pass.wish.access) && !excused {
+        return Err(Refused::NotApproved { environment: name(), policy: policy.name.to_string() });
     }
     if attempt.open_sessions >= usize::from(policy.sessions_per_pass) {
         return Err(Refused::TooManySessions { environment: name(), most: policy.sessions_per_pass });
     }
-    Ok(Admit { pass, environment: env, target, until })
+    Ok(Admit { pass, environment: env, target, until, policy })
 }
 
 /// Why a session that was let in has to go.
@@ -174,6 +186,7 @@ impl Refused {
             Refused::WrongEngine { engine } => format!("this account is one of {}", engine.title()),
             Refused::WrongServer { asked, environment } => format!("the server name {asked} is not that of {environment}, which this account opens"),
             Refused::AccessNotAllowed { environment, policy } => format!("policy '{policy}' of {environment} no longer allows the access of this account"),
+            Refused::NotApproved { environment, policy } => format!("policy '{policy}' of {environment} asks for an approval that this account does not have"),
             Refused::TooManySessions { environment, most } => format!("too many connections for this account: {environment} allows {most} at once"),
             Refused::Frozen { environment } => format!("{environment} is closed while its database is being replaced"),
         }
@@ -190,6 +203,7 @@ impl Refused {
             Refused::WrongEngine { engine } => format!("Use a tool for {} and the port that `daypass passes` shows.", engine.title()),
             Refused::WrongServer { environment, .. } => format!("Connect to the server name of {environment}: daypass env show {environment} prints it."),
             Refused::AccessNotAllowed { environment, .. } => format!("Ask for an account with an access that the policy allows: daypass request {environment}"),
+            Refused::NotApproved { environment, .. } => format!("Ask anew, and have it approved: daypass request {environment}"),
             Refused::TooManySessions { .. } => "Close a connection, then try again.".to_owned(),
             Refused::Frozen { environment } => format!("Ask again when the movement is finished; daypass env show {environment} tells."),
         }

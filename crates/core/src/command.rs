@@ -1,6 +1,17 @@
 //! What people and the keeper ask of the ledger. Ids, random salts and hashes come from the shell that builds the command.
 
-use crate::{environment::*, ids::*, movement::MovementKind, names::*, net::Range, pass::Access, people::*, policy::Policy, secret::TokenHash, time::*};
+use crate::{
+    environment::*,
+    ids::*,
+    movement::MovementKind,
+    names::*,
+    net::Range,
+    pass::{Digest, Wish},
+    people::*,
+    policy::Policy,
+    secret::TokenHash,
+    time::*,
+};
 
 #[derive(Clone, Debug)]
 pub enum Command {
@@ -9,11 +20,27 @@ pub enum Command {
         name: UserName,
         roles: Vec<(Role, Scope)>,
     },
+    /// The administrator with whom everything begins. Only while there is nobody.
+    AddFirstUser {
+        user: UserId,
+        name: UserName,
+    },
     LockUser {
         user: UserId,
         why: Reason,
     },
     UnlockUser {
+        user: UserId,
+    },
+    /// A new password for oneself, or (administrators) for somebody else.
+    ChangePassword {
+        user: UserId,
+    },
+    SetSecondFactor {
+        user: UserId,
+    },
+    /// By the person, or by an administrator when the device is lost.
+    RemoveSecondFactor {
         user: UserId,
     },
     GiveRole {
@@ -32,6 +59,7 @@ pub enum Command {
         label: String,
         hash: TokenHash,
         life: Ttl,
+        kind: TokenKind,
     },
     RemoveToken {
         token: TokenId,
@@ -73,13 +101,24 @@ pub enum Command {
     RequestPass {
         pass: PassId,
         environment: EnvironmentId,
-        access: Access,
-        reason: Reason,
+        wish: Wish,
         life: Option<Ttl>,
         salt: u64,
     },
+    /// `digest` is that of the request as the approver saw it.
     ApprovePass {
         pass: PassId,
+        digest: Digest,
+        word: Option<Reason>,
+    },
+    /// The holder is about to be shown the password.
+    RevealPass {
+        pass: PassId,
+    },
+    /// Closes the review of a pass that was taken by breaking the glass.
+    ReviewPass {
+        pass: PassId,
+        word: Reason,
     },
     DenyPass {
         pass: PassId,

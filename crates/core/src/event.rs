@@ -43,6 +43,17 @@ pub enum Event {
     UserUnlocked {
         user: UserId,
     },
+    /// The new hash lies sealed beside the log.
+    PasswordChanged {
+        user: UserId,
+    },
+    /// From now on a password alone signs this person in no more.
+    SecondFactorSet {
+        user: UserId,
+    },
+    SecondFactorRemoved {
+        user: UserId,
+    },
     RoleGiven {
         user: UserId,
         role: Role,
@@ -59,6 +70,8 @@ pub enum Event {
         label: String,
         hash: TokenHash,
         ends_at: Time,
+        #[serde(default)]
+        kind: TokenKind,
     },
     TokenRemoved {
         token: TokenId,
@@ -116,15 +129,27 @@ pub enum Event {
         pass: PassId,
         environment: EnvironmentId,
         holder: UserId,
-        access: Access,
-        reason: Reason,
         account: AccountName,
+        wish: Wish,
         life: Ttl,
+    },
+    /// One of several approvals that the policy asks for.
+    PassAgreed {
+        pass: PassId,
+        by: UserId,
+        digest: Digest,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        word: Option<Reason>,
     },
     PassApproved {
         pass: PassId,
         approver: Approver,
         ends_at: Time,
+        /// What a person agreed to.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        digest: Option<Digest>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        word: Option<Reason>,
     },
     PassDenied {
         pass: PassId,
@@ -139,6 +164,15 @@ pub enum Event {
     /// The account exists and a real login with it succeeded.
     PassReady {
         pass: PassId,
+    },
+    /// Its holder was shown the password.
+    PassRevealed {
+        pass: PassId,
+    },
+    /// Somebody else looked at a pass that was taken by breaking the glass.
+    PassReviewed {
+        pass: PassId,
+        word: Reason,
     },
     PassExtended {
         pass: PassId,

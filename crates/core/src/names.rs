@@ -79,6 +79,10 @@ texts! {
         }
         Ok(text.to_owned())
     };
+    /// A kind of reason that a policy offers, like "data upgrade": 1 to 60 characters of plain text on one line.
+    Category, |text| line(text, 60, "a category");
+    /// The number of a ticket or change: 1 to 100 characters of plain text on one line.
+    Ticket, |text| line(text, 100, "a ticket");
     /// A database account that belongs to a pass: `jit_<person>_<suffix>`, at most 32 of `a-z 0-9 _`.
     AccountName, |text| {
         let fits = matches!(text.len(), 5..=32)
@@ -86,6 +90,14 @@ texts! {
             && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
         fits.then(|| text.to_owned()).ok_or_else(|| format!("'{}' is not the name of a Daypass account", shown(text)))
     };
+}
+
+fn line(text: &str, most: usize, what: &str) -> Result<String, String> {
+    let text = text.trim();
+    if text.is_empty() || text.chars().count() > most || text.chars().any(char::is_control) {
+        return Err(format!("{what} is 1 to {most} characters of plain text on one line"));
+    }
+    Ok(text.to_owned())
 }
 
 impl AccountName {

@@ -5,10 +5,13 @@
 
 use crate::{
     ids::*,
-    names::{AccountName, Name, Reason},
+    names::{AccountName, Category, Name, Reason, Ticket},
+    secret::hex,
     time::{Time, Ttl},
 };
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+use std::net::IpAddr;
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -26,6 +29,63 @@ impl Access {
     }
 }
 
+/// What a person asks for, in their own words.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Wish {
+    pub access: Access,
+    pub reason: Reason,
+    /// One of those that the policy offers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub category: Option<Category>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ticket: Option<Ticket>,
+    /// Not before this moment; none: at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub starts_at: Option<Time>,
+    /// Where the request came from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<IpAddr>,
+    /// In at once, without the approvals that the policy asks for; somebody else reviews it afterwards.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub break_glass: bool,
+}
+
+impl Wish {
+    pub fn new(access: Access, reason: Reason) -> Wish {
+        Wish { access, reason, category: None, ticket: None, starts_at: None, from: None, break_glass: false }
+    }
+}
+
+/// The SHA-256 over all that was asked for. Who approves names it, so that they agree to what they saw and to nothing else.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Digest([u8; 32]);
+
+impl std::fmt::Display for Digest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&hex(&self.0))
+    }
+}
+
+impl std::str::FromStr for Digest {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        crate::secret::unhex(text).map(Digest).ok_or_else(|| "a digest is 64 hexadecimal digits, as the request shows it".to_owned())
+    }
+}
+
+impl Serialize for Digest {
+    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Digest {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        std::borrow::Cow::<'de, str>::deserialize(from)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
 /// Who agreed to a pass.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -33,6 +93,16 @@ pub enum Approver {
     /// The policy asks for no person's approval; its name stands for it.
     Policy(Name),
     Person(UserId),
+    /// Nobody: the holder broke the glass, and somebody else reviews it.
+    BreakGlass,
+}
+
+/// Whether somebody looked at a pass that was taken by breaking the glass.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Review {
+    NotNeeded,
+    Open,
+    Closed { by: UserId, at: Time, word: Reason },
 }
 
 /// Why a pass ended.
@@ -113,14 +183,20 @@ pub struct Pass {
     pub id: PassId,
     pub environment: EnvironmentId,
     pub holder: UserId,
-    pub access: Access,
-    pub reason: Reason,
+    pub wish: Wish,
     pub account: AccountName,
-    /// The lifetime asked for; it starts at the approval.
+    /// The lifetime asked for; it starts at the approval, or when the pass is to start.
     pub life: Ttl,
     pub requested_at: Time,
     pub approved_at: Option<Time>,
     pub approver: Option<Approver>,
+    /// The people who agreed, in order. Two where the policy wants two.
+    pub agreed: Vec<UserId>,
+    pub review: Review,
+    /// How often its password was shown.
+    pub reveals: u32,
+    /// What approvers said, and why it was denied.
+    pub word: Option<Reason>,
     /// Kept beside the state, so that an ended pass still says when it would have ended.
     pub ends_at: Option<Time>,
     /// The environment's epoch and the holder's lock count at the request.
@@ -141,23 +217,42 @@ pub struct NoSuchStep {
 /// The steps that are no ends.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Step {
-    Approve { by: Approver, at: Time, ends_at: Time },
+    /// One of several approvals: it still waits.
+    Agree {
+        by: UserId,
+        word: Option<Reason>,
+    },
+    Approve {
+        by: Approver,
+        at: Time,
+        ends_at: Time,
+        word: Option<Reason>,
+    },
     MakeReady,
-    Extend { ends_at: Time },
-    Deny,
+    Extend {
+        ends_at: Time,
+    },
+    Deny {
+        word: Reason,
+    },
     Withdraw,
     Lapse,
-    BeginEnd { cause: Cause },
-    End { cause: Cause, at: Time },
+    BeginEnd {
+        cause: Cause,
+    },
+    End {
+        cause: Cause,
+        at: Time,
+    },
 }
 
 impl Step {
     fn word(&self) -> &'static str {
         match self {
-            Step::Approve { .. } => "approved",
+            Step::Agree { .. } | Step::Approve { .. } => "approved",
             Step::MakeReady => "ready",
             Step::Extend { .. } => "extended",
-            Step::Deny => "denied",
+            Step::Deny { .. } => "denied",
             Step::Withdraw => "withdrawn",
             Step::Lapse => "lapsed",
             Step::BeginEnd { .. } => "ending",
@@ -171,16 +266,39 @@ impl Pass {
         &self.state
     }
 
+    /// See [`Digest`].
+    pub fn digest(&self) -> Digest {
+        let all = (self.id, self.environment, self.epoch, self.holder, &self.account, &self.wish, self.life);
+        Digest(Sha256::digest(serde_json::to_vec(&all).unwrap_or_else(|_| unreachable!("ids and texts"))).into())
+    }
+
+    /// When it starts: never before it is approved.
+    pub fn starts_at(&self, approved: Time) -> Time {
+        self.wish.starts_at.map_or(approved, |start| start.max(approved))
+    }
+
     /// Takes one step of its life. There is no step out of an end, and none that moves the deadline of a pass that is over.
     pub fn step(&mut self, step: Step) -> Result<(), NoSuchStep> {
         let next = match (&self.state, step) {
-            (State::Requested, Step::Approve { by, at, ends_at }) => {
+            (State::Requested, Step::Agree { by, word }) => {
+                self.agreed.push(by);
+                self.word = word.or(self.word.take());
+                State::Requested
+            }
+            (State::Requested, Step::Approve { by, at, ends_at, word }) => {
+                if let Approver::Person(by) = &by {
+                    self.agreed.push(*by);
+                }
+                self.word = word.or(self.word.take());
                 self.approver = Some(by);
                 self.approved_at = Some(at);
                 self.ends_at = Some(ends_at);
                 State::Approved { ends_at }
             }
-            (State::Requested, Step::Deny) => State::Denied,
+            (State::Requested, Step::Deny { word }) => {
+                self.word = Some(word);
+                State::Denied
+            }
             (State::Requested, Step::Withdraw) => State::Withdrawn,
             (State::Requested, Step::Lapse) => State::Lapsed,
             (State::Approved { ends_at }, Step::MakeReady) => State::Ready { ends_at: *ends_at },

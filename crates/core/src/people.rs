@@ -1,6 +1,6 @@
 //! People, what they may do and where. A role is given for everything, for a project or for one environment.
 
-use crate::{ids::*, names::UserName, secret::TokenHash, time::Time};
+use crate::{environment::Environment, ids::*, names::UserName, secret::TokenHash, time::Time};
 use serde::{Deserialize, Serialize};
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
@@ -26,6 +26,16 @@ pub enum Scope {
     Environment(EnvironmentId),
 }
 
+impl Scope {
+    pub fn covers(self, env: &Environment) -> bool {
+        match self {
+            Scope::All => true,
+            Scope::Project(id) => id == env.project,
+            Scope::Environment(id) => id == env.id,
+        }
+    }
+}
+
 /// What a command or a page needs. Each names one; there is no command without one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Permission {
@@ -42,6 +52,18 @@ pub enum Permission {
 }
 
 impl Role {
+    pub const ALL: [Role; 5] = [Role::Admin, Role::Manager, Role::Approver, Role::Requester, Role::Auditor];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Role::Admin => "admin",
+            Role::Manager => "manager",
+            Role::Approver => "approver",
+            Role::Requester => "requester",
+            Role::Auditor => "auditor",
+        }
+    }
+
     /// The whole table of who may what.
     pub fn grants(self, permission: Permission) -> bool {
         use Permission::*;
@@ -55,11 +77,22 @@ impl Role {
     }
 }
 
+/// What a token is for: one in a browser opens pages and no calls of the API, and the other way round.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TokenKind {
+    #[default]
+    Api,
+    Browser,
+}
+
 #[derive(Clone, Debug)]
 pub struct User {
     pub id: UserId,
     pub name: UserName,
     pub roles: Vec<(Role, Scope)>,
+    /// Signing in takes a code besides the password.
+    pub second_factor: bool,
     /// Why the person is locked, while they are.
     pub locked: Option<String>,
     /// How often the person was locked. Passes remember the number they were made under, so that unlocking revives none.
@@ -72,6 +105,9 @@ pub struct Token {
     pub user: UserId,
     pub label: String,
     pub hash: TokenHash,
+    pub kind: TokenKind,
+    /// When its person proved who they are.
+    pub added_at: Time,
     pub ends_at: Time,
     /// See [`User::locks`].
     pub locks: u32,

@@ -62,9 +62,11 @@ pub fn plan(ledger: &Ledger, target: TargetId, observed: &Observation, now: Time
         if env.frozen_by.is_some() {
             continue;
         }
-        let (id, account, access) = (pass.id, pass.account.clone(), pass.access);
+        let (id, account, access) = (pass.id, pass.account.clone(), pass.wish.access);
         let (database, environment) = (env.spec.database.clone(), env.id);
         match *pass.state() {
+            // one that is to start later is made when it starts
+            State::Approved { .. } if pass.wish.starts_at.is_some_and(|start| now < start) => {}
             State::Approved { ends_at } => begins.push(Action::Provide { pass: id, account, access, database, environment, ends_at }),
             State::Ready { ends_at } if !seen.is_some_and(|a| a.can_login) => {
                 begins.push(Action::Restore { pass: id, account, access, database, environment, ends_at });
@@ -88,10 +90,12 @@ pub fn next_deadline(ledger: &Ledger, target: TargetId, now: Time) -> Option<Tim
     ledger
         .open_passes()
         .filter(|pass| ledger.environment(pass.environment).is_some_and(|env| env.target == target))
-        .filter_map(|pass| match pass.state() {
-            State::Approved { ends_at } | State::Ready { ends_at } => Some(*ends_at),
-            _ => None,
+        .flat_map(|pass| match pass.state() {
+            State::Approved { ends_at } => [Some(*ends_at), pass.wish.starts_at],
+            State::Ready { ends_at } => [Some(*ends_at), None],
+            _ => [None, None],
         })
+        .flatten()
         .chain(entries)
         .filter(|ends_at| *ends_at > now)
         .min()

@@ -1,14 +1,15 @@
 //! What an environment allows, and who must agree. One policy per project, with an override per environment.
 
 use crate::{
-    names::{Name, Reason},
+    names::{Category, Name, Reason},
     net::Range,
-    pass::Access,
+    pass::{Access, Wish},
+    people::Role,
     refusal::Refusal,
-    time::Ttl,
+    time::{Time, Ttl},
 };
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The rules for passes and allow entries. Every limit is a number one can name in a refusal.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -18,8 +19,12 @@ pub struct Policy {
     pub name: Name,
     /// The access levels that may be asked for.
     pub access: BTreeSet<Access>,
-    /// The access levels that another person has to approve first.
-    pub approval: BTreeSet<Access>,
+    /// The access levels that others have to approve first, and how many of them; a level that is not named needs nobody.
+    #[serde(default)]
+    pub approval: BTreeMap<Access, Approvals>,
+    /// Roles whose holders may get in at once without those approvals; somebody else reviews it afterwards.
+    #[serde(default)]
+    pub break_glass: BTreeSet<Role>,
     /// The lifetime of a pass or entry when none is asked for (seconds).
     pub default_life: Ttl,
     /// The longest lifetime one may ask for (seconds).
@@ -30,6 +35,21 @@ pub struct Policy {
     pub reason_least: u16,
     /// A pattern that a reason must match somewhere, for example a ticket number.
     pub reason_pattern: Option<Pattern>,
+    /// The kinds of reason to choose from; none: no choice is asked for.
+    #[serde(default)]
+    pub categories: BTreeSet<Category>,
+    /// A pattern for the number of a ticket; none: no ticket is asked for.
+    #[serde(default)]
+    pub ticket_pattern: Option<Pattern>,
+    /// Whether the password can be shown again.
+    #[serde(default)]
+    pub reveal: Reveal,
+    /// A session in which nothing happens for so long ends (seconds); none: it may be idle until its pass ends.
+    #[serde(default)]
+    pub idle: Option<Ttl>,
+    /// Whether statements are put on record. Sessions always are.
+    #[serde(default = "yes")]
+    pub record: bool,
     /// Live passes that one person may hold on one environment.
     pub live_passes: u16,
     /// Sessions at once on one pass. Tools open several: SSMS and DBeaver take about ten.
@@ -42,6 +62,30 @@ pub struct Policy {
     #[serde(default = "Extra::usual")]
     pub extras: BTreeSet<Extra>,
 }
+
+fn yes() -> bool {
+    true
+}
+
+/// How many others approve.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Approvals {
+    One,
+    Two,
+}
+
+/// How often the password of an account is shown to its holder.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reveal {
+    Once,
+    #[default]
+    WhileValid,
+}
+
+/// How far ahead a pass may be asked for.
+pub const FURTHEST_START: Ttl = Ttl::hours(14 * 24);
 
 /// A right of SQL Server that is neither reading nor writing rows.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
@@ -78,12 +122,18 @@ impl Default for Policy {
         Policy {
             name: "default".parse().unwrap_or_else(|_| unreachable!("a constant that is a name")),
             access: [Access::Read, Access::ReadWrite].into(),
-            approval: BTreeSet::new(),
+            approval: BTreeMap::new(),
+            break_glass: BTreeSet::new(),
             default_life: Ttl::hours(8),
             longest_life: Ttl::hours(8),
             longest_total: Ttl::hours(24),
             reason_least: 3,
             reason_pattern: None,
+            categories: BTreeSet::new(),
+            ticket_pattern: None,
+            reveal: Reveal::default(),
+            idle: None,
+            record: true,
             live_passes: 5,
             sessions_per_pass: 20,
             widest_v4: 24,
@@ -106,6 +156,9 @@ impl Policy {
         if !(1..=1000).contains(&self.reason_least) {
             return wrong("reason_least is between 1 and 1000");
         }
+        if self.categories.len() > 50 {
+            return wrong("it has at most 50 kinds of reason");
+        }
         if self.live_passes == 0 || self.sessions_per_pass == 0 {
             return wrong("live_passes and sessions_per_pass are at least 1");
         }
@@ -113,6 +166,44 @@ impl Policy {
             return wrong("widest_v4 is a prefix length of 8 to 32, widest_v6 one of 32 to 128");
         }
         Ok(())
+    }
+
+    /// How many other people have to agree to this access.
+    pub fn approvals(&self, access: Access) -> usize {
+        match self.approval.get(&access) {
+            None => 0,
+            Some(Approvals::One) => 1,
+            Some(Approvals::Two) => 2,
+        }
+    }
+
+    /// Whether a request may be made as it is, but for the approvals.
+    pub fn check_wish(&self, wish: &Wish, now: Time) -> Result<(), Refusal> {
+        self.check_access(wish.access)?;
+        self.check_reason(&wish.reason)?;
+        match &wish.category {
+            None if self.categories.is_empty() => {}
+            Some(category) if self.categories.contains(category) => {}
+            _ => {
+                let offered: Vec<_> = self.categories.iter().map(Category::as_str).collect();
+                let remedy = match offered.as_slice() {
+                    [] => "Leave it out; say it in the reason.".to_owned(),
+                    offered => format!("Choose one of: {}.", offered.join(", ")),
+                };
+                return Err(Refusal::policy(format!("Policy '{}' has no such kind of reason.", self.name), remedy));
+            }
+        }
+        if let Some(pattern) = &self.ticket_pattern
+            && !wish.ticket.as_ref().is_some_and(|ticket| pattern.is_match(ticket.as_str()))
+        {
+            return Err(Refusal::policy(format!("Policy '{}' asks for a ticket like {}.", self.name, pattern.0), "Give the number of the ticket or change."));
+        }
+        match wish.starts_at {
+            Some(start) if start > now.after(FURTHEST_START) => {
+                Err(Refusal::policy(format!("{start} is too far ahead: access can be asked for {FURTHEST_START} ahead."), "Ask nearer to the time."))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The lifetime that a request gets, or the rule that it breaks.

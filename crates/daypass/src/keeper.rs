@@ -286,7 +286,7 @@ impl<T: Target> Keeper<'_, T> {
             pass: id,
             environment: env.id,
             database: &env.spec.database,
-            access: pass.access,
+            access: pass.wish.access,
             grants: env.spec.grants,
             left,
             // one more for the probe

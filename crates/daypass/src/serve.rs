@@ -6,7 +6,7 @@ use crate::{
     keeper,
     node::Node,
     pki::{self, Ca},
-    web::{self, App, auth, place::Place},
+    web::{self, App, place::Place, sign_in::FIRST},
 };
 use anyhow::{Context, Result};
 use daypass_core::{
@@ -16,13 +16,12 @@ use daypass_core::{
     event::{Actor, Entry, Event},
     ids::*,
     ledger::Ledger,
-    people::{Role, Scope},
     secret::Secret,
 };
 use daypass_gateway::{Gateway, Limits, Workers, World};
 use daypass_store::{Change, LogStore, MasterKey, Store};
 use std::{net::SocketAddr, sync::Arc, time::Duration};
-use tokio::{net::TcpListener, sync::Semaphore};
+use tokio::net::TcpListener;
 
 /// A running node.
 pub struct Running {
@@ -30,8 +29,8 @@ pub struct Running {
     pub api: SocketAddr,
     pub gateway: SocketAddr,
     pub sqlserver: SocketAddr,
-    /// Made at the first start: the administrator's password, to be shown once.
-    pub first_password: Option<Secret>,
+    /// While there is nobody: the one-time link that makes the first administrator.
+    pub first_link: Option<Secret>,
 }
 
 impl Running {
@@ -60,6 +59,7 @@ pub async fn start(config: Config) -> Result<Running> {
     let gateway_listener = listen(config.gateway.listen, "gateway.listen").await?;
     let sqlserver_listener = listen(config.gateway.listen_sqlserver, "gateway.listen_sqlserver").await?;
     let api_listener = listen(config.api.listen, "api.listen").await?;
+    let first_link_file = config.data_dir.join("first-link");
     let store = Store::open(&config.data_dir, key).await?;
     let (mut ledger, mut head) = replay(&store.log).await?;
     if ledger.store().is_none() {
@@ -73,7 +73,6 @@ pub async fn start(config: Config) -> Result<Running> {
     recall(&node).await?;
     node.store.records.close_orphans(node.now()).await?;
     let control = Control::start(node.clone(), head);
-    let first_password = first_administrator(&node, &control).await?;
 
     let gateway = gateway_listener.local_addr()?;
     let sqlserver = sqlserver_listener.local_addr()?;
@@ -96,11 +95,12 @@ pub async fn start(config: Config) -> Result<Running> {
         sqlserver_port: sqlserver.port(),
         ca: if config.gateway.certificate.is_some() { String::new() } else { ca.certificate_pem.clone() },
     };
-    let app = App { node: node.clone(), control: control.clone(), place: Arc::new(place), password_checks: Arc::new(Semaphore::new(2)) };
+    let app = App { node: node.clone(), control: control.clone(), place: Arc::new(place), sign_ins: Arc::default(), first_link: first_link_file.into() };
+    let first_link = first_link(&node, &control).await?.map(|code| Secret::new(format!("https://{}:{}/first/{}", app.place.server, api.port(), code.expose())));
     tokio::spawn(web::serve(api_listener, web::router(app).0, certificate.clone()));
     tokio::spawn(pki::keep(config.gateway.clone(), ca, certificate));
     tokio::spawn(keeper::keep_all(node.clone(), control.clone()));
-    Ok(Running { node, api, gateway, sqlserver, first_password })
+    Ok(Running { node, api, gateway, sqlserver, first_link })
 }
 
 async fn listen(address: SocketAddr, key: &str) -> Result<TcpListener> {
@@ -150,19 +150,18 @@ async fn recall(node: &Node) -> Result<()> {
     Ok(())
 }
 
-/// A log without people gets the person `admin`, who may do all but get access: for that they give themselves a role, in the log.
-async fn first_administrator(node: &Node, control: &Control) -> Result<Option<Secret>> {
+/// While there is nobody, the code of a one-time link. The administrator that it makes may do all but get access: for that they give
+/// themselves a role, in the log.
+async fn first_link(node: &Node, control: &Control) -> Result<Option<Secret>> {
     if node.ledger(|ledger| ledger.users().next().is_some()) {
         return Ok(None);
     }
-    let user = UserId::new(crate::random::id());
-    let password = crate::random::password();
-    let hash = auth::hash_password(password.clone()).await.map_err(anyhow::Error::msg)?;
-    let name = "admin".parse().map_err(anyhow::Error::msg)?;
-    let command = Command::AddUser { user, name, roles: vec![(Role::Admin, Scope::All)] };
-    let changes = vec![Change::Put { id: auth::password_secret(user), secret: Secret::new(hash) }];
+    if let Some(code) = node.store.log.secret(FIRST).await? {
+        return Ok(Some(code));
+    }
+    let code = Secret::new(crate::random::password());
+    let command = Command::AddProject { project: ProjectId::new(crate::random::id()), name: "main".parse().map_err(anyhow::Error::msg)? };
+    let changes = vec![Change::Put { id: FIRST.to_owned(), secret: code.clone() }];
     control.run_job(Job { command, by: Actor::System, changes, secrets: None }).await?;
-    let project = Command::AddProject { project: ProjectId::new(crate::random::id()), name: "main".parse().map_err(anyhow::Error::msg)? };
-    control.run(project, Actor::System).await?;
-    Ok(Some(Secret::new(password)))
+    Ok(Some(code))
 }

@@ -17,7 +17,7 @@ use daypass_core::{
     ids::SessionId,
     pass::Pass,
     session::{SessionClosed, SessionOpened},
-    time::Time,
+    time::{Time, Ttl},
 };
 use daypass_wire::pg::message::CancelKey;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -210,6 +210,8 @@ struct Admitted {
     environment: Environment,
     target: Target,
     until: Time,
+    idle: Option<Ttl>,
+    record: bool,
     person: String,
 }
 
@@ -241,11 +243,13 @@ async fn open<W: World>(
                 environment: admit.environment.clone(),
                 target: admit.target.clone(),
                 until: admit.until,
+                idle: admit.policy.idle,
+                record: admit.policy.record,
                 person: ledger.user(admit.pass.holder).map(|user| user.name.to_string()).unwrap_or_default(),
             })
         })
     })?;
-    let Admitted { pass, environment, target, until, person } = admitted;
+    let Admitted { pass, environment, target, until, idle, record, person } = admitted;
     let id = SessionId::new(uuid::Uuid::now_v7());
     let opened = SessionOpened {
         session: id,
@@ -288,6 +292,8 @@ async fn open<W: World>(
         address: peer.ip(),
         opened_at: now,
         until,
+        idle,
+        record,
         cancel,
         target: target.id,
         upstream: upstreamed.peer,

@@ -103,6 +103,7 @@ pub fn refuse(trouble: &Trouble) -> Vec<u8> {
             Refused::Over { .. }
             | Refused::AddressNotAllowed { .. }
             | Refused::AccessNotAllowed { .. }
+            | Refused::NotApproved { .. }
             | Refused::WrongEngine { .. }
             | Refused::WrongServer { .. } => sqlstate::INVALID_AUTHORIZATION,
             Refused::WrongDatabase { .. } => sqlstate::INVALID_CATALOG_NAME,

@@ -13,14 +13,19 @@ pub struct Recorder {
     count: u32,
     total: u64,
     digest: [u8; 32],
+    /// The policy may ask for no record of statements.
+    keep: bool,
 }
 
 impl Recorder {
-    pub fn new(session: SessionId) -> Self {
-        Recorder { session, lines: Vec::new(), count: 0, total: 0, digest: [0; 32] }
+    pub fn new(session: SessionId, keep: bool) -> Self {
+        Recorder { session, lines: Vec::new(), count: 0, total: 0, digest: [0; 32], keep }
     }
 
     pub fn add(&mut self, statement: Statement) {
+        if !self.keep {
+            return;
+        }
         let Statement { text, text_bytes, values, tag, rows, bytes, began, ended, outcome } = statement;
         let record = StatementRecord {
             at: Time::from_micros(began as i64),

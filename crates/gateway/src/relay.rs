@@ -4,6 +4,7 @@
 //! side did not take at once is kept.
 
 use crate::{World, line::Guest, recorder::Recorder, sessions::Session, upstream::UpstreamStream};
+use daypass_core::time::Time;
 use daypass_wire::observe::{LastWords, Observe};
 use std::{
     cell::RefCell,
@@ -52,15 +53,20 @@ impl End {
 }
 
 /// One direction: what the receiver did not take yet.
-#[derive(Default)]
 struct Way {
     left: Vec<u8>,
     sent: usize,
     unflushed: bool,
     passed: u64,
+    /// When something passed last.
+    moved_at: Time,
 }
 
 impl Way {
+    fn new(began: Time) -> Way {
+        Way { left: Vec::new(), sent: 0, unflushed: false, passed: 0, moved_at: began }
+    }
+
     /// Writes what is left. Ready when the receiver has all of it.
     fn poll_drain(&mut self, to: &mut (impl AsyncWrite + Unpin), cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
         while self.sent < self.left.len() {
@@ -133,8 +139,9 @@ pub struct Passed {
 
 impl<W: World> Relay<W> {
     pub fn new(world: Arc<W>, session: Arc<Session>, client: Guest, upstream: UpstreamStream, observer: Box<dyn Observe + Send>) -> Self {
-        let recorder = Recorder::new(session.id);
-        Relay { world, session, client, upstream, to_target: Way::default(), to_client: Way::default(), observer, recorder, handing: None }
+        let recorder = Recorder::new(session.id, session.record);
+        let began = world.now();
+        Relay { world, session, client, upstream, to_target: Way::new(began), to_client: Way::new(began), observer, recorder, handing: None }
     }
 
     /// Relays until the end, and sees it through.
@@ -158,6 +165,9 @@ impl<W: World> Relay<W> {
             }
             if let Some(why) = self.session.fenced(self.world.now()) {
                 break End::Cut(why);
+            }
+            if let Some(idle) = self.session.idle.filter(|_| self.idle_left() == Some(0)) {
+                break End::Cut(format!("nothing happened in this session for {idle}, and the policy of {} ends it then", self.session.environment_name));
             }
             if self.recorder.is_full() || record_at.is_some_and(|at| Instant::now() >= at) {
                 record_at = None;
@@ -220,8 +230,17 @@ impl<W: World> Relay<W> {
         }
     }
 
+    /// Microseconds until the session has been idle for too long. A statement that runs is not idle, however silent it is.
+    fn idle_left(&self) -> Option<u64> {
+        let idle = self.session.idle?;
+        let now = self.world.now();
+        let since = if self.observer.is_busy() { now } else { self.to_target.moved_at.max(self.to_client.moved_at) };
+        Some(since.after(idle).since(now).max(0) as u64)
+    }
+
     fn set_timer(&self, timer: Pin<&mut Sleep>, record_at: Option<Instant>) {
         let left = self.session.until().since(self.world.now()).clamp(0, 3_600_000_000) as u64;
+        let left = self.idle_left().map_or(left, |idle| left.min(idle));
         let deadline = Instant::now() + Duration::from_micros(left);
         let at = record_at.map_or(deadline, |record| record.min(deadline));
         if timer.deadline() != at {
@@ -372,6 +391,7 @@ fn pass(
         Ok(Some(why)) => return Moved::Unrecorded(why),
         Err(_) => return Moved::Unrecorded("a defect in Daypass"),
     }
+    way.moved_at = now;
     match way.poll_send(buffer.filled(), to, cx) {
         Ok(()) => Moved::Some,
         Err(_) => Moved::Broken,

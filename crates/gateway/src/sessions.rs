@@ -2,7 +2,12 @@
 //! before every chunk that is forwarded.
 
 use crate::World;
-use daypass_core::{admission, ids::*, names::AccountName, time::Time};
+use daypass_core::{
+    admission,
+    ids::*,
+    names::AccountName,
+    time::{Time, Ttl},
+};
 use daypass_wire::pg::message::CancelKey;
 use std::{
     collections::{BTreeMap, HashMap},
@@ -30,6 +35,10 @@ pub struct Session {
     pub account: AccountName,
     pub address: IpAddr,
     pub opened_at: Time,
+    /// A session in which nothing happens for so long ends.
+    pub idle: Option<Ttl>,
+    /// Whether its statements go on record.
+    pub record: bool,
     /// Where cancel requests come on connections of their own.
     pub cancel: Option<CancelKeys>,
     pub target: TargetId,
@@ -86,6 +95,8 @@ pub struct Opening {
     pub address: IpAddr,
     pub opened_at: Time,
     pub until: Time,
+    pub idle: Option<Ttl>,
+    pub record: bool,
     pub cancel: Option<CancelKeys>,
     pub target: TargetId,
     pub upstream: SocketAddr,
@@ -151,7 +162,7 @@ impl Sessions {
     }
 
     pub fn open(&self, opening: Opening) -> Arc<Session> {
-        let Opening { id, pass, environment, environment_name, account, address, opened_at, until, cancel, target, upstream } = opening;
+        let Opening { id, pass, environment, environment_name, account, address, opened_at, until, cancel, target, upstream, idle, record } = opening;
         let session = Arc::new(Session {
             id,
             pass,
@@ -160,6 +171,8 @@ impl Sessions {
             account,
             address,
             opened_at,
+            idle,
+            record,
             cancel,
             target,
             upstream,

@@ -4,10 +4,10 @@ use super::Ledger;
 use crate::{
     allow::AllowEntry,
     environment::*,
-    event::{Entry, Event},
+    event::{Actor, Entry, Event},
     ids::*,
     movement::{Movement, MovementState},
-    pass::{NoSuchStep, Pass, State, Step},
+    pass::{NoSuchStep, Pass, Review, State, Step},
     people::*,
     time::Time,
 };
@@ -33,20 +33,20 @@ impl Ledger {
             let why = format!("it should be number {}", self.seq + 1);
             return Err(Inconsistent { seq: entry.seq, why });
         }
-        self.fold(entry.at, &entry.event).map_err(|why| Inconsistent { seq: entry.seq, why })?;
+        self.fold(entry.at, entry.by, &entry.event).map_err(|why| Inconsistent { seq: entry.seq, why })?;
         self.seq = entry.seq;
         self.latest = self.latest.max(entry.at);
         Ok(())
     }
 
-    fn fold(&mut self, at: Time, event: &Event) -> Result<(), String> {
+    fn fold(&mut self, at: Time, by: Actor, event: &Event) -> Result<(), String> {
         match event {
             Event::StoreCreated { store } => {
                 self.store = Some(*store);
             }
             Event::UserAdded { user, name } => {
                 self.user_names.insert(name.clone(), *user);
-                let fresh = User { id: *user, name: name.clone(), roles: Vec::new(), locked: None, locks: 0 };
+                let fresh = User { id: *user, name: name.clone(), roles: Vec::new(), second_factor: false, locked: None, locks: 0 };
                 self.users.insert(*user, fresh);
             }
             Event::UserLocked { user, why } => {
@@ -55,12 +55,17 @@ impl Ledger {
                 user.locks += 1;
             }
             Event::UserUnlocked { user } => self.user_mut(*user)?.locked = None,
+            Event::PasswordChanged { user } => {
+                self.user_mut(*user)?;
+            }
+            Event::SecondFactorSet { user } => self.user_mut(*user)?.second_factor = true,
+            Event::SecondFactorRemoved { user } => self.user_mut(*user)?.second_factor = false,
             Event::RoleGiven { user, role, scope } => self.user_mut(*user)?.roles.push((*role, *scope)),
             Event::RoleTaken { user, role, scope } => self.user_mut(*user)?.roles.retain(|r| *r != (*role, *scope)),
-            Event::TokenAdded { token, user, label, hash, ends_at } => {
+            Event::TokenAdded { token, user, label, hash, ends_at, kind } => {
                 let locks = self.user_mut(*user)?.locks;
                 self.token_hashes.insert(*hash, *token);
-                let token = Token { id: *token, user: *user, label: label.clone(), hash: *hash, ends_at: *ends_at, locks };
+                let token = Token { id: *token, user: *user, label: label.clone(), hash: *hash, kind: *kind, added_at: at, ends_at: *ends_at, locks };
                 self.tokens.insert(token.id, token);
             }
             Event::TokenRemoved { token } => {
@@ -117,20 +122,23 @@ impl Ledger {
                     return Err("there is no such allow entry".to_owned());
                 }
             }
-            Event::PassRequested { pass, environment, holder, access, reason, account, life } => {
+            Event::PassRequested { pass, environment, holder, account, wish, life } => {
                 let epoch = self.environment_mut(*environment)?.epoch();
                 let locks = self.user_mut(*holder)?.locks;
                 let fresh = Pass {
                     id: *pass,
                     environment: *environment,
                     holder: *holder,
-                    access: *access,
-                    reason: reason.clone(),
+                    wish: wish.clone(),
                     account: account.clone(),
                     life: *life,
                     requested_at: at,
                     approved_at: None,
                     approver: None,
+                    agreed: Vec::new(),
+                    review: if wish.break_glass { Review::Open } else { Review::NotNeeded },
+                    reveals: 0,
+                    word: None,
                     ends_at: None,
                     epoch,
                     locks,
@@ -143,10 +151,16 @@ impl Ledger {
                 self.passes.insert(*pass, fresh);
                 self.open.insert(*pass);
             }
-            Event::PassApproved { pass, approver, ends_at } => {
-                self.step(*pass, Step::Approve { by: approver.clone(), at, ends_at: *ends_at })?;
+            Event::PassAgreed { pass, by, digest: _, word } => self.step(*pass, Step::Agree { by: *by, word: word.clone() })?,
+            Event::PassApproved { pass, approver, ends_at, digest: _, word } => {
+                self.step(*pass, Step::Approve { by: approver.clone(), at, ends_at: *ends_at, word: word.clone() })?;
             }
-            Event::PassDenied { pass, why: _ } => self.step(*pass, Step::Deny)?,
+            Event::PassDenied { pass, why } => self.step(*pass, Step::Deny { word: why.clone() })?,
+            Event::PassRevealed { pass } => self.pass_mut(*pass)?.reveals += 1,
+            Event::PassReviewed { pass, word } => {
+                let Actor::User(by) = by else { return Err("nobody reviewed it".to_owned()) };
+                self.pass_mut(*pass)?.review = Review::Closed { by, at, word: word.clone() };
+            }
             Event::PassWithdrawn { pass } => self.step(*pass, Step::Withdraw)?,
             Event::PassLapsed { pass } => self.step(*pass, Step::Lapse)?,
             Event::PassReady { pass } => self.step(*pass, Step::MakeReady)?,
@@ -176,12 +190,16 @@ impl Ledger {
     }
 
     fn step(&mut self, id: PassId, step: Step) -> Result<(), String> {
-        let pass = self.passes.get_mut(&id).ok_or("there is no such pass")?;
+        let pass = self.pass_mut(id)?;
         pass.step(step)?;
         if pass.state.is_final() {
             self.open.remove(&id);
         }
         Ok(())
+    }
+
+    fn pass_mut(&mut self, id: PassId) -> Result<&mut Pass, String> {
+        self.passes.get_mut(&id).ok_or_else(|| "there is no such pass".to_owned())
     }
 
     fn user_mut(&mut self, id: UserId) -> Result<&mut User, String> {

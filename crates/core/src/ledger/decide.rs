@@ -10,8 +10,9 @@ use crate::{
     movement::{MovementKind, MovementState},
     names::*,
     net::Range,
-    pass::{Access, Approver, Cause, Pass, State},
+    pass::{Approver, Cause, Digest, Pass, Review, State, Wish},
     people::*,
+    policy::Reveal,
     refusal::{Code, Refusal},
     time::{Time, Ttl},
 };
@@ -27,10 +28,28 @@ impl Ledger {
         let now = self.clamp(now);
         match command {
             Command::AddUser { user, name, roles } => self.add_user(by, *user, name, roles),
+            Command::AddFirstUser { user, name } => match self.users.is_empty() {
+                true => self.add_user(by, *user, name, &[(Role::Admin, Scope::All)]),
+                false => Err(Refusal::state("There is an administrator already.", "Ask them to add you.")),
+            },
             Command::LockUser { user, why } => self.lock_user(by, *user, why),
             Command::UnlockUser { user } => {
                 self.need(by, Permission::ManagePeople, None)?;
                 Ok(self.known_user(*user)?.locked.iter().map(|_| Event::UserUnlocked { user: *user }).collect())
+            }
+            Command::ChangePassword { user } => {
+                self.oneself_or_people(by, *user)?;
+                Ok(vec![Event::PasswordChanged { user: *user }])
+            }
+            Command::SetSecondFactor { user } => {
+                if by != Actor::User(*user) {
+                    return Err(Refusal::new(Code::NotPermitted, "A second factor is set by its person alone.", "They set it on the page of their account."));
+                }
+                Ok(vec![Event::SecondFactorSet { user: *user }])
+            }
+            Command::RemoveSecondFactor { user } => {
+                self.oneself_or_people(by, *user)?;
+                Ok(self.known_user(*user)?.second_factor.then_some(Event::SecondFactorRemoved { user: *user }).into_iter().collect())
             }
             Command::GiveRole { user, role, scope } => {
                 self.need(by, Permission::ManagePeople, None)?;
@@ -38,14 +57,14 @@ impl Ledger {
                 Ok(if has { vec![] } else { vec![Event::RoleGiven { user: *user, role: *role, scope: *scope }] })
             }
             Command::TakeRole { user, role, scope } => self.take_role(by, *user, *role, *scope),
-            Command::AddToken { token, user, label, hash, life } => {
+            Command::AddToken { token, user, label, hash, life, kind } => {
                 if by != Actor::User(*user) {
                     self.need(by, Permission::ManagePeople, None)?;
                 }
                 if self.known_user(*user)?.locked.is_some() {
                     return Err(Refusal::new(Code::NotPermitted, "This person is locked.", "An administrator can unlock them."));
                 }
-                Ok(vec![Event::TokenAdded { token: *token, user: *user, label: shown(label), hash: *hash, ends_at: now.after(*life) }])
+                Ok(vec![Event::TokenAdded { token: *token, user: *user, label: shown(label), hash: *hash, ends_at: now.after(*life), kind: *kind }])
             }
             Command::RemoveToken { token } => {
                 let known = self.tokens.get(token).ok_or_else(|| Refusal::not_found("token", &token.to_string()))?;
@@ -82,8 +101,10 @@ impl Ledger {
             }
             Command::AddAllow { entry, environment, owner, ranges, note, life } => self.add_allow(by, *entry, *environment, *owner, ranges, note, *life, now),
             Command::RemoveAllow { entry } => self.remove_allow(by, *entry, now),
-            Command::RequestPass { pass, environment, access, reason, life, salt } => self.request(by, *pass, *environment, *access, reason, *life, *salt, now),
-            Command::ApprovePass { pass } => self.approve(by, *pass, now),
+            Command::RequestPass { pass, environment, wish, life, salt } => self.request(by, *pass, *environment, wish, *life, *salt, now),
+            Command::ApprovePass { pass, digest, word } => self.approve(by, *pass, digest, word.as_ref(), now),
+            Command::RevealPass { pass } => self.reveal(by, *pass, now),
+            Command::ReviewPass { pass, word } => self.review(by, *pass, word),
             Command::DenyPass { pass, why } => {
                 let pass = self.to_judge(by, *pass)?;
                 Ok(vec![Event::PassDenied { pass: pass.id, why: why.clone() }])
@@ -122,6 +143,12 @@ impl Ledger {
             "You may not do this: none of your roles here allows it.",
             "Ask an administrator; `daypass whoami` shows the roles that you have.",
         ))
+    }
+
+    /// What a person does for themselves, and an administrator for them.
+    fn oneself_or_people(&self, by: Actor, user: UserId) -> Result<(), Refusal> {
+        if by == Actor::User(user) { Ok(()) } else { self.need(by, Permission::ManagePeople, None) }?;
+        self.known_user(user).map(drop)
     }
 
     fn known_user(&self, id: UserId) -> Result<&User, Refusal> {
@@ -306,28 +333,25 @@ impl Ledger {
     }
 
     #[expect(clippy::too_many_arguments, reason = "the fields of one command, spelled out")]
-    fn request(
-        &self,
-        by: Actor,
-        pass: PassId,
-        environment: EnvironmentId,
-        access: Access,
-        reason: &Reason,
-        life: Option<Ttl>,
-        salt: u64,
-        now: Time,
-    ) -> Decided {
+    fn request(&self, by: Actor, pass: PassId, environment: EnvironmentId, wish: &Wish, life: Option<Ttl>, salt: u64, now: Time) -> Decided {
         let env = self.seen_environment(by, environment)?;
         let Actor::User(holder) = by else { return Err(Refusal::invalid("Daypass itself asks for no pass.")) };
         self.need(by, Permission::Request, Some(environment))?;
         if let Some(known) = self.passes.get(&pass) {
-            return repeated((known.holder, known.environment, known.access) == (holder, environment, access));
+            return repeated((known.holder, known.environment, known.wish.access) == (holder, environment, wish.access));
         }
         not_frozen(env)?;
         let policy = self.policy(env);
-        policy.check_access(access)?;
-        policy.check_reason(reason)?;
+        policy.check_wish(wish, now)?;
         let life = policy.life(life)?;
+        let may_break = self.known_user(holder)?.roles.iter().any(|(role, scope)| policy.break_glass.contains(role) && scope.covers(env));
+        if wish.break_glass && !may_break {
+            return Err(Refusal::new(
+                Code::NotPermitted,
+                format!("Policy '{}' lets nobody with your roles break the glass here.", policy.name),
+                "Ask without it, and have the request approved.",
+            ));
+        }
         let live = self.open_passes().filter(|p| p.holder == holder && p.environment == environment && self.over(p, now).is_none()).count();
         if live >= usize::from(policy.live_passes) {
             return Err(Refusal::policy(
@@ -340,10 +364,14 @@ impl Ledger {
             .map(|turn| AccountName::make(person, salt >> (20 * turn)))
             .find(|name| !self.accounts.contains_key(name))
             .ok_or_else(|| Refusal::state("No free account name was found for you.", "Ask again: the next try draws another name."))?;
-        let mut events = vec![Event::PassRequested { pass, environment, holder, access, reason: reason.clone(), account, life }];
-        if !policy.approval.contains(&access) {
-            events.push(Event::PassApproved { pass, approver: Approver::Policy(policy.name.clone()), ends_at: now.after(life) });
-        }
+        let approver = match policy.approvals(wish.access) {
+            0 => Some(Approver::Policy(policy.name.clone())),
+            _ if wish.break_glass => Some(Approver::BreakGlass),
+            _ => None,
+        };
+        let ends_at = wish.starts_at.map_or(now, |start| start.max(now)).after(life);
+        let mut events = vec![Event::PassRequested { pass, environment, holder, account, wish: wish.clone(), life }];
+        events.extend(approver.map(|approver| Event::PassApproved { pass, approver, ends_at, digest: None, word: None }));
         Ok(events)
     }
 
@@ -361,9 +389,9 @@ impl Ledger {
         }
     }
 
-    fn approve(&self, by: Actor, id: PassId, now: Time) -> Decided {
+    fn approve(&self, by: Actor, id: PassId, digest: &Digest, word: Option<&Reason>, now: Time) -> Decided {
         if let (Some(pass), Actor::User(me)) = (self.passes.get(&id), by)
-            && pass.approver == Some(Approver::Person(me))
+            && pass.agreed.contains(&me)
         {
             return Ok(vec![]);
         }
@@ -372,12 +400,49 @@ impl Ledger {
         if self.over(pass, now).is_some() || now >= pass.requested_at.after(APPROVAL_LAPSES) {
             return Err(Refusal::state("This request has lapsed.", "The person has to ask again."));
         }
+        if pass.digest() != *digest {
+            return Err(Refusal::state("This is not the request that you saw.", "Look at it again, then approve what it says now."));
+        }
         let env = self.seen_environment(by, pass.environment)?;
         not_frozen(env)?;
         let policy = self.policy(env);
-        policy.check_access(pass.access)?;
+        policy.check_access(pass.wish.access)?;
         let life = policy.life(Some(pass.life))?;
-        Ok(vec![Event::PassApproved { pass: id, approver: Approver::Person(approver), ends_at: now.after(life) }])
+        let (digest, word) = (*digest, word.cloned());
+        if pass.agreed.len() + 1 < policy.approvals(pass.wish.access) {
+            return Ok(vec![Event::PassAgreed { pass: id, by: approver, digest, word }]);
+        }
+        let ends_at = pass.starts_at(now).after(life);
+        Ok(vec![Event::PassApproved { pass: id, approver: Approver::Person(approver), ends_at, digest: Some(digest), word }])
+    }
+
+    fn reveal(&self, by: Actor, id: PassId, now: Time) -> Decided {
+        let pass = self.passes.get(&id).filter(|p| by == Actor::User(p.holder)).ok_or_else(|| Refusal::not_found("pass", &id.to_string()))?;
+        let (State::Ready { .. }, None) = (&pass.state, self.over(pass, now)) else {
+            return Err(Refusal::state("This pass is not ready, so there is no account to show.", "Wait until it is ready, or ask for a new one."));
+        };
+        let once = self.environments.get(&pass.environment).is_none_or(|env| self.policy(env).reveal == Reveal::Once);
+        if once && pass.reveals > 0 {
+            return Err(Refusal::policy(
+                "The password of this account was shown once, and the policy allows no more.",
+                "Give the pass back and ask for a new one.",
+            ));
+        }
+        Ok(vec![Event::PassRevealed { pass: id }])
+    }
+
+    fn review(&self, by: Actor, id: PassId, word: &Reason) -> Decided {
+        let pass =
+            self.passes.get(&id).filter(|p| self.seen_environment(by, p.environment).is_ok()).ok_or_else(|| Refusal::not_found("pass", &id.to_string()))?;
+        self.need(by, Permission::Approve, Some(pass.environment))?;
+        if by == Actor::User(pass.holder) {
+            return Err(Refusal::new(Code::NotPermitted, "Nobody reviews their own access.", "Somebody else with the approver role has to."));
+        }
+        match pass.review {
+            Review::NotNeeded => Err(Refusal::state("This pass was approved in the usual way.", "It needs no review.")),
+            Review::Open => Ok(vec![Event::PassReviewed { pass: id, word: word.clone() }]),
+            Review::Closed { .. } => Ok(vec![]),
+        }
     }
 
     fn end(&self, by: Actor, id: PassId, why: Option<&Reason>, now: Time) -> Decided {
@@ -410,10 +475,10 @@ impl Ledger {
         self.need(by, Permission::Request, Some(pass.environment))?;
         let env = self.seen_environment(by, pass.environment)?;
         let policy = self.policy(env);
-        policy.check_access(pass.access)?;
-        let approved_at = pass.approved_at.unwrap_or(pass.requested_at);
+        policy.check_access(pass.wish.access)?;
+        let approved_at = pass.starts_at(pass.approved_at.unwrap_or(pass.requested_at));
         let (wanted, most) = (ends_at.after(more), approved_at.after(policy.longest_total));
-        if policy.approval.contains(&pass.access) || wanted > most {
+        if policy.approvals(pass.wish.access) > 0 || wanted > most {
             return Err(Refusal::policy(
                 format!("Policy '{}' allows a pass {} in all, and this one ends at {ends_at}.", policy.name, policy.longest_total),
                 "Extend by less, or ask for a new pass.",
@@ -460,7 +525,8 @@ impl Ledger {
                 })
             }
             Observed::LoginWorks { pass } => {
-                let ready = self.passes.get(pass).filter(|p| matches!(p.state, State::Approved { .. }) && self.over(p, now).is_none());
+                let ready =
+                    self.passes.get(pass).filter(|p| matches!(p.state, State::Approved { .. }) && now >= p.starts_at(now) && self.over(p, now).is_none());
                 Ok(ready.map(|p| Event::PassReady { pass: p.id }).into_iter().collect())
             }
             Observed::Gone { pass } => {

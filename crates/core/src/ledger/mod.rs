@@ -78,10 +78,10 @@ impl Ledger {
     }
 
     /// The person behind an API token, when the token and the person are good.
-    pub fn token_user(&self, hash: &TokenHash, now: Time) -> Option<(&Token, &User)> {
+    pub fn token_user(&self, hash: &TokenHash, kind: TokenKind, now: Time) -> Option<(&Token, &User)> {
         let token = self.tokens.get(self.token_hashes.get(hash)?)?;
         let user = self.users.get(&token.user)?;
-        let good = token.hash.same(hash) && self.clamp(now) < token.ends_at && user.locked.is_none() && token.locks == user.locks;
+        let good = token.hash.same(hash) && token.kind == kind && self.clamp(now) < token.ends_at && user.locked.is_none() && token.locks == user.locks;
         good.then_some((token, user))
     }
 
@@ -179,6 +179,11 @@ impl Ledger {
                         Scope::Environment(id) => Some(*id) == environment,
                     }
             })
+    }
+
+    /// Whether a person may do something on any environment at all: whether a page that lists it is theirs to open.
+    pub fn may_somewhere(&self, user: UserId, permission: Permission) -> bool {
+        self.users.get(&user).is_some_and(|user| user.locked.is_none() && user.roles.iter().any(|(role, _)| role.grants(permission)))
     }
 
     /// Why a pass is over, when it is: by an event of its own, by what happened around it, or by the clock.

@@ -8,8 +8,9 @@ use crate::{
     event::{Actor, Entry, Event},
     movement::MovementKind,
     net::Range,
-    pass::Access,
+    pass::{Access, Approver, Review, Wish},
     plan::{Action, Observation, ObservedAccount, plan},
+    policy::{Approvals, Reveal},
     refusal::{Code, Refusal},
     time::Ttl,
 };
@@ -124,8 +125,29 @@ impl Office {
         let pass = PassId::new(self.id());
         let salt = u64::from(self.ids as u32) << 3;
         let reason = "OPS-17 totals look wrong".parse().unwrap();
-        self.done(Command::RequestPass { pass, environment: self.uat, access, reason, life: None, salt }, Actor::User(who));
+        self.done(Command::RequestPass { pass, environment: self.uat, wish: Wish::new(access, reason), life: None, salt }, Actor::User(who));
         pass
+    }
+
+    /// What an approver says who has just looked at the request.
+    fn approval(&self, pass: PassId) -> Command {
+        Command::ApprovePass { pass, digest: self.ledger.pass(pass).unwrap().digest(), word: None }
+    }
+
+    fn state(&self, pass: PassId) -> &'static str {
+        self.ledger.pass(pass).unwrap().state().word()
+    }
+
+    fn policy(&mut self, policy: Policy) {
+        let scope = Scope::Environment(self.uat);
+        self.by_admin(Command::SetPolicy { scope, policy });
+    }
+
+    /// One more person with a role everywhere.
+    fn hires(&mut self, name: &str, role: Role) -> UserId {
+        let user = UserId::new(self.id());
+        self.by_admin(Command::AddUser { user, name: name.parse().unwrap(), roles: vec![(role, Scope::All)] });
+        user
     }
 
     fn is_made(&mut self, pass: PassId) {
@@ -235,7 +257,7 @@ fn a_request_under_a_used_number_is_the_same_request_or_none() {
     let other = office.environment_on(Engine::SqlServer, Enforce::Gateway, "erp", project);
     let pass = office.asks(office.maria, Access::Read);
     let maria = office.maria;
-    let again = |environment, access| Command::RequestPass { pass, environment, access, reason: "once more".parse().unwrap(), life: None, salt: 1 };
+    let again = |environment, access| Command::RequestPass { pass, environment, wish: Wish::new(access, "once more".parse().unwrap()), life: None, salt: 1 };
     assert!(office.run(again(office.uat, Access::Read), Actor::User(maria)).unwrap().is_empty());
     assert_eq!(office.refused(again(other, Access::Read), maria).code, Code::Taken);
     assert_eq!(office.refused(again(office.uat, Access::ReadWrite), maria).code, Code::Taken);
@@ -334,7 +356,7 @@ fn a_movement_ends_every_pass_and_address_of_the_environment_with_one_event() {
     }
     assert!(office.run(begin, Actor::User(office.manager)).unwrap().is_empty(), "said twice, done once");
     let (maria, uat) = (office.maria, office.uat);
-    let ask = |pass| Command::RequestPass { pass, environment: uat, access: Access::Read, reason: "a look".parse().unwrap(), life: None, salt: 9 };
+    let ask = |pass| Command::RequestPass { pass, environment: uat, wish: Wish::new(Access::Read, "a look".parse().unwrap()), life: None, salt: 9 };
     let pass = PassId::new(office.id());
     assert_eq!(office.refused(ask(pass), maria).code, Code::State, "nobody asks while it is closed");
     office.done(Command::FinishMovement { movement }, Actor::User(office.manager));
@@ -374,15 +396,17 @@ fn a_locked_person_is_out_and_unlocking_revives_nothing() {
 #[test]
 fn nobody_approves_their_own_request() {
     let mut office = Office::open();
-    let policy = Policy { approval: [Access::ReadWrite].into(), ..Policy::default() };
+    let policy = Policy { approval: [(Access::ReadWrite, Approvals::One)].into(), ..Policy::default() };
     let scope = Scope::Environment(office.uat);
     office.by_admin(Command::SetPolicy { scope, policy });
     let (amy, maria) = (office.approver, office.maria);
     office.by_admin(Command::GiveRole { user: amy, role: Role::Requester, scope: Scope::All });
     let own = office.asks(amy, Access::ReadWrite);
-    assert_eq!(office.refused(Command::ApprovePass { pass: own }, amy).code, Code::NotPermitted);
+    let approval = office.approval(own);
+    assert_eq!(office.refused(approval, amy).code, Code::NotPermitted);
     let hers = office.asks(maria, Access::ReadWrite);
-    office.done(Command::ApprovePass { pass: hers }, Actor::User(amy));
+    let approval = office.approval(hers);
+    office.done(approval, Actor::User(amy));
     office.is_made(hers);
     assert!(matches!(office.ledger.pass(hers).unwrap().state(), State::Ready { .. }));
     assert_eq!(office.run(Command::Observed(Observed::LoginWorks { pass: own }), Actor::System).unwrap().len(), 0, "without an approval nothing becomes ready");
@@ -449,8 +473,7 @@ fn too_much_is_refused_with_the_rule_named() {
     let ask = |reason: &str, life| Command::RequestPass {
         pass: PassId::new(Uuid::from_u128(1 << 91)),
         environment: uat,
-        access: Access::Read,
-        reason: reason.parse().unwrap(),
+        wish: Wish::new(Access::Read, reason.parse().unwrap()),
         life,
         salt: 3,
     };
@@ -467,7 +490,7 @@ fn too_much_is_refused_with_the_rule_named() {
 fn the_same_request_said_twice_makes_one_pass() {
     let mut office = Office::open();
     let pass = PassId::new(office.id());
-    let ask = Command::RequestPass { pass, environment: office.uat, access: Access::Read, reason: "a look".parse().unwrap(), life: None, salt: 1 };
+    let ask = Command::RequestPass { pass, environment: office.uat, wish: Wish::new(Access::Read, "a look".parse().unwrap()), life: None, salt: 1 };
     assert_eq!(office.run(ask.clone(), Actor::User(office.maria)).unwrap().len(), 2);
     assert_eq!(office.run(ask, Actor::User(office.maria)).unwrap().len(), 0);
 }
@@ -562,4 +585,136 @@ fn the_past_is_a_replay() {
     }
     assert!(matches!(past.pass(pass).unwrap().state(), State::Ready { .. }));
     assert!(past.over(past.pass(pass).unwrap(), then).is_none());
+}
+
+#[test]
+fn two_people_agree_where_the_policy_wants_two_and_the_newest_policy_counts() {
+    let mut office = Office::open();
+    let two = |n| Policy { approval: [(Access::ReadWrite, n)].into(), ..Policy::default() };
+    office.policy(two(Approvals::Two));
+    let (amy, bob, maria) = (office.approver, office.hires("bob", Role::Approver), office.maria);
+    let pass = office.asks(maria, Access::ReadWrite);
+    let approval = office.approval(pass);
+    office.done(approval.clone(), Actor::User(amy));
+    assert_eq!(office.run(approval.clone(), Actor::User(amy)).unwrap(), [], "the same person twice is one person");
+    assert_eq!(office.state(pass), "requested");
+    office.done(approval, Actor::User(bob));
+    assert_eq!(office.state(pass), "approved");
+    assert_eq!(office.ledger.pass(pass).unwrap().agreed, [amy, bob]);
+
+    // tightened between request and approval
+    office.policy(two(Approvals::One));
+    let pass = office.asks(maria, Access::ReadWrite);
+    office.policy(two(Approvals::Two));
+    let approval = office.approval(pass);
+    office.done(approval, Actor::User(amy));
+    assert_eq!(office.state(pass), "requested");
+
+    // tightened between approval and connect
+    office.policy(Policy::default());
+    let pass = office.ready(maria);
+    assert!(office.gets_in(pass, HOME).is_ok());
+    office.policy(Policy { approval: [(Access::Read, Approvals::One), (Access::ReadWrite, Approvals::One)].into(), ..Policy::default() });
+    assert!(matches!(office.gets_in(pass, HOME), Err(Refused::NotApproved { .. })));
+}
+
+#[test]
+fn an_approval_is_for_the_request_that_was_seen_and_no_other() {
+    let mut office = Office::open();
+    office.policy(Policy { approval: [(Access::Read, Approvals::One), (Access::ReadWrite, Approvals::One)].into(), ..Policy::default() });
+    let (amy, maria) = (office.approver, office.maria);
+    let (one, other) = (office.asks(maria, Access::Read), office.asks(maria, Access::ReadWrite));
+    let digest = office.ledger.pass(one).unwrap().digest();
+    assert_eq!(office.refused(Command::ApprovePass { pass: other, digest, word: None }, amy).code, Code::State);
+    // each field counts
+    let pass = office.ledger.pass(one).unwrap().clone();
+    let changed: [fn(&mut Pass); 9] = [
+        |p| p.wish.access = Access::ReadWrite,
+        |p| p.wish.reason = "another".parse().unwrap(),
+        |p| p.wish.category = Some("another".parse().unwrap()),
+        |p| p.wish.ticket = Some("OPS-18".parse().unwrap()),
+        |p| p.wish.starts_at = Some(Time::from_micros(1)),
+        |p| p.wish.from = Some("203.0.113.9".parse().unwrap()),
+        |p| p.wish.break_glass = true,
+        |p| p.life = Ttl::minutes(1),
+        |p| p.epoch += 1,
+    ];
+    for change in changed {
+        let mut other = pass.clone();
+        change(&mut other);
+        assert_ne!(other.digest(), pass.digest());
+    }
+}
+
+#[test]
+fn breaking_the_glass_lets_in_at_once_and_somebody_else_closes_the_review() {
+    let mut office = Office::open();
+    let one = || [(Access::Read, Approvals::One)].into();
+    office.policy(Policy { approval: one(), ..Policy::default() });
+    let (amy, maria) = (office.approver, office.maria);
+    office.by_admin(Command::GiveRole { user: amy, role: Role::Requester, scope: Scope::All });
+    let pass = PassId::new(office.id());
+    let wish = Wish { break_glass: true, ..Wish::new(Access::Read, "payments stand still".parse().unwrap()) };
+    let ask = |pass| Command::RequestPass { pass, environment: office.uat, wish: wish.clone(), life: None, salt: 77 };
+    let (first, again) = (ask(pass), ask(PassId::new(Uuid::from_u128(5 << 90))));
+    assert_eq!(office.refused(first.clone(), maria).code, Code::NotPermitted, "the policy has to name the role");
+    office.policy(Policy { approval: one(), break_glass: [Role::Requester].into(), ..Policy::default() });
+    office.done(first, Actor::User(maria));
+    let known = office.ledger.pass(pass).unwrap();
+    assert!(known.approver == Some(Approver::BreakGlass) && known.review == Review::Open);
+    office.is_made(pass);
+    office.allows(maria, HOME);
+    assert!(office.gets_in(pass, HOME).is_ok());
+    let review = |word: &str| Command::ReviewPass { pass, word: word.parse().unwrap() };
+    assert_eq!(office.refused(review("it was me"), maria).code, Code::NotPermitted);
+    office.done(review("looked at the statements: fine"), Actor::User(amy));
+    assert!(matches!(&office.ledger.pass(pass).unwrap().review, Review::Closed { by, .. } if *by == amy));
+    // the right to break the glass is taken back: what rests on it opens no more sessions
+    office.policy(Policy { approval: one(), ..Policy::default() });
+    assert!(matches!(office.gets_in(pass, HOME), Err(Refused::NotApproved { .. })));
+    assert_eq!(office.refused(again, maria).code, Code::NotPermitted);
+}
+
+#[test]
+fn access_can_start_later_and_then_lasts_as_long_as_was_asked_for() {
+    let mut office = Office::open();
+    let (maria, start) = (office.maria, office.now.after(Ttl::hours(3)));
+    let pass = PassId::new(office.id());
+    let wish = |starts_at| Wish { starts_at: Some(starts_at), ..Wish::new(Access::Read, "the nightly load".parse().unwrap()) };
+    let ask = |pass, starts_at| Command::RequestPass { pass, environment: office.uat, wish: wish(starts_at), life: Some(Ttl::hours(1)), salt: 5 };
+    let (later, too_far) = (ask(pass, start), ask(PassId::new(Uuid::from_u128(1 << 92)), office.now.after(Ttl::hours(24 * 15))));
+    assert_eq!(office.refused(too_far, maria).code, Code::Policy);
+    office.done(later, Actor::User(maria));
+    assert_eq!(office.ledger.pass(pass).unwrap().ends_at, Some(start.after(Ttl::hours(1))));
+    assert_eq!(office.run(Command::Observed(Observed::LoginWorks { pass }), Actor::System).unwrap(), [], "not before its time");
+    office.wait(Ttl::hours(3));
+    office.is_made(pass);
+    assert_eq!(office.state(pass), "ready");
+}
+
+#[test]
+fn what_a_policy_asks_of_a_request_is_said_with_the_way_out() {
+    let mut office = Office::open();
+    let (maria, uat) = (office.maria, office.uat);
+    office.policy(Policy {
+        categories: ["troubleshooting".parse().unwrap(), "data upgrade".parse().unwrap()].into(),
+        ticket_pattern: Some("^OPS-[0-9]+$".parse().unwrap()),
+        reveal: Reveal::Once,
+        ..Policy::default()
+    });
+    let plain = Wish::new(Access::Read, "a look".parse().unwrap());
+    let ask = |wish: &Wish| Command::RequestPass { pass: PassId::new(Uuid::from_u128(1 << 93)), environment: uat, wish: wish.clone(), life: None, salt: 5 };
+    assert!(office.refused(ask(&plain), maria).remedy.contains("data upgrade, troubleshooting"));
+    let kind = Wish { category: Some("troubleshooting".parse().unwrap()), ..plain };
+    assert!(office.refused(ask(&kind), maria).message.contains("OPS-"));
+    let full = Wish { ticket: Some("OPS-17".parse().unwrap()), ..kind };
+    office.done(ask(&full), Actor::User(maria));
+
+    let pass = PassId::new(Uuid::from_u128(1 << 93));
+    let show = Command::RevealPass { pass };
+    assert_eq!(office.refused(show.clone(), maria).code, Code::State, "there is no account yet");
+    office.is_made(pass);
+    assert_eq!(office.refused(show.clone(), office.approver).code, Code::NotFound, "it is shown to its holder alone");
+    office.done(show.clone(), Actor::User(maria));
+    assert_eq!(office.refused(show, maria).code, Code::Policy, "once is once");
 }

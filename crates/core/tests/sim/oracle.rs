@@ -5,7 +5,8 @@ use daypass_core::{
     event::{Actor, Entry, Event},
     ids::*,
     net::Range,
-    pass::Approver,
+    pass::{Access, Approver, Digest},
+    people::Scope,
     time::Time,
 };
 use std::{
@@ -19,11 +20,16 @@ pub struct Oracle {
     pub accounts: BTreeSet<String>,
     allow: BTreeMap<AllowId, Allowed>,
     frozen: BTreeMap<EnvironmentId, MovementId>,
+    /// How many have to agree to a change, by environment.
+    wanted: BTreeMap<EnvironmentId, usize>,
 }
 
 struct Known {
     environment: EnvironmentId,
     holder: UserId,
+    access: Access,
+    /// Who agreed, and to what.
+    agreed: BTreeMap<UserId, Digest>,
     approved: bool,
     ready: bool,
     ends_at: Option<Time>,
@@ -50,19 +56,37 @@ impl Oracle {
     /// Learns of an event that became durable at true time `now`.
     pub fn see(&mut self, entry: &Entry, now: i64) -> Result<(), String> {
         match &entry.event {
-            Event::PassRequested { pass, environment, holder, account, .. } => {
+            Event::PolicySet { scope: Scope::Environment(environment), policy } => {
+                self.wanted.insert(*environment, policy.approvals(Access::ReadWrite));
+            }
+            Event::PassRequested { pass, environment, holder, account, wish, .. } => {
                 if !self.accounts.insert(account.to_string()) {
                     return Err(format!("I4: the account {account} was given twice"));
                 }
-                let fresh = Known { environment: *environment, holder: *holder, approved: false, ready: false, ends_at: None, over_since: None, ended: false };
+                let fresh = Known {
+                    environment: *environment,
+                    holder: *holder,
+                    access: wish.access,
+                    agreed: BTreeMap::new(),
+                    approved: false,
+                    ready: false,
+                    ends_at: None,
+                    over_since: None,
+                    ended: false,
+                };
                 self.passes.insert(*pass, fresh);
             }
-            Event::PassApproved { pass, approver, ends_at } => {
+            Event::PassAgreed { pass, by, digest, .. } => self.agreed(*pass, *by, entry.by, *digest)?,
+            Event::PassApproved { pass, approver, ends_at, digest, .. } => {
+                if let Approver::Person(approver) = approver {
+                    let digest = digest.ok_or_else(|| format!("I5: pass {pass} was approved without saying what"))?;
+                    self.agreed(*pass, *approver, entry.by, digest)?;
+                }
+                let wanted = self.wanted.clone();
                 let known = self.known(*pass)?;
-                if let Approver::Person(approver) = approver
-                    && (*approver == known.holder || entry.by != Actor::User(*approver))
-                {
-                    return Err(format!("I5: pass {pass} was approved by its holder, or in another's name"));
+                let most = wanted.get(&known.environment).filter(|_| known.access == Access::ReadWrite).copied().unwrap_or_default();
+                if known.agreed.len() < most {
+                    return Err(format!("I5: pass {pass} was approved by {} of {most}", known.agreed.len()));
                 }
                 if known.over_since.is_some() || known.approved {
                     return Err(format!("I4: pass {pass} was approved after it was over, or twice"));
@@ -107,6 +131,17 @@ impl Oracle {
                 entry.over_since.get_or_insert(now);
             }
             _ => {}
+        }
+        Ok(())
+    }
+
+    fn agreed(&mut self, pass: PassId, approver: UserId, by: Actor, digest: Digest) -> Result<(), String> {
+        let known = self.known(pass)?;
+        if approver == known.holder || by != Actor::User(approver) {
+            return Err(format!("I5: pass {pass} was approved by its holder, or in another's name"));
+        }
+        if known.agreed.values().any(|other| *other != digest) || known.agreed.insert(approver, digest).is_some() {
+            return Err(format!("I5: pass {pass} was approved twice by one person, or as two different requests"));
         }
         Ok(())
     }

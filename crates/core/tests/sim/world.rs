@@ -11,10 +11,10 @@ use daypass_core::{
     ledger::Ledger,
     movement::MovementKind,
     net::Range,
-    pass::{Access, State},
+    pass::{Access, State, Wish},
     people::{Role, Scope},
     plan::{Action, Observation, ObservedAccount, plan},
-    policy::Policy,
+    policy::{Approvals, Policy},
     time::{Time, Ttl},
 };
 use std::{collections::BTreeMap, net::IpAddr};
@@ -141,6 +141,7 @@ impl World {
         self.people = ["rob", "rosa"].into_iter().map(|name| person(self, name, Role::Requester)).collect::<Result<_, _>>()?;
         // somebody who may ask and approve: but never for themselves
         self.must(0, Command::GiveRole { user: self.approver, role: Role::Requester, scope: Scope::All }, Actor::User(self.admin))?;
+        self.must(0, Command::GiveRole { user: self.manager, role: Role::Approver, scope: Scope::All }, Actor::User(self.admin))?;
         self.people.push(self.approver);
         let project = ProjectId::new(self.id());
         self.must(0, Command::AddProject { project, name: "main".parse().unwrap() }, Actor::User(self.admin))?;
@@ -161,9 +162,13 @@ impl World {
             self.identities.insert(environment, 1);
         }
         self.servers = self.nodes[0].ledger.targets().map(|t| Server { id: t.id, reachable: true, accounts: BTreeMap::new() }).collect();
-        let approval = Policy { approval: [Access::ReadWrite].into(), live_passes: 3, ..Policy::default() };
+        let approval = Policy { approval: [(Access::ReadWrite, Approvals::One)].into(), live_passes: 3, ..Policy::default() };
         let scope = Scope::Environment(self.environments[2]);
-        self.must(0, Command::SetPolicy { scope, policy: approval }, Actor::User(self.admin))
+        self.must(0, Command::SetPolicy { scope, policy: approval.clone() }, Actor::User(self.admin))?;
+        // elsewhere two have to agree to a change
+        let two = Policy { approval: [(Access::ReadWrite, Approvals::Two)].into(), ..approval };
+        let scope = Scope::Environment(self.environments[1]);
+        self.must(0, Command::SetPolicy { scope, policy: two }, Actor::User(self.admin))
     }
 
     fn must(&mut self, node: usize, command: Command, by: Actor) -> Result<(), String> {
@@ -294,7 +299,7 @@ impl World {
         let access = if self.rng.one_in(2) { Access::Read } else { Access::ReadWrite };
         let life = Ttl::seconds([5, 60, 3600, 28_800][self.rng.below(4)]).ok();
         let (pass, salt) = (PassId::new(self.id()), self.rng.next());
-        let command = Command::RequestPass { pass, environment, access, reason: "a simulated look".parse()?, life, salt };
+        let command = Command::RequestPass { pass, environment, wish: Wish::new(access, "a simulated look".parse()?), life, salt };
         self.submit(node, command, Actor::User(person)).map(drop)
     }
 
@@ -423,7 +428,13 @@ impl World {
         let waiting: Vec<PassId> = self.nodes[node].ledger.passes().filter(|p| *p.state() == State::Requested).map(|p| p.id).collect();
         let Some(pass) = self.rng.pick(&waiting) else { return Ok(()) };
         let by = [self.approver, self.manager, self.people[0]][self.rng.below(3)];
-        let command = if self.rng.one_in(4) { Command::DenyPass { pass, why: "not now".parse()? } } else { Command::ApprovePass { pass } };
+        // one approver in eight looks at another request than the one that they approve
+        let seen = if self.rng.one_in(8) { self.rng.pick(&waiting).unwrap_or(pass) } else { pass };
+        let Some(digest) = self.nodes[node].ledger.pass(seen).map(|seen| seen.digest()) else { return Ok(()) };
+        let command = match self.rng.one_in(4) {
+            true => Command::DenyPass { pass, why: "not now".parse()? },
+            false => Command::ApprovePass { pass, digest, word: None },
+        };
         self.submit(node, command, Actor::User(by)).map(drop)
     }
 

@@ -83,8 +83,25 @@ pub enum Verb {
         #[arg(long)]
         reason: Option<String>,
     },
+    /// Show requests that wait: yours, and those that you may approve
+    Requests,
     /// Agree to somebody's request
-    Approve { pass: String },
+    Approve {
+        pass: String,
+        /// A word with it
+        #[arg(long)]
+        word: Option<String>,
+        /// The request that you looked at, as `daypass requests --json` shows it; when left out, the one that is shown now
+        #[arg(long)]
+        digest: Option<String>,
+    },
+    /// Close the review of access that was taken by breaking the glass
+    Review {
+        pass: String,
+        /// What came of it
+        #[arg(long)]
+        reason: String,
+    },
     /// Deny somebody's request
     Deny {
         pass: String,
@@ -106,6 +123,18 @@ pub struct Wish {
     /// How long; when left out, as the policy says (usually 8h)
     #[arg(long, value_parser = duration)]
     life: Option<u64>,
+    /// The kind of reason, where the policy offers some
+    #[arg(long)]
+    category: Option<String>,
+    /// The number of the ticket or change
+    #[arg(long)]
+    ticket: Option<String>,
+    /// Not before this moment, like 2026-11-24T22:00:00Z
+    #[arg(long, value_name = "TIME")]
+    start: Option<String>,
+    /// In at once, without the approvals that the policy asks for: everyone is told, and somebody else reviews it
+    #[arg(long)]
+    break_glass: bool,
 }
 
 fn access(text: &str) -> Result<Access, String> {
@@ -156,9 +185,34 @@ pub async fn run(verb: Verb, client: &Client, show: Show) -> Result<(), Failure>
             let pass: PassView = client.post(&["passes", &pass, "end"], Some(&Why { why: reason })).await?;
             show.one(&pass, sentence);
         }
-        Verb::Approve { pass } => {
-            let pass: PassView = client.post(&["passes", &pass, "approve"], NOTHING).await?;
+        Verb::Requests => {
+            let all: Vec<PassView> = client.get(&["passes"], &[]).await?;
+            let waiting: Vec<PassView> = all.into_iter().filter(|pass| pass.state == "requested").collect();
+            show.list(&waiting, &["account", "environment", "holder", "access", "for", "from", "agreed", "ticket", "reason"], "Nothing waits.", |pass| {
+                let agreed = if pass.agreed.is_empty() { "nobody yet".to_owned() } else { pass.agreed.join(", ") };
+                vec![
+                    pass.account.clone(),
+                    pass.environment.clone(),
+                    pass.holder.clone(),
+                    pass.access.as_str().to_owned(),
+                    left(pass.life),
+                    pass.from.clone().unwrap_or_default(),
+                    agreed,
+                    pass.ticket.clone().unwrap_or_default(),
+                    pass.reason.clone(),
+                ]
+            });
+        }
+        Verb::Approve { pass, word, digest } => {
+            let seen: PassView = client.get(&["passes", &pass], &[]).await?;
+            show.progress(&format!("{} asks for {} on {} for {}: {}", seen.holder, seen.access.as_str(), seen.environment, left(seen.life), seen.reason));
+            let body = crate::web::dto::Approve { digest: digest.unwrap_or(seen.digest), word };
+            let pass: PassView = client.post(&["passes", &seen.id, "approve"], Some(&body)).await?;
             show.one(&pass, sentence);
+        }
+        Verb::Review { pass, reason } => {
+            let pass: PassView = client.post(&["passes", &pass, "review"], Some(&Why { why: Some(reason) })).await?;
+            show.one(&pass, |pass| format!("{}: reviewed ({})", pass.account, pass.review.clone().unwrap_or_default()));
         }
         Verb::Deny { pass, reason } => {
             let pass: PassView = client.post(&["passes", &pass, "deny"], Some(&Why { why: Some(reason) })).await?;
@@ -208,7 +262,15 @@ async fn passes(client: &Client, env: Option<String>, all: bool, at: Option<Stri
 
 async fn request(client: &Client, environment: &str, wish: &Wish) -> Result<PassView, Failure> {
     // an empty reason goes to the server as well: it says what its policy wants
-    let body = NewPass { access: wish.access, reason: wish.reason.clone().unwrap_or_default(), life: wish.life };
+    let body = NewPass {
+        access: wish.access,
+        reason: wish.reason.clone().unwrap_or_default(),
+        life: wish.life,
+        category: wish.category.clone(),
+        ticket: wish.ticket.clone(),
+        starts_at: wish.start.clone(),
+        break_glass: wish.break_glass,
+    };
     client.post(&["environments", environment, "passes"], Some(&body)).await
 }
 

@@ -5,7 +5,7 @@ use super::{
     duration, password,
     show::{Show, moment},
 };
-use crate::web::dto::{LoginRequest, Me, RoleView, TokenIssued, TokenRequest};
+use crate::web::dto::{FirstRequest, LoginRequest, Me, RoleView, TokenIssued, TokenRequest, TokenView};
 use clap::Subcommand;
 use reqwest::Method;
 use std::path::PathBuf;
@@ -27,6 +27,21 @@ pub enum Verb {
         #[arg(long)]
         password_stdin: bool,
     },
+    /// Make the first administrator with the one-time link that Daypass shows at its first start, and sign in
+    First {
+        /// The address of Daypass, like https://daypass.example.com:7480
+        #[arg(long)]
+        server: String,
+        /// The administrator's name
+        #[arg(long, default_value = "admin")]
+        name: String,
+        /// The CA that signed the server's certificate (a PEM file; on the server: ca.pem in the data directory)
+        #[arg(long, value_name = "FILE")]
+        ca: Option<PathBuf>,
+        /// Read the link and then the new password from standard input, a line each
+        #[arg(long)]
+        stdin: bool,
+    },
     /// Forget the sign-in of this machine
     Logout,
     /// Who am I, from which address, with which roles
@@ -46,6 +61,8 @@ pub enum Token {
         #[arg(long, default_value = "8h", value_parser = duration)]
         life: u64,
     },
+    /// Your sign-ins and tokens that hold now
+    Ls,
     /// Take a token back
     Rm { id: String },
 }
@@ -53,11 +70,8 @@ pub enum Token {
 pub async fn run(verb: Verb, show: Show) -> Result<(), Failure> {
     match verb {
         Verb::Login { server, name, ca, password_stdin } => login(server, name, ca, password_stdin, show).await,
-        Verb::Logout => {
-            SignIn::forget()?;
-            show.done("Signed out here. The token itself ends by itself, within 12 hours.");
-            Ok(())
-        }
+        Verb::First { server, name, ca, stdin } => first(server, name, ca, stdin, show).await,
+        Verb::Logout => logout(show).await,
         Verb::Whoami => {
             let me: Me = Client::signed_in()?.get(&["me"], &[]).await?;
             show.one(&me, |me| format!("{} from {}, {}", me.name, me.address, roles(&me.roles)));
@@ -67,6 +81,14 @@ pub async fn run(verb: Verb, show: Show) -> Result<(), Failure> {
             let made: TokenIssued = Client::signed_in()?.post(&["tokens"], Some(&TokenRequest { label, life })).await?;
             show.progress(&format!("Token {} holds until {}. It is shown only now:", made.id, moment(&made.ends_at)));
             show.one(&made, |made| made.token.clone());
+            Ok(())
+        }
+        Verb::Token(Token::Ls) => {
+            let tokens: Vec<TokenView> = Client::signed_in()?.get(&["tokens"], &[]).await?;
+            show.list(&tokens, &["id", "what", "since", "until", ""], "None.", |token| {
+                let this = if token.this_one { "this one" } else { "" };
+                vec![token.id.clone(), token.label.clone(), moment(&token.added_at), moment(&token.ends_at), this.to_owned()]
+            });
             Ok(())
         }
         Verb::Token(Token::Rm { id }) => {
@@ -80,7 +102,7 @@ pub async fn run(verb: Verb, show: Show) -> Result<(), Failure> {
 async fn login(server: Option<String>, name: Option<String>, ca: Option<PathBuf>, from_stdin: bool, show: Show) -> Result<(), Failure> {
     let last = SignIn::last();
     let ca = match &ca {
-        Some(path) => Some(std::fs::read_to_string(path).map_err(|e| Failure::failed(format!("the CA {} cannot be read: {e}", path.display())))?),
+        Some(path) => Some(read_ca(path)?),
         None => last.as_ref().filter(|last| server.as_ref().is_none_or(|server| *server == last.server)).and_then(|last| last.ca.clone()),
     };
     let server =
@@ -88,9 +110,54 @@ async fn login(server: Option<String>, name: Option<String>, ca: Option<PathBuf>
     let name = name.or_else(|| std::env::var("USER").ok()).ok_or_else(|| Failure::failed("who are you? Name yourself: daypass login --name NAME"))?;
     let client = Client::new(&server, String::new(), ca.as_deref())?;
     let password = password(&format!("Password of {name} on {server}: "), from_stdin)?;
-    let issued: TokenIssued = client.post(&["login"], Some(&LoginRequest { name: name.clone(), password })).await?;
+    let mut request = LoginRequest { name: name.clone(), password, code: None };
+    let issued: TokenIssued = match client.post(&["login"], Some(&request)).await {
+        Err(failure) if failure.code == "second_factor" => {
+            request.code = Some(super::password("Code of your authenticator: ", from_stdin)?);
+            client.post(&["login"], Some(&request)).await?
+        }
+        answer => answer?,
+    };
     SignIn { server, token: issued.token, ca }.keep()?;
     show.done(&format!("Signed in as {name} until {}.", moment(&issued.ends_at)));
+    Ok(())
+}
+
+fn read_ca(path: &std::path::Path) -> Result<String, Failure> {
+    std::fs::read_to_string(path).map_err(|e| Failure::failed(format!("the CA {} cannot be read: {e}", path.display())))
+}
+
+async fn first(server: String, name: String, ca: Option<PathBuf>, stdin: bool, show: Show) -> Result<(), Failure> {
+    let ca = ca.as_deref().map(read_ca).transpose()?;
+    let client = Client::new(&server, String::new(), ca.as_deref())?;
+    let link = password("The one-time link: ", stdin)?;
+    let code = link.trim().rsplit('/').next().unwrap_or_default().to_owned();
+    let password = password(&format!("New password for {name}: "), stdin)?;
+    let issued: TokenIssued = client.post(&["first"], Some(&FirstRequest { code, name: name.clone(), password })).await?;
+    SignIn { server, token: issued.token, ca }.keep()?;
+    show.done(&format!("{name} is the first administrator, and signed in until {}.", moment(&issued.ends_at)));
+    Ok(())
+}
+
+/// Takes the token back, then forgets it here; when Daypass cannot be reached, it is forgotten all the same.
+async fn logout(show: Show) -> Result<(), Failure> {
+    let ended = match Client::signed_in() {
+        Ok(client) => end_this(&client).await,
+        Err(failure) => Err(failure),
+    };
+    SignIn::forget()?;
+    match ended {
+        Ok(()) => show.done("Signed out."),
+        Err(_) => show.done("Signed out here. The token itself ends by itself, within 12 hours."),
+    }
+    Ok(())
+}
+
+async fn end_this(client: &Client) -> Result<(), Failure> {
+    let tokens: Vec<TokenView> = client.get(&["tokens"], &[]).await?;
+    for token in tokens.iter().filter(|token| token.this_one) {
+        client.tell(Method::DELETE, &["tokens", &token.id], NOTHING).await?;
+    }
     Ok(())
 }
 

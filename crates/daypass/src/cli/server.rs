@@ -17,11 +17,14 @@ pub async fn serve(file: Option<&Path>) -> Result<(), Failure> {
     let unset = |e: std::io::Error| Failure::failed(format!("signals cannot be received: {e}"));
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate()).map_err(unset)?, signal(SignalKind::interrupt()).map_err(unset)?);
     let running = serve::start(config).await?;
-    if let Some(password) = &running.first_password {
-        // not in the output: service managers keep that for everybody to read
-        let path = data.join("first-password");
-        write_private(&path, format!("{}\n", password.expose()).as_bytes())?;
-        tracing::info!("this is the first start: the person 'admin' was made; the password is in {}. Sign in, then delete the file", path.display());
+    if let Some(link) = &running.first_link {
+        let path = data.join("first-link");
+        write_private(&path, format!("{}\n", link.expose()).as_bytes())?;
+        tracing::info!("there is nobody yet: the one-time link that makes the first administrator is in {}", path.display());
+        // only before a person's eyes: service managers keep what a service prints for everybody to read
+        if std::io::stderr().is_terminal() {
+            eprintln!("\n  Open this link to begin:  {}\n", link.expose());
+        }
     }
     tracing::info!("the CA to trust is in {}", data.join("ca.pem").display());
     tracing::info!("API on https://{}, gateway on {} (PostgreSQL) and {} (SQL Server)", running.api, running.gateway, running.sqlserver);

@@ -75,7 +75,7 @@ impl Stage {
 
     async fn until_up(&mut self) -> Result<()> {
         let deadline = Instant::now() + Duration::from_secs(30);
-        while !self.directory.join("data/first-password").exists() || tokio::net::TcpStream::connect(("127.0.0.1", self.api_port)).await.is_err() {
+        while !self.directory.join("data/first-link").exists() || tokio::net::TcpStream::connect(("127.0.0.1", self.api_port)).await.is_err() {
             if Instant::now() > deadline || self.daypass.try_wait()?.is_some() {
                 bail!("Daypass did not start:\n{}", std::fs::read_to_string(self.directory.join("daypass.log")).unwrap_or_default());
             }

@@ -26,11 +26,12 @@ pub async fn walk(stage: &mut Stage) -> Result<()> {
 }
 
 async fn people(stage: &mut Stage) -> Result<()> {
-    stage.step("The administrator signs in and adds three people");
-    let first = std::fs::read_to_string(stage.path("data/first-password"))?;
+    stage.step("The one-time link makes the administrator, who adds three people");
+    let link = std::fs::read_to_string(stage.path("data/first-link"))?;
+    let first = format!("{}\n", crate::random::password());
     let (server, ca) = (stage.server(), stage.path("data/ca.pem").display().to_string());
-    let signed_in = stage.daypass_with(ADMIN, &["login", "--server", &server, "--ca", &ca, "--name", ADMIN, "--password-stdin"], &first).await?;
-    right(signed_in.ok, "signing in")?;
+    let signed_in = stage.daypass_with(ADMIN, &["first", "--server", &server, "--ca", &ca, "--name", ADMIN, "--stdin"], &format!("{link}{first}")).await?;
+    right(signed_in.ok, "the first administrator")?;
     let mut passwords = format!("{ADMIN} {first}");
     for (person, role) in [(REQUESTER, "requester@project:main"), (MANAGER, "manager@project:main"), (AUDITOR, "auditor")] {
         let password = crate::random::password();

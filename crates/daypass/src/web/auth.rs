@@ -1,4 +1,4 @@
-//! Who asks: a bearer token, looked up by its hash. Passwords are argon2id.
+//! Who asks: a token, looked up by its hash. Passwords are argon2id.
 
 use super::{App, problem::Problem};
 use argon2::{
@@ -7,9 +7,16 @@ use argon2::{
 };
 use axum::{
     extract::{ConnectInfo, FromRequestParts},
-    http::{header, request::Parts},
+    http::{Extensions, HeaderMap, header, request::Parts},
 };
-use daypass_core::{event::Actor, ids::UserId, names::UserName, people::Permission, secret::TokenHash};
+use daypass_core::{
+    event::Actor,
+    ids::*,
+    names::UserName,
+    people::{Permission, TokenKind},
+    secret::TokenHash,
+    time::Time,
+};
 use daypass_gateway::World;
 use std::{
     net::{IpAddr, SocketAddr},
@@ -17,10 +24,14 @@ use std::{
 };
 
 /// The person behind a request.
+#[derive(Clone)]
 pub struct Caller {
     pub user: UserId,
     pub name: UserName,
     pub address: IpAddr,
+    /// The token of this sign-in, and when its person proved who they are.
+    pub token: TokenId,
+    pub proved_at: Time,
     /// The idempotency key of the request.
     pub key: Option<String>,
 }
@@ -35,41 +46,43 @@ impl Caller {
         crate::random::id_for(self.key.as_deref(), self.user.uuid())
     }
 
-    pub fn may(&self, app: &App, permission: Permission, environment: Option<daypass_core::ids::EnvironmentId>) -> bool {
+    pub fn may(&self, app: &App, permission: Permission, environment: Option<EnvironmentId>) -> bool {
         app.node.ledger(|ledger| ledger.may(self.user, permission, environment))
     }
 
     pub fn need(&self, app: &App, permission: Permission) -> Result<(), Problem> {
-        if self.may(app, permission, None) {
-            return Ok(());
-        }
-        Err(daypass_core::refusal::Refusal::new(
-            daypass_core::refusal::Code::NotPermitted,
-            "You may not do this: none of your roles allows it.",
-            "Ask an administrator; `daypass whoami` shows the roles that you have.",
-        )
-        .into())
+        if self.may(app, permission, None) { Ok(()) } else { Err(Problem::not_permitted()) }
     }
 }
 
+/// The guard of the route put the caller there. A route without one has no caller.
 impl FromRequestParts<App> for Caller {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
-        let token = parts
-            .headers
-            .get(header::AUTHORIZATION)
-            .and_then(|value| value.to_str().ok())
-            .and_then(|value| value.strip_prefix("Bearer "))
-            .ok_or_else(Problem::not_signed_in)?;
-        let hash = TokenHash::of(token);
-        let now = app.node.now();
-        let found = app.node.ledger(|ledger| ledger.token_user(&hash, now).map(|(_, user)| (user.id, user.name.clone())));
-        let (user, name) = found.ok_or_else(Problem::not_signed_in)?;
-        let address = parts.extensions.get::<ConnectInfo<SocketAddr>>().map_or(IpAddr::from([0, 0, 0, 0]), |info| info.0.ip().to_canonical());
-        let key = parts.headers.get("idempotency-key").and_then(|value| value.to_str().ok()).filter(|key| (1..=128).contains(&key.len())).map(str::to_owned);
-        Ok(Caller { user, name, address, key })
+    async fn from_request_parts(parts: &mut Parts, _app: &App) -> Result<Self, Problem> {
+        parts.extensions.get::<Caller>().cloned().ok_or_else(Problem::not_signed_in)
     }
+}
+
+/// Whoever bears a token of the API.
+pub fn bearer(app: &App, headers: &HeaderMap, extensions: &Extensions) -> Option<Caller> {
+    let token = headers.get(header::AUTHORIZATION)?.to_str().ok()?.strip_prefix("Bearer ")?;
+    let key = headers.get("idempotency-key").and_then(|value| value.to_str().ok()).filter(|key| (1..=128).contains(&key.len())).map(str::to_owned);
+    Some(Caller { key, ..of_token(app, token, TokenKind::Api, extensions)? })
+}
+
+/// The person of a token, when both are good.
+pub fn of_token(app: &App, token: &str, kind: TokenKind, extensions: &Extensions) -> Option<Caller> {
+    let (hash, now) = (TokenHash::of(token), app.node.now());
+    app.node.ledger(|ledger| {
+        let (token, user) = ledger.token_user(&hash, kind, now)?;
+        Some(Caller { user: user.id, name: user.name.clone(), address: address(extensions), token: token.id, proved_at: token.added_at, key: None })
+    })
+}
+
+/// Where a request comes from; none when it came by no connection.
+pub fn address(extensions: &Extensions) -> IpAddr {
+    extensions.get::<ConnectInfo<SocketAddr>>().map_or(IpAddr::from([0, 0, 0, 0]), |info| info.0.ip().to_canonical())
 }
 
 /// Under what a person's password hash is sealed.

@@ -4,8 +4,7 @@ use daypass_core::{
     environment::{Enforce, Grants},
     pass::Access,
     people::Role,
-    policy::Extra,
-    policy::Policy,
+    policy::{Approvals, Extra, Policy, Reveal},
     time::Ttl,
 };
 use serde::{Deserialize, Serialize};
@@ -17,6 +16,48 @@ use utoipa::ToSchema;
 pub struct LoginRequest {
     pub name: String,
     pub password: String,
+    /// The six digits of the second factor, where one is set.
+    #[serde(default)]
+    pub code: Option<String>,
+}
+
+/// The first administrator.
+#[derive(Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FirstRequest {
+    /// What stands behind `/first/` in the one-time link.
+    pub code: String,
+    pub name: String,
+    /// 10 to 512 characters.
+    pub password: String,
+}
+
+#[derive(Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PasswordChange {
+    pub old: String,
+    pub new: String,
+    #[serde(default)]
+    pub code: Option<String>,
+}
+
+#[derive(Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewPassword {
+    pub password: String,
+}
+
+/// A sign-in or a token, without what it is made of.
+#[derive(Serialize, Deserialize, ToSchema)]
+pub struct TokenView {
+    pub id: String,
+    pub label: String,
+    /// A sign-in in a browser; it opens pages and no calls.
+    pub browser: bool,
+    pub added_at: String,
+    pub ends_at: String,
+    /// The one that this call was made with.
+    pub this_one: bool,
 }
 
 /// A token: shown once, and only here.
@@ -73,6 +114,8 @@ pub struct PersonView {
     pub roles: Vec<RoleView>,
     /// Why the person is locked, while they are.
     pub locked: Option<String>,
+    /// Whether signing in takes a code as well.
+    pub second_factor: bool,
 }
 
 /// A reason for something that is done to somebody else.
@@ -200,6 +243,27 @@ pub struct NewPass {
     /// Seconds; none: the default of the policy.
     #[serde(default)]
     pub life: Option<u64>,
+    /// One of the kinds of reason that the policy offers.
+    #[serde(default)]
+    pub category: Option<String>,
+    #[serde(default)]
+    pub ticket: Option<String>,
+    /// Not before this moment (RFC 3339), at most 14 days ahead; none: at once.
+    #[serde(default)]
+    pub starts_at: Option<String>,
+    /// In at once without the approvals that the policy asks for; everyone is told, and somebody else reviews it.
+    #[serde(default)]
+    pub break_glass: bool,
+}
+
+/// Agreeing to a request.
+#[derive(Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Approve {
+    /// The digest of the request as it was shown: it is this request that is agreed to, and no other.
+    pub digest: String,
+    #[serde(default)]
+    pub word: Option<String>,
 }
 
 #[derive(Clone, Serialize, Deserialize, ToSchema)]
@@ -214,8 +278,28 @@ pub struct PassView {
     pub state: String,
     /// Why it is over, or what it waits for.
     pub because: Option<String>,
+    pub category: Option<String>,
+    pub ticket: Option<String>,
     pub requested_at: String,
+    /// Where the request came from.
+    pub from: Option<String>,
+    /// When it is to start, if later than at once.
+    pub starts_at: Option<String>,
+    /// Seconds that were asked for.
+    pub life: u64,
     pub approved_by: Option<String>,
+    /// The people who have agreed so far.
+    pub agreed: Vec<String>,
+    /// How many have to agree.
+    pub approvals: usize,
+    /// What approvers said, or why it was denied.
+    pub word: Option<String>,
+    /// Taken without the approvals that the policy asks for.
+    pub break_glass: bool,
+    /// Of a pass that was taken so: `open`, or who closed the review and with what word.
+    pub review: Option<String>,
+    /// What an approval names.
+    pub digest: String,
     pub ends_at: Option<String>,
     /// Seconds left; 0 when it is over.
     pub seconds_left: u64,
@@ -326,14 +410,36 @@ pub struct PolicyView {
     pub name: String,
     /// `read`, `read_write`
     pub access: Vec<String>,
-    /// Access levels that another person approves first.
-    pub approval: Vec<String>,
+    /// Access levels that others approve first: `one` or `two`.
+    #[serde(default)]
+    #[schema(value_type = std::collections::BTreeMap<String, String>)]
+    pub approval: std::collections::BTreeMap<Access, Approvals>,
+    /// Roles whose holders may get in at once without those approvals; somebody else reviews it.
+    #[serde(default)]
+    #[schema(value_type = Vec<String>)]
+    pub break_glass: std::collections::BTreeSet<Role>,
     pub default_life: u64,
     pub longest_life: u64,
     pub longest_total: u64,
     pub reason_least: u16,
     #[serde(default)]
     pub reason_pattern: Option<String>,
+    /// Kinds of reason to choose from; none: no choice is asked for.
+    #[serde(default)]
+    pub categories: Vec<String>,
+    /// A pattern for the number of a ticket; none: no ticket is asked for.
+    #[serde(default)]
+    pub ticket_pattern: Option<String>,
+    /// `while_valid`, or `once`
+    #[serde(default)]
+    #[schema(value_type = String)]
+    pub reveal: Reveal,
+    /// A session in which nothing happens for so many seconds ends.
+    #[serde(default)]
+    pub idle: Option<u64>,
+    /// Whether statements are put on record.
+    #[serde(default = "yes")]
+    pub record: bool,
     pub live_passes: u16,
     pub sessions_per_pass: u16,
     pub widest_v4: u8,
@@ -342,6 +448,10 @@ pub struct PolicyView {
     #[serde(default = "Extra::usual")]
     #[schema(value_type = Vec<String>)]
     pub extras: std::collections::BTreeSet<Extra>,
+}
+
+fn yes() -> bool {
+    true
 }
 
 impl PolicyView {

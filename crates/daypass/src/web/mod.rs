@@ -1,16 +1,14 @@
-//! The API over HTTPS: routes and their documentation are registered in one call, so they cannot drift apart.
+//! API and console over HTTPS: one connection handling, one guard, one set of rules. The console calls what the API calls.
 
+pub mod api;
 pub mod auth;
-mod compat;
+pub mod console;
 pub mod dto;
-mod environments;
-mod log;
+mod guard;
 mod panel;
-mod passes;
-mod people;
 pub mod place;
 mod problem;
-mod sessions;
+pub mod sign_in;
 
 pub use problem::Problem;
 
@@ -18,11 +16,10 @@ use crate::{control::Control, node::Node};
 use axum::{
     Router,
     body::{Body, to_bytes},
-    extract::{Request, State},
+    extract::Request,
     http::{StatusCode, header},
     middleware::Next,
     response::{IntoResponse, Response},
-    routing::get,
 };
 use daypass_core::{environment::Environment, ids::*, ledger::Ledger, names::Name, people::Permission, refusal::Refusal};
 use daypass_gateway::{World, tls::Certificate};
@@ -34,8 +31,6 @@ use hyper_util::{
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{net::TcpListener, sync::Semaphore};
 use tokio_rustls::TlsAcceptor;
-use utoipa::OpenApi;
-use utoipa_axum::{router::OpenApiRouter, routes};
 
 /// What every route has.
 #[derive(Clone)]
@@ -43,8 +38,9 @@ pub struct App {
     pub node: Arc<Node>,
     pub control: Control,
     pub place: Arc<place::Place>,
-    /// Password checks at once: each takes 19 MiB and a core for a while.
-    pub password_checks: Arc<Semaphore>,
+    pub sign_ins: Arc<sign_in::SignIns>,
+    /// The file with the one-time link, for as long as there is nobody.
+    pub first_link: Arc<std::path::Path>,
 }
 
 /// Bodies are small: the largest is an environment with its CA.
@@ -54,68 +50,11 @@ const CONNECTIONS: usize = 1024;
 /// A client that has not sent the head of its request by then is gone; the body has as long again.
 const HEADERS: Duration = Duration::from_secs(10);
 
-#[derive(OpenApi)]
-#[openapi(
-    info(
-        title = "Daypass",
-        description = "Just-in-time database access. Every call but login, health, ca and this document needs `Authorization: Bearer <token>`. A POST with an `Idempotency-Key` may be repeated."
-    ),
-    components(schemas(Problem))
-)]
-struct Documentation;
-
-/// All routes, and the document that describes them.
+/// All routes, and the document that describes those of the API.
 pub fn router(app: App) -> (Router, utoipa::openapi::OpenApi) {
-    let api = OpenApiRouter::new()
-        .routes(routes!(people::login))
-        .routes(routes!(people::me))
-        .routes(routes!(people::list, people::add))
-        .routes(routes!(people::lock))
-        .routes(routes!(people::unlock))
-        .routes(routes!(people::give_role))
-        .routes(routes!(people::take_role))
-        .routes(routes!(people::add_token))
-        .routes(routes!(people::remove_token))
-        .routes(routes!(environments::projects, environments::add_project))
-        .routes(routes!(environments::project_policy))
-        .routes(routes!(environments::list, environments::add))
-        .routes(routes!(environments::show, environments::remove))
-        .routes(routes!(environments::test))
-        .routes(routes!(environments::recipe))
-        .routes(routes!(environments::policy, environments::set_policy))
-        .routes(routes!(environments::allowed, environments::allow))
-        .routes(routes!(environments::disallow))
-        .routes(routes!(environments::movement_begin))
-        .routes(routes!(environments::movement_finish))
-        .routes(routes!(environments::movement_fail))
-        .routes(routes!(passes::request))
-        .routes(routes!(passes::list))
-        .routes(routes!(passes::show))
-        .routes(routes!(passes::reveal))
-        .routes(routes!(passes::extend))
-        .routes(routes!(passes::end))
-        .routes(routes!(passes::approve))
-        .routes(routes!(passes::deny))
-        .routes(routes!(sessions::list))
-        .routes(routes!(sessions::kill))
-        .routes(routes!(sessions::statements))
-        .routes(routes!(log::list))
-        .routes(routes!(log::export))
-        .routes(routes!(log::explain))
-        .routes(routes!(log::doctor))
-        .routes(routes!(log::watch))
-        .routes(routes!(health))
-        .routes(routes!(ca));
-    let documented = OpenApiRouter::with_openapi(Documentation::openapi()).nest("/api/v1", api).routes(routes!(compat::jit_access));
-    let (router, document) = documented.split_for_parts();
-    let text = document.to_json().unwrap_or_default();
-    let serve_document = move || async move { ([(header::CONTENT_TYPE, "application/json")], text) };
-    let router = router
-        .route("/api/v1/openapi.json", get(serve_document))
-        .fallback(nowhere)
-        .method_not_allowed_fallback(no_such_method)
-        .layer(axum::middleware::from_fn(whole))
-        .with_state(app);
+    let (api, document) = api::router(&app);
+    let router =
+        api.merge(console::router(&app)).fallback(nowhere).method_not_allowed_fallback(no_such_method).layer(axum::middleware::from_fn(whole)).with_state(app);
     (router, document)
 }
 
@@ -141,18 +80,6 @@ async fn nowhere() -> Problem {
 
 async fn no_such_method() -> Problem {
     Problem::new(StatusCode::METHOD_NOT_ALLOWED, "invalid", "This address does not take this method.", "See /api/v1/openapi.json.")
-}
-
-/// Is Daypass there?
-#[utoipa::path(get, path = "/health", responses((status = 200, description = "It is", body = String)))]
-async fn health() -> &'static str {
-    "ok"
-}
-
-/// The CA that signed the certificate of gateway and API.
-#[utoipa::path(get, path = "/ca", responses((status = 200, description = "PEM", body = String, content_type = "application/x-pem-file")))]
-async fn ca(State(app): State<App>) -> Response {
-    ([(header::CONTENT_TYPE, "application/x-pem-file")], app.place.ca.clone()).into_response()
 }
 
 /// The environment of this name, if the caller may see it.

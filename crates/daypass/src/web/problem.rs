@@ -31,6 +31,15 @@ impl Problem {
         Problem::new(StatusCode::UNAUTHORIZED, "not_signed_in", "You are not signed in, or your token has ended.", "Sign in: daypass login")
     }
 
+    pub fn not_permitted() -> Self {
+        let refusal = Refusal::new(
+            Code::NotPermitted,
+            "You may not do this: none of your roles allows it.",
+            "Ask an administrator; `daypass whoami` shows the roles that you have.",
+        );
+        refusal.into()
+    }
+
     pub fn unavailable(why: impl Into<String>) -> Self {
         Problem::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", why, "Try again in a moment; whoever runs Daypass sees the cause with `daypass doctor`.")
     }

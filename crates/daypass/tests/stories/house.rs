@@ -200,7 +200,7 @@ impl<S> House<S> {
         command.args(["serve", "--config"]).arg(config).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).kill_on_drop(true);
         self.child = Some(command.spawn().unwrap());
         let deadline = Instant::now() + PATIENCE;
-        while tokio::net::TcpStream::connect(self.api).await.is_err() || !self.path("data/first-password").exists() {
+        while tokio::net::TcpStream::connect(self.api).await.is_err() || !self.path("data/first-link").exists() && !self.path("ada").exists() {
             let died = self.child.as_mut().unwrap().try_wait().unwrap().is_some();
             assert!(Instant::now() < deadline && !died, "Daypass did not start:\n{}", self.log());
             tokio::task::yield_now().await;
@@ -223,8 +223,11 @@ impl<S> House<S> {
 
     /// ada (admin), maria and ben (requesters), sam (manager), vera (auditor).
     async fn people(&self) {
-        let first = std::fs::read_to_string(self.path("data/first-password")).unwrap();
-        self.sign_in("ada", "admin", first.trim()).await;
+        let (server, ca) = (format!("https://{}", self.api), self.path("data/ca.pem").display().to_string());
+        let link = std::fs::read_to_string(self.path("data/first-link")).unwrap();
+        let first = format!("{link}a-long-password\n");
+        let output = self.daypass_with("ada", &["first", "--server", &server, "--ca", &ca, "--name", "ada", "--stdin"], &first).await;
+        assert!(output.status.success(), "{output:?}");
         for (person, role) in [("maria", "requester"), ("ben", "requester"), ("sam", "manager"), ("vera", "auditor")] {
             self.person(person, role).await;
         }

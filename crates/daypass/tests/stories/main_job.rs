@@ -111,7 +111,7 @@ async fn what_needs_an_approval_waits_for_somebody_else() {
     let house = House::open().await;
     house.person("amy", "approver").await;
     let mut policy = house.json("ada", &["env", "policy", "uat"]).await;
-    policy["approval"] = serde_json::json!(["read_write"]);
+    policy["approval"] = serde_json::json!({"read_write": "one"});
     let file = house.path("policy.json");
     std::fs::write(&file, policy.to_string()).unwrap();
     assert!(house.daypass("ada", &["env", "policy", "uat", "--set", &file.display().to_string()]).await.status.success());

@@ -322,7 +322,7 @@ async fn scripts_of_the_old_system_get_an_account_in_one_call() {
     }
     house.until_json("maria", &["passes"], |passes| passes.as_array().unwrap().len() == 2).await;
     let mut policy = house.json("ada", &["env", "policy", "golden"]).await;
-    policy["approval"] = json!(["read"]);
+    policy["approval"] = json!({"read": "one"});
     std::fs::write(house.path("policy.json"), policy.to_string()).unwrap();
     house.json("ada", &["env", "policy", "golden", "--set", &house.path("policy.json").display().to_string()]).await;
     for _ in 0..3 {

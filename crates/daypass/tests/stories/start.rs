@@ -37,7 +37,7 @@ async fn a_second_daypass_a_taken_port_a_wrong_key_and_an_old_config_are_refused
 #[tokio::test(flavor = "multi_thread")]
 async fn secrets_lie_in_files_for_their_owner_only() {
     let house = House::open().await;
-    for file in ["data/master.key", "data/first-password", "maria/sign-in.json"] {
+    for file in ["data/master.key", "maria/sign-in.json"] {
         use std::os::unix::fs::PermissionsExt;
         assert_eq!(std::fs::metadata(house.path(file)).unwrap().permissions().mode() & 0o777, 0o600, "{file}");
     }

@@ -1,6 +1,7 @@
 //! Projects, environments, their policies, allow entries and movements.
 
-use super::{App, Problem, auth::Caller, dto::*, environment, people::person, person_name, problem::Body};
+use super::people::person;
+use crate::web::{App, Problem, auth::Caller, dto::*, environment, person_name, problem::Body};
 use crate::{control::Job, keeper};
 use axum::{
     Json,

@@ -1,6 +1,6 @@
 //! Passes: asking, waiting, showing, extending, ending.
 
-use super::{App, Problem, auth::Caller, dto::*, environment, panel::settings, person_name, place::Way, problem::Body};
+use crate::web::{App, Problem, auth::Caller, dto::*, environment, panel::settings, person_name, place::Way, problem::Body};
 use crate::{control::Job, node::PassSecrets};
 use axum::{
     Json,
@@ -13,12 +13,14 @@ use daypass_core::{
     ids::*,
     ledger::Ledger,
     names::Reason,
-    pass::{Approver, Pass, State as PassState},
+    pass::{Approver, Pass, Review, State as PassState, Wish},
     people::Permission,
+    policy::Reveal,
     refusal::Refusal,
     time::{Time, Ttl},
 };
 use daypass_gateway::World;
+use daypass_store::Change;
 use serde::Deserialize;
 use std::time::Duration;
 use utoipa::IntoParams;
@@ -30,12 +32,19 @@ const LONGEST_WAIT: u64 = 30;
 #[utoipa::path(post, path = "/environments/{environment}/passes", params(("environment" = String, Path)), request_body = NewPass, responses((status = 200, body = PassView), (status = "default", body = Problem, content_type = "application/problem+json")))]
 pub async fn request(State(app): State<App>, caller: Caller, Path(name): Path<String>, Body(request): Body<NewPass>) -> Result<Json<PassView>, Problem> {
     let env = environment(&app, &caller, &name)?;
-    let reason: Reason = request.reason.parse()?;
+    let wish = Wish {
+        category: request.category.as_deref().map(str::parse).transpose()?,
+        ticket: request.ticket.as_deref().map(str::parse).transpose()?,
+        starts_at: request.starts_at.as_deref().map(str::parse).transpose()?,
+        from: Some(caller.address),
+        break_glass: request.break_glass,
+        ..Wish::new(request.access, request.reason.parse()?)
+    };
     let life = life(request.life)?;
     let pass = PassId::new(caller.id());
     // two key derivations take a millisecond each: not on a thread that relays
     let secrets = tokio::task::spawn_blocking(PassSecrets::make).await.map_err(|_| Problem::unavailable("Daypass is stopping."))?;
-    let command = Command::RequestPass { pass, environment: env.id, access: request.access, reason, life, salt: crate::random::number() };
+    let command = Command::RequestPass { pass, environment: env.id, wish, life, salt: crate::random::number() };
     app.control.run_job(Job { command, by: caller.actor(), changes: Vec::new(), secrets: Some((pass, secrets)) }).await?;
     app.node
         .ledger(|ledger| ledger.pass(pass).map(|pass| view(&app, ledger, pass)))
@@ -149,21 +158,23 @@ pub async fn show(
 #[utoipa::path(post, path = "/passes/{pass}/reveal", params(("pass" = String, Path)), responses((status = 200, body = Connection), (status = "default", body = Problem, content_type = "application/problem+json")))]
 pub async fn reveal(State(app): State<App>, caller: Caller, Path(pass): Path<String>) -> Result<Json<Connection>, Problem> {
     let id = find(&app, &caller, &pass)?;
-    let now = app.node.now();
-    let known = app.node.ledger(|ledger| {
-        let pass = ledger.pass(id).filter(|pass| pass.holder == caller.user)?;
-        let ready = matches!(pass.state(), PassState::Ready { .. }) && ledger.over(pass, now).is_none();
-        Some((pass.clone(), ledger.environment(pass.environment)?.clone(), ready))
-    });
-    let (found, env, ready) = known.ok_or_else(|| Problem::from(Refusal::not_found("pass", &pass)))?;
-    let not_ready =
-        || Problem::from(Refusal::state("This pass is not ready, so there is no account to show.", "Wait until it is ready, or ask for a new one."));
-    if !ready {
-        return Err(not_ready());
-    }
-    let secrets = app.node.pass_secrets(id).await?.ok_or_else(not_ready)?;
-    let way = app.node.ledger(|ledger| app.place.way(ledger, &env)).ok_or_else(not_ready)?;
-    Ok(Json(connection(&found, &env, way, secrets)))
+    let gone = || Problem::from(Refusal::not_found("pass", &pass));
+    let (found, env, once) = app
+        .node
+        .ledger(|ledger| {
+            let pass = ledger.pass(id)?;
+            let env = ledger.environment(pass.environment)?;
+            Some((pass.clone(), env.clone(), ledger.policy(env).reveal == Reveal::Once))
+        })
+        .ok_or_else(gone)?;
+    let mut secrets = app.node.pass_secrets(id).await?.ok_or_else(gone)?;
+    let way = app.node.ledger(|ledger| app.place.way(ledger, &env)).ok_or_else(gone)?;
+    let person = std::mem::take(&mut secrets.person);
+    // what is shown once is not kept either
+    let changes = if once { vec![Change::Put { id: PassSecrets::id(id), secret: secrets.sealed() }] } else { Vec::new() };
+    // it stands in the log before it stands on a screen
+    app.control.run_job(Job { command: Command::RevealPass { pass: id }, by: caller.actor(), changes, secrets: None }).await?;
+    Ok(Json(connection(&found, &env, way, PassSecrets { person, ..secrets })))
 }
 
 /// All that a tool needs. Without a gateway in between, the password is the one that the target knows.
@@ -201,10 +212,19 @@ pub async fn end(State(app): State<App>, caller: Caller, Path(pass): Path<String
 }
 
 /// Agrees to somebody else's request.
-#[utoipa::path(post, path = "/passes/{pass}/approve", params(("pass" = String, Path)), responses((status = 200, body = PassView), (status = "default", body = Problem, content_type = "application/problem+json")))]
-pub async fn approve(State(app): State<App>, caller: Caller, Path(pass): Path<String>) -> Result<Json<PassView>, Problem> {
+#[utoipa::path(post, path = "/passes/{pass}/approve", params(("pass" = String, Path)), request_body = Approve, responses((status = 200, body = PassView), (status = "default", body = Problem, content_type = "application/problem+json")))]
+pub async fn approve(State(app): State<App>, caller: Caller, Path(pass): Path<String>, Body(approve): Body<Approve>) -> Result<Json<PassView>, Problem> {
     let id = find(&app, &caller, &pass)?;
-    done(&app, &caller, id, Command::ApprovePass { pass: id }).await
+    let word = approve.word.as_deref().map(str::parse::<Reason>).transpose()?;
+    done(&app, &caller, id, Command::ApprovePass { pass: id, digest: approve.digest.parse()?, word }).await
+}
+
+/// Closes the review of a pass that was taken by breaking the glass, with what came of it.
+#[utoipa::path(post, path = "/passes/{pass}/review", params(("pass" = String, Path)), request_body = Why, responses((status = 200, body = PassView), (status = "default", body = Problem, content_type = "application/problem+json")))]
+pub async fn review(State(app): State<App>, caller: Caller, Path(pass): Path<String>, Body(why): Body<Why>) -> Result<Json<PassView>, Problem> {
+    let id = find(&app, &caller, &pass)?;
+    let word: Reason = why.why.unwrap_or_default().parse()?;
+    done(&app, &caller, id, Command::ReviewPass { pass: id, word }).await
 }
 
 /// Denies somebody else's request.
@@ -251,9 +271,15 @@ fn view_at(app: &App, ledger: &Ledger, pass: &Pass, now: Time) -> PassView {
             environment.or_else(|| app.node.troubles.get(&format!("target:{target}")))
         })
     };
+    let env = ledger.environment(pass.environment);
+    let approvals = env.map_or(0, |env| ledger.policy(env).approvals(pass.wish.access));
     let because = match (&over, pass.state()) {
         (Some(cause), _) => Some(format!("it {}", cause.words())),
-        (None, PassState::Requested) => Some("it waits for an approval".to_owned()),
+        (None, PassState::Requested) => Some(match (pass.agreed.len(), approvals) {
+            (0, 0 | 1) => "it waits for an approval".to_owned(),
+            (agreed, most) => format!("it waits for approvals: {agreed} of {most}"),
+        }),
+        (None, PassState::Approved { .. }) if pass.wish.starts_at.is_some_and(|start| now < start) => Some("it starts later".to_owned()),
         (None, PassState::Approved { .. }) => {
             Some(trouble().map_or_else(|| "the account is being made".to_owned(), |t| format!("the account cannot be made yet: {}", t.why)))
         }
@@ -265,14 +291,30 @@ fn view_at(app: &App, ledger: &Ledger, pass: &Pass, now: Time) -> PassView {
         account: pass.account.to_string(),
         environment: ledger.environment(pass.environment).map(|env| env.spec.name.to_string()).unwrap_or_default(),
         holder: person_name(ledger, pass.holder),
-        access: pass.access,
-        reason: pass.reason.to_string(),
+        access: pass.wish.access,
+        reason: pass.wish.reason.to_string(),
+        category: pass.wish.category.as_ref().map(ToString::to_string),
+        ticket: pass.wish.ticket.as_ref().map(ToString::to_string),
+        from: pass.wish.from.map(|from| from.to_string()),
+        starts_at: pass.wish.starts_at.map(|at| at.to_string()),
+        life: pass.life.as_seconds(),
+        agreed: pass.agreed.iter().map(|user| person_name(ledger, *user)).collect(),
+        approvals,
+        word: pass.word.as_ref().map(ToString::to_string),
+        break_glass: pass.wish.break_glass,
+        review: match &pass.review {
+            Review::NotNeeded => None,
+            Review::Open => Some("open".to_owned()),
+            Review::Closed { by, word, .. } => Some(format!("{}: {word}", person_name(ledger, *by))),
+        },
+        digest: pass.digest().to_string(),
         state: state.to_owned(),
         because,
         requested_at: pass.requested_at.to_string(),
         approved_by: pass.approver.as_ref().map(|approver| match approver {
             Approver::Policy(name) => format!("policy '{name}'"),
             Approver::Person(user) => person_name(ledger, *user),
+            Approver::BreakGlass => "nobody: the glass was broken".to_owned(),
         }),
         ends_at: pass.ends_at.map(|at| at.to_string()),
         seconds_left: left.map_or(0, |at| at.since(now).max(0) as u64 / 1_000_000),

@@ -5,7 +5,7 @@
 //! Such a script has an address for each environment and names none in the request. Here the host that the script calls names it:
 //! `<environment>.<suffix>`; without a suffix, the header `x-daypass-environment`, or the one environment that the caller may ask for.
 
-use super::{App, Problem, auth::Caller, dto::life, passes};
+use crate::web::{App, Problem, auth::Caller, dto::life, problem::Body};
 use crate::{control::Job, node::PassSecrets};
 use axum::{
     Json,
@@ -19,7 +19,7 @@ use daypass_core::{
     ids::*,
     names::{Reason, server_label},
     net::Range,
-    pass::{Access, Pass, State as PassState},
+    pass::{Access, Pass, State as PassState, Wish},
     people::Permission,
     refusal::Refusal,
 };
@@ -92,7 +92,7 @@ pub async fn jit_access(State(app): State<App>, request: Request) -> Result<Resp
     let caller = <Caller as axum::extract::FromRequestParts<App>>::from_request_parts(&mut parts, &app).await?;
     let headers = parts.headers.clone();
     let host = parts.uri.host().map(str::to_owned);
-    let super::problem::Body(asked) = super::problem::Body::<JitRequest>::from_request(Request::from_parts(parts, body), &app).await?;
+    let Body(asked) = Body::<JitRequest>::from_request(Request::from_parts(parts, body), &app).await?;
     let env = environment(&app, &caller, &headers, host.as_deref())?;
     let access = match asked.sqljitrole.as_str() {
         "Reader" => Access::Read,
@@ -104,14 +104,20 @@ pub async fn jit_access(State(app): State<App>, request: Request) -> Result<Resp
         "127.0.0.1" => vec![Range::one(caller.address)?],
         text => Range::list(text)?,
     };
-    let mine = |pass: &&Pass| pass.holder == caller.user && pass.environment == env.id && pass.access == access && *pass.state() == PassState::Requested;
+    let mine = |pass: &&Pass| pass.holder == caller.user && pass.environment == env.id && pass.wish.access == access && *pass.state() == PassState::Requested;
     if app.node.ledger(|ledger| ledger.open_passes().any(|pass| mine(&pass))) {
         return Err(waits().into());
     }
     let pass = PassId::new(caller.id());
     let secrets = tokio::task::spawn_blocking(PassSecrets::make).await.map_err(|_| Problem::unavailable("Daypass is stopping."))?;
     // the request first: when it is refused, no address is left open for it
-    let command = Command::RequestPass { pass, environment: env.id, access, reason, life: life(None)?, salt: crate::random::number() };
+    let command = Command::RequestPass {
+        pass,
+        environment: env.id,
+        wish: Wish { from: Some(caller.address), ..Wish::new(access, reason) },
+        life: life(None)?,
+        salt: crate::random::number(),
+    };
     app.control.run_job(Job { command, by: caller.actor(), changes: Vec::new(), secrets: Some((pass, secrets)) }).await?;
     let entry = AllowId::new(caller.id());
     let command = Command::AddAllow { entry, environment: env.id, owner: AllowFor::Myself, ranges, note: None, life: None };
@@ -135,7 +141,7 @@ pub async fn jit_access(State(app): State<App>, request: Request) -> Result<Resp
     let secrets = app.node.pass_secrets(pass).await?.ok_or_else(|| Refusal::state("The account is gone again.", "Ask once more."))?;
     let way = app.node.ledger(|ledger| app.place.way(ledger, &env)).ok_or_else(|| Refusal::not_found("environment", env.spec.name.as_str()))?;
     let port = way.port;
-    let shown = passes::connection(&found, &env, way, secrets);
+    let shown = super::passes::connection(&found, &env, way, secrets);
     let answer = JitResponse {
         context: "$metadata#Microsoft.Dynamics.CRM.msprov_getfinopssqljitaccessasyncResponse".to_owned(),
         // scripts hand it to a driver as it is; the port stands where SQL Server's drivers take it
@@ -155,7 +161,7 @@ pub async fn jit_access(State(app): State<App>, request: Request) -> Result<Resp
 fn environment(app: &App, caller: &Caller, headers: &HeaderMap, host: Option<&str>) -> Result<Environment, Failed> {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
     if let Some(name) = text("x-daypass-environment") {
-        return Ok(super::environment(app, caller, &name)?);
+        return Ok(crate::web::environment(app, caller, &name)?);
     }
     let host = host.map(str::to_owned).or_else(|| text(header::HOST.as_str()));
     let host = host.as_deref().map(|host| host.split(':').next().unwrap_or(host).to_owned());
@@ -163,7 +169,7 @@ fn environment(app: &App, caller: &Caller, headers: &HeaderMap, host: Option<&st
         && host.to_lowercase().ends_with(&format!(".{suffix}"))
         && let Some(label) = server_label(host, Some(suffix))
     {
-        return Ok(super::environment(app, caller, &label)?);
+        return Ok(crate::web::environment(app, caller, &label)?);
     }
     let mine: Vec<Environment> =
         app.node.ledger(|ledger| ledger.environments().filter(|env| ledger.may(caller.user, Permission::Request, Some(env.id))).cloned().collect());

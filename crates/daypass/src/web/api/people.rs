@@ -1,62 +1,50 @@
 //! Signing in, people, roles, tokens.
 
-use super::{
-    App, Problem,
-    auth::{Caller, check_password, hash_password, password_secret},
-    dto::*,
-    problem::Body,
+use crate::{
+    control::Job,
+    web::{
+        App, Problem,
+        auth::{self, Caller, hash_password, password_secret},
+        dto::*,
+        problem::Body,
+        sign_in::{self, Proof, SIGNED_IN},
+    },
 };
-use crate::control::Job;
 use axum::{
     Json,
     extract::{Path, State},
-    http::StatusCode,
+    http::{Extensions, StatusCode},
 };
 use daypass_core::{
     command::Command,
-    event::Actor,
     ids::*,
     ledger::Ledger,
     names::{Name, Reason, UserName},
-    people::{Permission, Role, Scope},
+    people::{Permission, Role, Scope, Token, TokenKind},
     refusal::Refusal,
-    secret::{Secret, TokenHash},
+    secret::Secret,
     time::Ttl,
 };
 use daypass_gateway::World;
 use daypass_store::Change;
 
-/// A person who signed in stays so for a working day.
-const SIGNED_IN: Ttl = Ttl::hours(12);
-
 /// Signs in with name and password; gives a token for 12 hours.
 #[utoipa::path(post, path = "/login", request_body = LoginRequest, responses((status = 200, body = TokenIssued), (status = "default", body = Problem, content_type = "application/problem+json")))]
-pub async fn login(State(app): State<App>, Body(request): Body<LoginRequest>) -> Result<Json<TokenIssued>, Problem> {
-    let wrong = || {
-        Problem::new(
-            StatusCode::UNAUTHORIZED,
-            "not_signed_in",
-            "The name or the password is wrong, or the person is locked.",
-            "Check both; an administrator can unlock or set a new password.",
-        )
-    };
-    let known = request.name.parse::<UserName>().ok().and_then(|name| app.node.ledger(|ledger| ledger.user_named(&name).map(|user| user.id)));
-    let hash = match known {
-        Some(user) => app.node.store.log.secret(&password_secret(user)).await?.map(|hash| hash.expose().to_owned()),
-        None => None,
-    };
-    let _place = app.password_checks.acquire().await.map_err(|_| wrong())?;
-    if !check_password(request.password, hash).await {
-        return Err(wrong());
-    }
-    let user = known.ok_or_else(wrong)?;
-    issue(&app, user, "signed in".to_owned(), SIGNED_IN).await.map_err(|_| wrong())
+pub async fn login(State(app): State<App>, extensions: Extensions, Body(request): Body<LoginRequest>) -> Result<Json<TokenIssued>, Problem> {
+    let proof = Proof { name: &request.name, password: request.password, code: request.code.as_deref(), address: auth::address(&extensions) };
+    let user = sign_in::prove(&app, proof).await?;
+    issued(&app, user, "signed in".to_owned(), SIGNED_IN).await
 }
 
-async fn issue(app: &App, user: UserId, label: String, life: Ttl) -> Result<Json<TokenIssued>, Problem> {
-    let (id, token) = (TokenId::new(crate::random::id()), crate::random::token());
-    let command = Command::AddToken { token: id, user, label, hash: TokenHash::of(&token), life };
-    app.control.run(command, Actor::User(user)).await?;
+/// Makes the first administrator, with the code of the one-time link; gives a token for 12 hours.
+#[utoipa::path(post, path = "/first", request_body = FirstRequest, responses((status = 200, body = TokenIssued), (status = "default", body = Problem, content_type = "application/problem+json")))]
+pub async fn first(State(app): State<App>, extensions: Extensions, Body(request): Body<FirstRequest>) -> Result<Json<TokenIssued>, Problem> {
+    let user = sign_in::first(&app, &request.code, &request.name, request.password, auth::address(&extensions)).await?;
+    issued(&app, user, "signed in".to_owned(), SIGNED_IN).await
+}
+
+async fn issued(app: &App, user: UserId, label: String, life: Ttl) -> Result<Json<TokenIssued>, Problem> {
+    let (id, token) = sign_in::issue(app, user, label, life, TokenKind::Api).await?;
     let ends_at = app.node.ledger(|ledger| ledger.token(id).map(|token| token.ends_at.to_string())).unwrap_or_default();
     Ok(Json(TokenIssued { id: id.to_string(), token, ends_at }))
 }
@@ -71,7 +59,51 @@ pub async fn me(State(app): State<App>, caller: Caller) -> Json<Me> {
 /// Makes a token for oneself, for scripts. It is shown once.
 #[utoipa::path(post, path = "/tokens", request_body = TokenRequest, responses((status = 200, body = TokenIssued), (status = "default", body = Problem, content_type = "application/problem+json")))]
 pub async fn add_token(State(app): State<App>, caller: Caller, Body(request): Body<TokenRequest>) -> Result<Json<TokenIssued>, Problem> {
-    issue(&app, caller.user, request.label, Ttl::seconds(request.life)?).await
+    issued(&app, caller.user, request.label, Ttl::seconds(request.life)?).await
+}
+
+/// The caller's sign-ins and tokens that hold now.
+#[utoipa::path(get, path = "/tokens", responses((status = 200, body = Vec<TokenView>), (status = "default", body = Problem, content_type = "application/problem+json")))]
+pub async fn tokens(State(app): State<App>, caller: Caller) -> Json<Vec<TokenView>> {
+    let now = app.node.now();
+    Json(app.node.ledger(|ledger| {
+        let mine = ledger.tokens().filter(|token| token.user == caller.user && now < token.ends_at);
+        let view = |token: &Token| TokenView {
+            id: token.id.to_string(),
+            label: token.label.clone(),
+            browser: token.kind == TokenKind::Browser,
+            added_at: token.added_at.to_string(),
+            ends_at: token.ends_at.to_string(),
+            this_one: token.id == caller.token,
+        };
+        mine.map(view).collect()
+    }))
+}
+
+/// A new password for oneself; all other sign-ins end.
+#[utoipa::path(post, path = "/password", request_body = PasswordChange, responses((status = 204), (status = "default", body = Problem, content_type = "application/problem+json")))]
+pub async fn change_password(State(app): State<App>, caller: Caller, Body(request): Body<PasswordChange>) -> Result<StatusCode, Problem> {
+    let code = request.code.as_deref();
+    let proof = Proof { name: caller.name.as_str(), password: request.old, code, address: caller.address };
+    sign_in::prove(&app, proof).await?;
+    sign_in::change_password(&app, caller.user, caller.actor(), Some(caller.token), request.new).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// A new password for somebody else; all their sign-ins end.
+#[utoipa::path(post, path = "/people/{name}/password", params(("name" = String, Path)), request_body = NewPassword, responses((status = 204), (status = "default", body = Problem, content_type = "application/problem+json")))]
+pub async fn set_password(State(app): State<App>, caller: Caller, Path(name): Path<String>, Body(request): Body<NewPassword>) -> Result<StatusCode, Problem> {
+    caller.need(&app, Permission::ManagePeople)?;
+    sign_in::change_password(&app, person(&app, &name)?, caller.actor(), None, request.password).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Takes somebody's second factor away, when the device is lost.
+#[utoipa::path(post, path = "/people/{name}/second-factor/remove", params(("name" = String, Path)), responses((status = 204), (status = "default", body = Problem, content_type = "application/problem+json")))]
+pub async fn remove_second_factor(State(app): State<App>, caller: Caller, Path(name): Path<String>) -> Result<StatusCode, Problem> {
+    caller.need(&app, Permission::ManagePeople)?;
+    sign_in::remove_second_factor(&app, person(&app, &name)?, caller.actor()).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// Takes a token back.
@@ -87,7 +119,15 @@ pub async fn remove_token(State(app): State<App>, caller: Caller, Path(id): Path
 pub async fn list(State(app): State<App>, caller: Caller) -> Result<Json<Vec<PersonView>>, Problem> {
     caller.need(&app, Permission::ManagePeople)?;
     Ok(Json(app.node.ledger(|ledger| {
-        ledger.users().map(|user| PersonView { name: user.name.to_string(), roles: role_views(ledger, &user.roles), locked: user.locked.clone() }).collect()
+        ledger
+            .users()
+            .map(|user| PersonView {
+                name: user.name.to_string(),
+                roles: role_views(ledger, &user.roles),
+                locked: user.locked.clone(),
+                second_factor: user.second_factor,
+            })
+            .collect()
     })))
 }
 
@@ -99,7 +139,7 @@ pub async fn add(State(app): State<App>, caller: Caller, Body(request): Body<New
     let roles = request.roles.iter().map(|role| Ok((role.role, scope(&app, role)?))).collect::<Result<Vec<_>, Problem>>()?;
     let mut changes = Vec::new();
     if let Some(password) = request.password {
-        let _place = app.password_checks.acquire().await.map_err(|_| Problem::unavailable("Daypass is stopping."))?;
+        let _place = app.sign_ins.place().await?;
         changes.push(Change::Put { id: password_secret(user), secret: Secret::new(hash_password(password).await?) });
     }
     app.control.run_job(Job { command: Command::AddUser { user, name, roles }, by: caller.actor(), changes, secrets: None }).await?;

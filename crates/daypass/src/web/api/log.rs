@@ -1,6 +1,6 @@
 //! The log, explanations, and the state of things.
 
-use super::{App, Problem, auth::Caller, dto::*, problem::Body};
+use crate::web::{App, Problem, auth::Caller, dto::*, problem::Body};
 use axum::{
     Json,
     extract::{Query, State},

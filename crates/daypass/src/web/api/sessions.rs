@@ -1,6 +1,6 @@
 //! Sessions, live and past, and what was run in them.
 
-use super::{App, Problem, auth::Caller, dto::*, environment, person_name};
+use crate::web::{App, Problem, auth::Caller, dto::*, environment, person_name};
 use axum::{
     Json,
     extract::{Path, Query, State},

@@ -1,0 +1,109 @@
+//! The API: each route with what it needs, and the document that describes them, registered in one call so that they cannot drift apart.
+
+mod compat;
+pub mod environments;
+pub mod log;
+pub mod passes;
+pub mod people;
+pub mod sessions;
+
+use super::{
+    App, Problem,
+    guard::{
+        Need::{Nothing, SignedIn, Somewhere},
+        Routes,
+    },
+};
+use axum::{
+    Router,
+    extract::State,
+    http::header,
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use daypass_core::people::Permission::*;
+use utoipa::OpenApi;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Daypass",
+        description = "Just-in-time database access. Calls need `Authorization: Bearer <token>` and the permission in `x-needs`, on the environment that they are about. A POST with an `Idempotency-Key` may be repeated."
+    ),
+    components(schemas(Problem))
+)]
+struct Documentation;
+
+/// All routes of the API, and the document that describes them.
+pub fn router(app: &App) -> (Router<App>, utoipa::openapi::OpenApi) {
+    let api = Routes::new(app, OpenApiRouter::new())
+        .add(Nothing, routes!(people::login))
+        .add(Nothing, routes!(people::first))
+        .add(Nothing, routes!(health))
+        .add(Nothing, routes!(ca))
+        .add(SignedIn, routes!(people::me))
+        .add(SignedIn, routes!(people::tokens, people::add_token))
+        .add(SignedIn, routes!(people::remove_token))
+        .add(SignedIn, routes!(people::change_password))
+        .add(Somewhere(ManagePeople), routes!(people::list, people::add))
+        .add(Somewhere(ManagePeople), routes!(people::lock))
+        .add(Somewhere(ManagePeople), routes!(people::unlock))
+        .add(Somewhere(ManagePeople), routes!(people::set_password))
+        .add(Somewhere(ManagePeople), routes!(people::remove_second_factor))
+        .add(Somewhere(ManagePeople), routes!(people::give_role))
+        .add(Somewhere(ManagePeople), routes!(people::take_role))
+        .add(SignedIn, routes!(environments::projects))
+        .add(Somewhere(ManageEnvironments), routes!(environments::add_project))
+        .add(Somewhere(ManageEnvironments), routes!(environments::project_policy))
+        .add(SignedIn, routes!(environments::list))
+        .add(Somewhere(ManageEnvironments), routes!(environments::add))
+        .add(Somewhere(SeeEnvironment), routes!(environments::show))
+        .add(Somewhere(ManageEnvironments), routes!(environments::remove))
+        .add(Somewhere(ManageEnvironments), routes!(environments::test))
+        .add(Somewhere(SeeEnvironment), routes!(environments::recipe))
+        .add(Somewhere(SeeEnvironment), routes!(environments::policy))
+        .add(Somewhere(ManageEnvironments), routes!(environments::set_policy))
+        .add(Somewhere(SeeEnvironment), routes!(environments::allowed))
+        .add(Somewhere(SeeEnvironment), routes!(environments::allow))
+        .add(Somewhere(SeeEnvironment), routes!(environments::disallow))
+        .add(Somewhere(Move), routes!(environments::movement_begin))
+        .add(Somewhere(Move), routes!(environments::movement_finish))
+        .add(Somewhere(Move), routes!(environments::movement_fail))
+        .add(Somewhere(Request), routes!(passes::request))
+        .add(SignedIn, routes!(passes::list))
+        .add(SignedIn, routes!(passes::show))
+        .add(SignedIn, routes!(passes::reveal))
+        .add(SignedIn, routes!(passes::extend))
+        .add(SignedIn, routes!(passes::end))
+        .add(Somewhere(Approve), routes!(passes::approve))
+        .add(Somewhere(Approve), routes!(passes::deny))
+        .add(Somewhere(Approve), routes!(passes::review))
+        .add(SignedIn, routes!(sessions::list))
+        .add(SignedIn, routes!(sessions::kill))
+        .add(SignedIn, routes!(sessions::statements))
+        .add(Somewhere(ReadLog), routes!(log::list))
+        .add(Somewhere(ReadLog), routes!(log::export))
+        .add(SignedIn, routes!(log::explain))
+        .add(Somewhere(SeeAccess), routes!(log::doctor))
+        .add(SignedIn, routes!(log::watch))
+        .done();
+    let documented = OpenApiRouter::with_openapi(Documentation::openapi()).nest("/api/v1", api);
+    let documented = Routes::new(app, documented).add(Somewhere(Request), routes!(compat::jit_access)).done();
+    let (router, document) = documented.split_for_parts();
+    let text = document.to_json().unwrap_or_default();
+    let serve_document = move || async move { ([(header::CONTENT_TYPE, "application/json")], text) };
+    (router.route("/api/v1/openapi.json", get(serve_document)), document)
+}
+
+/// Is Daypass there?
+#[utoipa::path(get, path = "/health", responses((status = 200, description = "It is", body = String)))]
+async fn health() -> &'static str {
+    "ok"
+}
+
+/// The CA that signed the certificate of gateway and API.
+#[utoipa::path(get, path = "/ca", responses((status = 200, description = "PEM", body = String, content_type = "application/x-pem-file")))]
+async fn ca(State(app): State<App>) -> Response {
+    ([(header::CONTENT_TYPE, "application/x-pem-file")], app.place.ca.clone()).into_response()
+}

@@ -1,0 +1,89 @@
+//! Who may open a route. Every route is registered with what it needs; one without does not compile. What is checked here is that the
+//! caller has the permission somewhere; on which environment is checked by what the route does.
+
+use super::{
+    App, Problem,
+    auth::{self, Caller},
+};
+use axum::{
+    extract::{Request, State},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use daypass_core::people::Permission;
+use daypass_gateway::World;
+use utoipa::openapi::{
+    extensions::Extensions,
+    path::{Operation, PathItem},
+};
+use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter};
+
+/// What a route needs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Need {
+    /// Nothing: it gives nothing away.
+    Nothing,
+    SignedIn,
+    /// The permission, on some environment at least.
+    Somewhere(Permission),
+}
+
+impl Need {
+    fn word(self) -> String {
+        match self {
+            Need::Nothing => "nothing".to_owned(),
+            Need::SignedIn => "signed in".to_owned(),
+            Need::Somewhere(permission) => format!("{permission:?}"),
+        }
+    }
+}
+
+/// The routes of the API, each with what it needs.
+pub struct Routes {
+    app: App,
+    router: OpenApiRouter<App>,
+}
+
+impl Routes {
+    pub fn new(app: &App, router: OpenApiRouter<App>) -> Routes {
+        Routes { app: app.clone(), router }
+    }
+
+    pub fn add(self, need: Need, (schemas, mut paths, methods): UtoipaMethodRouter<App>) -> Routes {
+        for item in paths.paths.values_mut() {
+            operations(item).for_each(|operation| {
+                operation.extensions = Some(Extensions::builder().add("x-needs", need.word()).build());
+            });
+        }
+        let guarded = methods.route_layer(axum::middleware::from_fn_with_state((self.app.clone(), need), api));
+        Routes { router: self.router.routes((schemas, paths, guarded)), ..self }
+    }
+
+    pub fn done(self) -> OpenApiRouter<App> {
+        self.router
+    }
+}
+
+fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
+    [&mut item.get, &mut item.post, &mut item.put, &mut item.delete].into_iter().flatten()
+}
+
+/// Lets a call of the API through, with its caller.
+async fn api(State((app, need)): State<(App, Need)>, mut request: Request, next: Next) -> Response {
+    if need == Need::Nothing {
+        return next.run(request).await;
+    }
+    let Some(caller) = auth::bearer(&app, request.headers(), request.extensions()) else { return Problem::not_signed_in().into_response() };
+    if let Err(problem) = check(&app, &caller, need) {
+        return problem.into_response();
+    }
+    request.extensions_mut().insert(caller);
+    next.run(request).await
+}
+
+pub fn check(app: &App, caller: &Caller, need: Need) -> Result<(), Problem> {
+    match need {
+        Need::Somewhere(permission) if !app.node.ledger(|ledger| ledger.may_somewhere(caller.user, permission)) => Err(Problem::not_permitted()),
+        Need::Nothing | Need::SignedIn | Need::Somewhere(_) => Ok(()),
+    }
+}

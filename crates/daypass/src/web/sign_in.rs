@@ -1,0 +1,250 @@
+//! Proving who one is: name and password, and the code of a second factor where one is set. API and console come through here.
+//!
+//! Attempts are counted by name and address together, so that nobody can lock another person out, and by address alone, so that trying
+//! many names brings nothing.
+
+use super::{App, Problem, auth};
+use crate::random;
+use axum::http::StatusCode;
+use daypass_core::{
+    command::Command,
+    event::Actor,
+    ids::*,
+    names::UserName,
+    people::TokenKind,
+    secret::{Secret, TokenHash},
+    time::Ttl,
+};
+use daypass_gateway::World;
+use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    num::NonZeroU32,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+use tokio::sync::{Semaphore, SemaphorePermit};
+use totp_rs::{Builder, Totp};
+
+/// A person who signed in stays so for a working day.
+pub const SIGNED_IN: Ttl = Ttl::hours(12);
+/// What shows secrets or lets others in wants a proof no older than this.
+pub const RECENT: Ttl = Ttl::minutes(15);
+/// Attempts in a row of one name from one address, and how long until there is another one.
+const OF_NAME: (u32, Duration) = (10, Duration::from_secs(20));
+/// Attempts in a row of one address, whatever the names: an office behind one address signs in in the morning.
+const OF_ADDRESS: (u32, Duration) = (60, Duration::from_secs(2));
+/// More keys than this are swept: those that have been quiet lose nothing by it.
+const KEYS: usize = 10_000;
+
+/// What sign-ins share.
+pub struct SignIns {
+    /// Password checks at once: each takes 19 MiB and a core for a while.
+    checks: Semaphore,
+    of_name: DefaultKeyedRateLimiter<(UserName, IpAddr)>,
+    of_address: DefaultKeyedRateLimiter<IpAddr>,
+    /// The last step of each person's codes that was used: a code counts once.
+    used: Mutex<HashMap<UserId, u64>>,
+}
+
+impl Default for SignIns {
+    fn default() -> Self {
+        let quota = |(burst, period): (u32, Duration)| {
+            let burst = NonZeroU32::new(burst).unwrap_or(NonZeroU32::MIN);
+            Quota::with_period(period).unwrap_or_else(|| Quota::per_minute(burst)).allow_burst(burst)
+        };
+        SignIns {
+            checks: Semaphore::new(2),
+            of_name: RateLimiter::keyed(quota(OF_NAME)),
+            of_address: RateLimiter::keyed(quota(OF_ADDRESS)),
+            used: Mutex::default(),
+        }
+    }
+}
+
+impl SignIns {
+    /// A place among those who work with passwords.
+    pub async fn place(&self) -> Result<SemaphorePermit<'_>, Problem> {
+        self.checks.acquire().await.map_err(|_| Problem::unavailable("Daypass is stopping."))
+    }
+
+    fn attempt(&self, name: Option<&UserName>, address: IpAddr) -> Result<(), Problem> {
+        if self.of_name.len() > KEYS || self.of_address.len() > KEYS {
+            self.of_name.retain_recent();
+            self.of_address.retain_recent();
+        }
+        // every try counts for both: one does not hide behind the other
+        let by_name = name.is_none_or(|name| self.of_name.check_key(&(name.clone(), address)).is_ok());
+        if self.of_address.check_key(&address).is_ok() && by_name {
+            return Ok(());
+        }
+        Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, "too_many", "There were too many attempts to sign in from here.", "Wait a minute, then try again."))
+    }
+
+    /// Whether this code is the person's now, for the first time.
+    fn take_code(&self, user: UserId, totp: &Totp, code: &str, seconds: u64) -> bool {
+        let code: String = code.chars().filter(|c| !c.is_whitespace()).collect();
+        let Some(step) = totp.check(&code, seconds) else { return false };
+        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        let fresh = used.get(&user).is_none_or(|last| step > *last);
+        if fresh {
+            used.insert(user, step);
+        }
+        fresh
+    }
+}
+
+/// What somebody shows to be let in.
+pub struct Proof<'a> {
+    pub name: &'a str,
+    pub password: String,
+    pub code: Option<&'a str>,
+    pub address: IpAddr,
+}
+
+fn wrong() -> Problem {
+    Problem::new(
+        StatusCode::UNAUTHORIZED,
+        "not_signed_in",
+        "The name or the password is wrong, or the person is locked.",
+        "Check both; an administrator can unlock or set a new password.",
+    )
+}
+
+/// The person, if the proof holds. A wrong name takes as long as a wrong password and is told in the same words.
+pub async fn prove(app: &App, proof: Proof<'_>) -> Result<UserId, Problem> {
+    let name = proof.name.parse::<UserName>().ok();
+    app.sign_ins.attempt(name.as_ref(), proof.address)?;
+    let known = name.and_then(|name| app.node.ledger(|ledger| ledger.user_named(&name).map(|user| (user.id, user.second_factor, user.locked.is_some()))));
+    let hash = match known {
+        Some((user, ..)) => app.node.store.log.secret(&auth::password_secret(user)).await?.map(|hash| hash.expose().to_owned()),
+        None => None,
+    };
+    let place = app.sign_ins.place().await?;
+    let good = auth::check_password(proof.password, hash).await;
+    drop(place);
+    let (user, second_factor, _) = known.filter(|(.., locked)| good && !locked).ok_or_else(wrong)?;
+    if !second_factor {
+        return Ok(user);
+    }
+    let Some(code) = proof.code.filter(|code| !code.trim().is_empty()) else {
+        return Err(Problem::new(
+            StatusCode::UNAUTHORIZED,
+            "second_factor",
+            "The password is right; a code is needed as well.",
+            "Type the six digits that your authenticator shows.",
+        ));
+    };
+    let totp = second_factor_of(app, user).await?.ok_or_else(|| Problem::unavailable("The second factor cannot be read."))?;
+    let seconds = u64::try_from(app.node.now().seconds()).unwrap_or_default();
+    if app.sign_ins.take_code(user, &totp, code, seconds) {
+        return Ok(user);
+    }
+    Err(Problem::new(
+        StatusCode::UNAUTHORIZED,
+        "second_factor",
+        "The code is wrong, or was used before.",
+        "Wait for the next one. If all are wrong, the clock of your device is.",
+    ))
+}
+
+/// A fresh token for a person; the second is its clear text, seen here only.
+pub async fn issue(app: &App, user: UserId, label: String, life: Ttl, kind: TokenKind) -> Result<(TokenId, String), Problem> {
+    let (id, token) = (TokenId::new(random::id()), random::token());
+    let command = Command::AddToken { token: id, user, label, hash: TokenHash::of(&token), life, kind };
+    app.control.run(command, Actor::User(user)).await?;
+    Ok((id, token))
+}
+
+fn second_factor_secret(user: UserId) -> String {
+    format!("second-factor:{user}")
+}
+
+/// A second factor that is being set up: what the authenticator is told.
+pub fn new_second_factor(name: &UserName) -> Option<(Secret, Totp)> {
+    let mut bytes = [0; 20];
+    random::fill(&mut bytes);
+    let secret = totp_rs::Secret::new(bytes.into());
+    let text = Secret::new(secret.to_base32());
+    Some((text, totp(secret, name)?))
+}
+
+fn totp(secret: totp_rs::Secret, name: &UserName) -> Option<Totp> {
+    Builder::new().with_secret(secret).with_account_name(name.as_str()).with_issuer(Some("Daypass")).build().ok()
+}
+
+async fn second_factor_of(app: &App, user: UserId) -> Result<Option<Totp>, Problem> {
+    let sealed = app.node.store.log.secret(&second_factor_secret(user)).await?;
+    Ok(sealed.and_then(|text| of_text(app, user, text.expose())))
+}
+
+fn of_text(app: &App, user: UserId, text: &str) -> Option<Totp> {
+    let name = app.node.ledger(|ledger| ledger.user(user).map(|user| user.name.clone()))?;
+    totp(totp_rs::Secret::try_from_base32(text).ok()?, &name)
+}
+
+/// Sets the second factor, once its person has shown a code of it.
+pub async fn set_second_factor(app: &App, user: UserId, secret: &str, code: &str) -> Result<(), Problem> {
+    let seconds = u64::try_from(app.node.now().seconds()).unwrap_or_default();
+    if !of_text(app, user, secret).is_some_and(|totp| app.sign_ins.take_code(user, &totp, code, seconds)) {
+        return Err(Problem::from("The code does not fit: type the one that your authenticator shows now for Daypass.".to_owned()));
+    }
+    let changes = vec![daypass_store::Change::Put { id: second_factor_secret(user), secret: Secret::new(secret) }];
+    let job = crate::control::Job { command: Command::SetSecondFactor { user }, by: Actor::User(user), changes, secrets: None };
+    app.control.run_job(job).await?;
+    Ok(())
+}
+
+/// Takes the second factor away: its person, or an administrator when the device is lost.
+pub async fn remove_second_factor(app: &App, user: UserId, by: Actor) -> Result<(), Problem> {
+    let changes = vec![daypass_store::Change::Erase { id: second_factor_secret(user) }];
+    app.control.run_job(crate::control::Job { command: Command::RemoveSecondFactor { user }, by, changes, secrets: None }).await?;
+    Ok(())
+}
+
+/// A new password. All sign-ins but the one that asks end with it.
+pub async fn change_password(app: &App, user: UserId, by: Actor, keep: Option<TokenId>, password: String) -> Result<(), Problem> {
+    let place = app.sign_ins.place().await?;
+    let hash = auth::hash_password(password).await?;
+    drop(place);
+    let changes = vec![daypass_store::Change::Put { id: auth::password_secret(user), secret: Secret::new(hash) }];
+    app.control.run_job(crate::control::Job { command: Command::ChangePassword { user }, by, changes, secrets: None }).await?;
+    let now = app.node.now();
+    let old: Vec<TokenId> = app.node.ledger(|ledger| {
+        let theirs = ledger.tokens().filter(|token| token.user == user && Some(token.id) != keep && now < token.ends_at);
+        theirs.map(|token| token.id).collect()
+    });
+    for token in old {
+        app.control.run(Command::RemoveToken { token }, by).await?;
+    }
+    Ok(())
+}
+
+/// Under what the code of the one-time link lies, until there is an administrator.
+pub const FIRST: &str = "first";
+
+/// Makes the first administrator, for whoever has the one-time link.
+pub async fn first(app: &App, code: &str, name: &str, password: String, address: IpAddr) -> Result<UserId, Problem> {
+    use subtle::ConstantTimeEq;
+    app.sign_ins.attempt(None, address)?;
+    let kept = app.node.store.log.secret(FIRST).await?;
+    let same = kept.is_some_and(|kept| bool::from(kept.expose().as_bytes().ct_eq(code.trim().as_bytes())));
+    if !same {
+        return Err(Problem::new(
+            StatusCode::FORBIDDEN,
+            "not_permitted",
+            "This link is not the right one, or was used already.",
+            "The one-time link stands in the file first-link in the data directory of Daypass, until it is used.",
+        ));
+    }
+    let (user, name) = (UserId::new(random::id()), name.parse::<UserName>()?);
+    let place = app.sign_ins.place().await?;
+    let hash = auth::hash_password(password).await?;
+    drop(place);
+    let changes =
+        vec![daypass_store::Change::Put { id: auth::password_secret(user), secret: Secret::new(hash) }, daypass_store::Change::Erase { id: FIRST.to_owned() }];
+    app.control.run_job(crate::control::Job { command: Command::AddFirstUser { user, name }, by: Actor::System, changes, secrets: None }).await?;
+    let _ = std::fs::remove_file(&app.first_link);
+    Ok(user)
+}
