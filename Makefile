@@ -2,6 +2,7 @@
 #                       until Ctrl-C
 # make demo TOUR=only   the same, and ends; exit code 0 only if every step came out right
 # make test             every check: format, lints, unit, simulation, wire, real servers, bad requests to the API
+# make screenshots      pictures of every page, light and dark, into docs/screenshots (needs what make test needs)
 # make sim N=100000     that many simulated schedules (SEED=... replays one)
 # make bench            measures, beside a direct PostgreSQL and PgBouncer; table and JSON
 # make fuzz             each parser for a minute (FUZZ_SECONDS=60; needs a nightly toolchain and cargo-fuzz)
@@ -10,7 +11,7 @@
 CARGO := $(shell command -v cargo || echo $$HOME/.cargo/bin/cargo)
 N ?= 5000
 FUZZ_SECONDS ?= 60
-.PHONY: demo test sim bench fuzz licenses
+.PHONY: demo test sim bench fuzz licenses screenshots
 
 demo:
 	@echo "This installs by apt what is missing (PostgreSQL server programs, psql, FreeTDS, a C compiler), builds Daypass (the first time:"
@@ -20,7 +21,7 @@ demo:
 	@target/debug/daypass demo $(if $(TOUR),--tour $(TOUR))
 
 test:
-	scripts/need postgres tsql python clients
+	scripts/need postgres tsql python clients browser
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --quiet -- -D warnings
 	$(CARGO) build --workspace --all-targets --quiet
@@ -35,6 +36,11 @@ bench:
 	scripts/need postgres bench
 	$(CARGO) build --release --quiet -p daypass -p daypass-bench
 	target/release/daypass-bench
+
+screenshots:
+	scripts/need postgres tsql python clients browser
+	mkdir -p docs/screenshots
+	DAYPASS_SCREENSHOTS=$(CURDIR)/docs/screenshots $(CARGO) test --quiet -p daypass --test stories -- console::every_page
 
 fuzz:
 	scripts/fuzz $(FUZZ_SECONDS)

@@ -92,8 +92,8 @@ pub fn seal(entry: &Entry, prev: &Hash) -> (String, Hash) {
     (format!(r#"{open},"hash":"{}"}}"#, hex(&hash)), hash)
 }
 
-/// Reads a line that must follow `head`; gives the entry and the new head.
-pub fn open(line: &str, head: &Head) -> Result<(Entry, Head), String> {
+/// A line whose hash is that of its content, and the hash.
+fn parse(line: &str) -> Result<(Line, Hash), String> {
     // `,"hash":"` + 64 + `"}` is 75 bytes; the check is over the very bytes, so that no second spelling of a line passes
     let cut = line.len().checked_sub(75).filter(|at| line.is_char_boundary(*at)).ok_or("it is too short to be an entry")?;
     let (body, tail) = line.split_at(cut);
@@ -108,6 +108,18 @@ pub fn open(line: &str, head: &Head) -> Result<(Entry, Head), String> {
     if parsed.hash != hex(&hash) {
         return Err("its content does not match its hash: it was edited".to_owned());
     }
+    Ok((parsed, hash))
+}
+
+/// An entry by itself: its line is unaltered, but whether it follows from those before is not looked at.
+pub fn read(line: &str) -> Result<Entry, String> {
+    let (Line { seq, at, by, event, .. }, _) = parse(line)?;
+    Ok(Entry { seq, at, by, event })
+}
+
+/// The entry of a line that follows `head`, and the head after it.
+pub fn open(line: &str, head: &Head) -> Result<(Entry, Head), String> {
+    let (parsed, hash) = parse(line)?;
     if parsed.seq != head.seq + 1 {
         let kind = if parsed.seq > head.seq + 1 { "lines before it are missing or out of order" } else { "it stands here a second time, or out of order" };
         return Err(format!("it has number {} where {} is due: {kind}", parsed.seq, head.seq + 1));

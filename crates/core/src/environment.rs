@@ -3,6 +3,7 @@
 use crate::{
     ids::*,
     names::{DatabaseName, Host, Name},
+    time::Time,
 };
 use serde::{Deserialize, Serialize};
 
@@ -145,11 +146,11 @@ pub struct Environment {
     pub target: TargetId,
     pub spec: EnvironmentSpec,
     /// How often the database has been replaced; `ended_epochs[n]` says what ended epoch `n`.
-    pub ended_epochs: Vec<EpochEnd>,
+    pub ended_epochs: Vec<(EpochEnd, Time)>,
     pub identity: Option<Identity>,
     /// The movement that keeps the environment closed.
     pub frozen_by: Option<MovementId>,
-    pub removed: bool,
+    pub removed_at: Option<Time>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -166,6 +167,15 @@ impl Environment {
 
     /// What ended the given epoch, when it is over.
     pub fn end_of(&self, epoch: u32) -> Option<EpochEnd> {
-        self.ended_epochs.get(epoch as usize).copied()
+        self.ended_epochs.get(epoch as usize).map(|(end, _)| *end)
+    }
+
+    /// When the given epoch ended.
+    pub fn epoch_ended_at(&self, epoch: u32) -> Option<Time> {
+        self.ended_epochs.get(epoch as usize).map(|(_, at)| *at)
+    }
+
+    pub fn removed(&self) -> bool {
+        self.removed_at.is_some()
     }
 }

@@ -39,7 +39,7 @@ pub fn is_ours(rule: &Rule) -> bool {
 
 /// The rules that the live entries of an environment ask for. None while it is closed.
 fn wanted(ledger: &Ledger, env: &Environment, now: Time) -> BTreeMap<String, Rule> {
-    if env.frozen_by.is_some() || env.removed {
+    if env.frozen_by.is_some() || env.removed() {
         return BTreeMap::new();
     }
     let live = ledger.allow().iter().filter(|entry| entry.environment == env.id && entry.is_live(env.epoch(), now));

@@ -199,6 +199,9 @@ pub struct Pass {
     pub word: Option<Reason>,
     /// Kept beside the state, so that an ended pass still says when it would have ended.
     pub ends_at: Option<Time>,
+    /// When it became ready, and when an event of its own began its end.
+    pub ready_at: Option<Time>,
+    pub ending_at: Option<Time>,
     /// The environment's epoch and the holder's lock count at the request.
     pub epoch: u32,
     pub locks: u32,
@@ -228,7 +231,9 @@ pub enum Step {
         ends_at: Time,
         word: Option<Reason>,
     },
-    MakeReady,
+    MakeReady {
+        at: Time,
+    },
     Extend {
         ends_at: Time,
     },
@@ -239,6 +244,7 @@ pub enum Step {
     Lapse,
     BeginEnd {
         cause: Cause,
+        at: Time,
     },
     End {
         cause: Cause,
@@ -250,7 +256,7 @@ impl Step {
     fn word(&self) -> &'static str {
         match self {
             Step::Agree { .. } | Step::Approve { .. } => "approved",
-            Step::MakeReady => "ready",
+            Step::MakeReady { .. } => "ready",
             Step::Extend { .. } => "extended",
             Step::Deny { .. } => "denied",
             Step::Withdraw => "withdrawn",
@@ -301,13 +307,22 @@ impl Pass {
             }
             (State::Requested, Step::Withdraw) => State::Withdrawn,
             (State::Requested, Step::Lapse) => State::Lapsed,
-            (State::Approved { ends_at }, Step::MakeReady) => State::Ready { ends_at: *ends_at },
+            (State::Approved { ends_at }, Step::MakeReady { at }) => {
+                self.ready_at = Some(at);
+                State::Ready { ends_at: *ends_at }
+            }
             (State::Ready { .. }, Step::Extend { ends_at }) => {
                 self.ends_at = Some(ends_at);
                 State::Ready { ends_at }
             }
-            (State::Approved { .. } | State::Ready { .. }, Step::BeginEnd { cause }) => State::Ending { cause },
-            (State::Approved { .. } | State::Ready { .. } | State::Ending { .. }, Step::End { cause, at }) => State::Ended { cause, at },
+            (State::Approved { .. } | State::Ready { .. }, Step::BeginEnd { cause, at }) => {
+                self.ending_at = Some(at);
+                State::Ending { cause }
+            }
+            (State::Approved { .. } | State::Ready { .. } | State::Ending { .. }, Step::End { cause, at }) => {
+                self.ending_at.get_or_insert(at);
+                State::Ended { cause, at }
+            }
             (from, step) => return Err(NoSuchStep { pass: self.id, from: from.word(), to: step.word() }),
         };
         self.state = next;

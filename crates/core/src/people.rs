@@ -95,8 +95,15 @@ pub struct User {
     pub second_factor: bool,
     /// Why the person is locked, while they are.
     pub locked: Option<String>,
-    /// How often the person was locked. Passes remember the number they were made under, so that unlocking revives none.
-    pub locks: u32,
+    /// When the person was locked, each time. Passes and tokens remember how often that was when they were made, so that unlocking
+    /// revives none.
+    pub locked_at: Vec<Time>,
+}
+
+impl User {
+    pub fn locks(&self) -> u32 {
+        self.locked_at.len() as u32
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -109,6 +116,6 @@ pub struct Token {
     /// When its person proved who they are.
     pub added_at: Time,
     pub ends_at: Time,
-    /// See [`User::locks`].
+    /// See [`User::locked_at`].
     pub locks: u32,
 }

@@ -1,6 +1,7 @@
 //! The configuration: one TOML file, every key of which is in `daypass.example.toml`; environment variables override it.
 //! An unknown key is an error, with the line.
 
+use daypass_core::time::Ttl;
 use serde::Deserialize;
 use std::{
     net::SocketAddr,
@@ -13,12 +14,32 @@ pub struct Config {
     pub data_dir: PathBuf,
     pub api: Api,
     pub gateway: Gateway,
+    pub console: Console,
 }
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Api {
     pub listen: SocketAddr,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Console {
+    /// What shows secrets or lets others in wants a sign-in no older than this.
+    pub recent_seconds: u64,
+}
+
+impl Default for Console {
+    fn default() -> Self {
+        Console { recent_seconds: 900 }
+    }
+}
+
+impl Console {
+    pub fn recent(&self) -> Ttl {
+        Ttl::seconds(self.recent_seconds).unwrap_or(Ttl::minutes(15))
+    }
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -41,7 +62,7 @@ pub struct Gateway {
 
 impl Default for Config {
     fn default() -> Self {
-        Config { data_dir: "daypass-data".into(), api: Api::default(), gateway: Gateway::default() }
+        Config { data_dir: "daypass-data".into(), api: Api::default(), gateway: Gateway::default(), console: Console::default() }
     }
 }
 
@@ -110,6 +131,9 @@ impl Config {
         }
         if self.gateway.certificate.is_some() != self.gateway.key.is_some() {
             return Err("gateway.certificate and gateway.key go together; give both or neither".to_owned());
+        }
+        if !(1..=43_200).contains(&self.console.recent_seconds) {
+            return Err("console.recent_seconds is between 1 and 43200 (12 hours)".to_owned());
         }
         if !(1..=60).contains(&self.gateway.login_seconds) {
             return Err("gateway.login_seconds is between 1 and 60".to_owned());

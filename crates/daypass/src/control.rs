@@ -160,14 +160,10 @@ impl Writer {
                 self.node.remember(*pass, known.account.as_str(), secrets);
             }
         }
-        self.node.publish(|ledger| {
-            for entry in entries {
-                if let Err(broken) = ledger.apply(entry) {
-                    tracing::error!(%broken, "the ledger does not follow its log; the process ends");
-                    std::process::abort();
-                }
-            }
-        });
+        if let Err(broken) = self.node.publish(entries) {
+            tracing::error!(%broken, "the ledger does not follow its log; the process ends");
+            std::process::abort();
+        }
         for entry in entries {
             if let Event::PassEnded { pass, .. } | Event::PassDenied { pass, .. } | Event::PassWithdrawn { pass } | Event::PassLapsed { pass } = entry.event
                 && let Some(known) = self.ahead.pass(pass)

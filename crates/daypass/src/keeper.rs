@@ -180,7 +180,7 @@ impl<T: Target> Keeper<'_, T> {
     /// Is each database still the one that it was? A database that is not there right now is no answer to that.
     async fn identify(&self) -> Result<(), TargetError> {
         let environments: Vec<_> = self.node.ledger(|ledger| {
-            let here = ledger.environments_on(self.id).filter(|env| !env.removed && env.frozen_by.is_none());
+            let here = ledger.environments_on(self.id).filter(|env| !env.removed() && env.frozen_by.is_none());
             here.map(|env| (env.id, env.spec.database.clone(), env.identity.clone())).collect()
         });
         for (environment, database, known) in environments {

@@ -4,9 +4,11 @@
 use crate::clock::Clock;
 use daypass_core::{
     environment::{Engine, TargetTls},
+    event::Entry,
     firewall::Rule,
     ids::*,
-    ledger::Ledger,
+    index::{Filter, Index},
+    ledger::{Inconsistent, Ledger},
     secret::Secret,
     session::*,
     time::Time,
@@ -30,6 +32,7 @@ pub struct Node {
     /// Firewall rules that others made, by environment, as last seen.
     drift: Mutex<BTreeMap<EnvironmentId, Vec<Rule>>>,
     ledger: RwLock<Ledger>,
+    index: RwLock<Index>,
     changed: watch::Sender<u64>,
     vault: RwLock<Vault>,
 }
@@ -85,7 +88,7 @@ struct Vault {
 }
 
 impl Node {
-    pub fn new(store: Store, ledger: Ledger) -> Self {
+    pub fn new(store: Store, ledger: Ledger, index: Index) -> Self {
         let (changed, _) = watch::channel(ledger.seq());
         Node {
             clock: Clock::start(),
@@ -94,19 +97,35 @@ impl Node {
             troubles: Troubles::default(),
             drift: Mutex::default(),
             ledger: RwLock::new(ledger),
+            index: RwLock::new(index),
             changed,
             vault: RwLock::default(),
         }
     }
 
     /// Puts the new state where everybody reads it, then says that it changed. Only `control` calls it.
-    pub fn publish(&self, update: impl FnOnce(&mut Ledger)) {
+    pub fn publish(&self, entries: &[Entry]) -> Result<(), Inconsistent> {
         let seq = {
             let mut ledger = self.ledger.write().unwrap_or_else(PoisonError::into_inner);
-            update(&mut ledger);
+            let mut index = self.index.write().unwrap_or_else(PoisonError::into_inner);
+            for entry in entries {
+                ledger.apply(entry)?;
+                index.push(&ledger, entry);
+            }
             ledger.seq()
         };
         self.changed.send_replace(seq);
+        Ok(())
+    }
+
+    /// Wakes whoever waits for a change: the keepers look again.
+    pub fn wake(&self) {
+        self.changed.send_modify(|_| ());
+    }
+
+    /// The numbers of the newest lines of the log that fit, newest first.
+    pub fn find_in_log(&self, filter: &Filter, limit: usize) -> Vec<u64> {
+        self.index.read().unwrap_or_else(PoisonError::into_inner).find(filter, limit)
     }
 
     pub fn set_drift(&self, environment: EnvironmentId, rules: Vec<Rule>) {

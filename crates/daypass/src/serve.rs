@@ -15,6 +15,7 @@ use daypass_core::{
     environment::Engine,
     event::{Actor, Entry, Event},
     ids::*,
+    index::Index,
     ledger::Ledger,
     secret::Secret,
 };
@@ -61,15 +62,15 @@ pub async fn start(config: Config) -> Result<Running> {
     let api_listener = listen(config.api.listen, "api.listen").await?;
     let first_link_file = config.data_dir.join("first-link");
     let store = Store::open(&config.data_dir, key).await?;
-    let (mut ledger, mut head) = replay(&store.log).await?;
+    let (mut ledger, mut index, mut head) = replay(&store.log).await?;
     if ledger.store().is_none() {
-        head = found(&store.log, &mut ledger).await?;
+        head = found(&store.log, &mut ledger, &mut index).await?;
     }
     let ca = Ca::open(&store.log, head).await?;
     std::fs::write(config.data_dir.join("ca.pem"), &ca.certificate_pem).context("ca.pem cannot be written to the data directory")?;
     let certificate = Arc::new(pki::certificate(&config.gateway, &ca)?);
 
-    let node = Arc::new(Node::new(store, ledger));
+    let node = Arc::new(Node::new(store, ledger, index));
     recall(&node).await?;
     node.store.records.close_orphans(node.now()).await?;
     let control = Control::start(node.clone(), head);
@@ -95,7 +96,14 @@ pub async fn start(config: Config) -> Result<Running> {
         sqlserver_port: sqlserver.port(),
         ca: if config.gateway.certificate.is_some() { String::new() } else { ca.certificate_pem.clone() },
     };
-    let app = App { node: node.clone(), control: control.clone(), place: Arc::new(place), sign_ins: Arc::default(), first_link: first_link_file.into() };
+    let app = App {
+        node: node.clone(),
+        control: control.clone(),
+        place: Arc::new(place),
+        sign_ins: Arc::default(),
+        recent: config.console.recent(),
+        first_link: first_link_file.into(),
+    };
     let first_link = first_link(&node, &control).await?.map(|code| Secret::new(format!("https://{}:{}/first/{}", app.place.server, api.port(), code.expose())));
     tokio::spawn(web::serve(api_listener, web::router(app).0, certificate.clone()));
     tokio::spawn(pki::keep(config.gateway.clone(), ca, certificate));
@@ -108,12 +116,12 @@ async fn listen(address: SocketAddr, key: &str) -> Result<TcpListener> {
 }
 
 /// The ledger that follows from the log. Every hash and every step is checked.
-async fn replay(log: &LogStore) -> Result<(Ledger, Head)> {
-    let (mut ledger, mut head) = (Ledger::default(), Head::EMPTY);
+async fn replay(log: &LogStore) -> Result<(Ledger, Index, Head)> {
+    let (mut ledger, mut index, mut head) = (Ledger::default(), Index::default(), Head::EMPTY);
     loop {
         let lines = log.read(head.seq, 10_000).await?;
         if lines.is_empty() {
-            return Ok((ledger, head));
+            return Ok((ledger, index, head));
         }
         for line in lines {
             let damaged = |why: String| {
@@ -124,17 +132,19 @@ async fn replay(log: &LogStore) -> Result<(Ledger, Head)> {
             };
             let (entry, next) = chain::open(&line, &head).map_err(damaged)?;
             ledger.apply(&entry).map_err(|e| damaged(e.to_string()))?;
+            index.push(&ledger, &entry);
             head = next;
         }
     }
 }
 
 /// The first entry of a new log.
-async fn found(log: &LogStore, ledger: &mut Ledger) -> Result<Head> {
+async fn found(log: &LogStore, ledger: &mut Ledger, index: &mut Index) -> Result<Head> {
     let at = crate::clock::Clock::start().now();
     let entry = Entry { seq: 1, at, by: Actor::System, event: Event::StoreCreated { store: StoreId::new(crate::random::id()) } };
     let head = log.append(Head::EMPTY, std::slice::from_ref(&entry), &[]).await?;
     ledger.apply(&entry)?;
+    index.push(ledger, &entry);
     Ok(head)
 }
 

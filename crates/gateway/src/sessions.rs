@@ -106,6 +106,8 @@ pub struct Opening {
 #[derive(Default)]
 pub struct Sessions {
     live: Mutex<Live>,
+    /// Says when a session opens or closes.
+    changed: tokio::sync::watch::Sender<()>,
 }
 
 #[derive(Default)]
@@ -185,6 +187,8 @@ impl Sessions {
             live.by_pid.insert(keys.ours.pid, id);
         }
         live.by_id.insert(id, session.clone());
+        drop(live);
+        self.changed.send_replace(());
         session
     }
 
@@ -193,6 +197,18 @@ impl Sessions {
         if let Some(keys) = live.by_id.remove(&id).as_ref().and_then(|session| session.cancel.as_ref()) {
             live.by_pid.remove(&keys.ours.pid);
         }
+        drop(live);
+        self.changed.send_replace(());
+    }
+
+    /// Wakes whenever a session opens or closes.
+    pub fn changes(&self) -> tokio::sync::watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+
+    /// How many sessions a pass has now.
+    pub fn of(&self, pass: PassId) -> usize {
+        self.lock().per_pass.get(&pass).copied().unwrap_or_default()
     }
 
     pub fn get(&self, id: SessionId) -> Option<Arc<Session>> {

@@ -3,6 +3,7 @@
 use crate::{StoreError, log::open, transaction::Transaction};
 use daypass_core::{ids::*, session::*, time::Time};
 use sqlx::{Row, SqliteConnection, SqlitePool, sqlite::SqliteRow};
+use std::collections::HashMap;
 use std::path::Path;
 use tokio::sync::{mpsc, oneshot};
 
@@ -99,6 +100,16 @@ impl RecordStore {
         .fetch_all(&self.pool)
         .await?;
         rows.iter().map(session_row).collect()
+    }
+
+    /// How many sessions each of these passes has had; one without any is left out.
+    pub async fn count(&self, passes: &[PassId]) -> Result<HashMap<PassId, usize>, StoreError> {
+        let wanted = serde_json::to_string(passes).unwrap_or_default();
+        let rows = sqlx::query("SELECT pass, COUNT(*) FROM sessions WHERE pass IN (SELECT value FROM json_each($1)) GROUP BY pass").bind(wanted);
+        let rows = rows.fetch_all(&self.pool).await?;
+        let read = |row: &SqliteRow| Ok((row.try_get::<String, _>(0)?, row.try_get::<i64, _>(1)? as usize));
+        let counted: Vec<(String, usize)> = rows.iter().map(read).collect::<Result<_, sqlx::Error>>()?;
+        Ok(counted.into_iter().filter_map(|(pass, count)| Some((pass.parse().ok()?, count))).collect())
     }
 
     pub async fn session(&self, id: SessionId) -> Result<Option<SessionRow>, StoreError> {

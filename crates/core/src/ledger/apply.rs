@@ -46,13 +46,13 @@ impl Ledger {
             }
             Event::UserAdded { user, name } => {
                 self.user_names.insert(name.clone(), *user);
-                let fresh = User { id: *user, name: name.clone(), roles: Vec::new(), second_factor: false, locked: None, locks: 0 };
+                let fresh = User { id: *user, name: name.clone(), roles: Vec::new(), second_factor: false, locked: None, locked_at: Vec::new() };
                 self.users.insert(*user, fresh);
             }
             Event::UserLocked { user, why } => {
                 let user = self.user_mut(*user)?;
                 user.locked = Some(why.to_string());
-                user.locks += 1;
+                user.locked_at.push(at);
             }
             Event::UserUnlocked { user } => self.user_mut(*user)?.locked = None,
             Event::PasswordChanged { user } => {
@@ -63,7 +63,7 @@ impl Ledger {
             Event::RoleGiven { user, role, scope } => self.user_mut(*user)?.roles.push((*role, *scope)),
             Event::RoleTaken { user, role, scope } => self.user_mut(*user)?.roles.retain(|r| *r != (*role, *scope)),
             Event::TokenAdded { token, user, label, hash, ends_at, kind } => {
-                let locks = self.user_mut(*user)?.locks;
+                let locks = self.user_mut(*user)?.locks();
                 self.token_hashes.insert(*hash, *token);
                 let token = Token { id: *token, user: *user, label: label.clone(), hash: *hash, kind: *kind, added_at: at, ends_at: *ends_at, locks };
                 self.tokens.insert(token.id, token);
@@ -90,17 +90,17 @@ impl Ledger {
                     ended_epochs: Vec::new(),
                     identity: None,
                     frozen_by: None,
-                    removed: false,
+                    removed_at: None,
                 };
                 self.environments.insert(*environment, fresh);
             }
-            Event::EnvironmentRemoved { environment } => self.environment_mut(*environment)?.removed = true,
+            Event::EnvironmentRemoved { environment } => self.environment_mut(*environment)?.removed_at = Some(at),
             Event::DatabaseIdentified { environment, identity } => {
                 self.environment_mut(*environment)?.identity = Some(identity.clone());
             }
             Event::DatabaseReplaced { environment, identity } => {
                 let env = self.environment_mut(*environment)?;
-                env.ended_epochs.push(EpochEnd::Replaced);
+                env.ended_epochs.push((EpochEnd::Replaced, at));
                 env.identity = Some(identity.clone());
             }
             Event::AllowAdded { entry, environment, owner, ranges, note, ends_at } => {
@@ -124,7 +124,7 @@ impl Ledger {
             }
             Event::PassRequested { pass, environment, holder, account, wish, life } => {
                 let epoch = self.environment_mut(*environment)?.epoch();
-                let locks = self.user_mut(*holder)?.locks;
+                let locks = self.user_mut(*holder)?.locks();
                 let fresh = Pass {
                     id: *pass,
                     environment: *environment,
@@ -140,6 +140,8 @@ impl Ledger {
                     reveals: 0,
                     word: None,
                     ends_at: None,
+                    ready_at: None,
+                    ending_at: None,
                     epoch,
                     locks,
                     state: State::Requested,
@@ -150,6 +152,7 @@ impl Ledger {
                 self.accounts.insert(account.clone(), *pass);
                 self.passes.insert(*pass, fresh);
                 self.open.insert(*pass);
+                self.to_judge.insert(*pass);
             }
             Event::PassAgreed { pass, by, digest: _, word } => self.step(*pass, Step::Agree { by: *by, word: word.clone() })?,
             Event::PassApproved { pass, approver, ends_at, digest: _, word } => {
@@ -160,16 +163,17 @@ impl Ledger {
             Event::PassReviewed { pass, word } => {
                 let Actor::User(by) = by else { return Err("nobody reviewed it".to_owned()) };
                 self.pass_mut(*pass)?.review = Review::Closed { by, at, word: word.clone() };
+                self.to_judge.remove(pass);
             }
             Event::PassWithdrawn { pass } => self.step(*pass, Step::Withdraw)?,
             Event::PassLapsed { pass } => self.step(*pass, Step::Lapse)?,
-            Event::PassReady { pass } => self.step(*pass, Step::MakeReady)?,
+            Event::PassReady { pass } => self.step(*pass, Step::MakeReady { at })?,
             Event::PassExtended { pass, ends_at } => self.step(*pass, Step::Extend { ends_at: *ends_at })?,
-            Event::PassEnding { pass, cause } => self.step(*pass, Step::BeginEnd { cause: cause.clone() })?,
+            Event::PassEnding { pass, cause } => self.step(*pass, Step::BeginEnd { cause: cause.clone(), at })?,
             Event::PassEnded { pass, cause } => self.step(*pass, Step::End { cause: cause.clone(), at })?,
             Event::MovementBegun { movement, environment, kind, why } => {
                 let env = self.environment_mut(*environment)?;
-                env.ended_epochs.push(EpochEnd::Moved(*movement));
+                env.ended_epochs.push((EpochEnd::Moved(*movement), at));
                 env.frozen_by = Some(*movement);
                 // what comes back is another database: its identity is learned anew after the movement
                 env.identity = None;
@@ -192,8 +196,12 @@ impl Ledger {
     fn step(&mut self, id: PassId, step: Step) -> Result<(), String> {
         let pass = self.pass_mut(id)?;
         pass.step(step)?;
-        if pass.state.is_final() {
+        let (done, judged) = (pass.state.is_final(), pass.state != State::Requested && pass.review != Review::Open);
+        if done {
             self.open.remove(&id);
+        }
+        if judged {
+            self.to_judge.remove(&id);
         }
         Ok(())
     }

@@ -94,7 +94,7 @@ impl Ledger {
                 Ok(self
                     .environments
                     .get(environment)
-                    .filter(|env| !env.removed)
+                    .filter(|env| !env.removed())
                     .map(|_| Event::EnvironmentRemoved { environment: *environment })
                     .into_iter()
                     .collect())
@@ -106,7 +106,7 @@ impl Ledger {
             Command::RevealPass { pass } => self.reveal(by, *pass, now),
             Command::ReviewPass { pass, word } => self.review(by, *pass, word),
             Command::DenyPass { pass, why } => {
-                let pass = self.to_judge(by, *pass)?;
+                let pass = self.judged_by(by, *pass)?;
                 Ok(vec![Event::PassDenied { pass: pass.id, why: why.clone() }])
             }
             Command::EndPass { pass, why } => self.end(by, *pass, why.as_ref(), now),
@@ -161,7 +161,7 @@ impl Ledger {
             Actor::System => true,
             Actor::User(user) => self.may(user, Permission::SeeEnvironment, Some(id)),
         };
-        self.environments.get(&id).filter(|env| seen && !env.removed).ok_or_else(|| Refusal::not_found("environment", &id.to_string()))
+        self.environments.get(&id).filter(|env| seen && !env.removed()).ok_or_else(|| Refusal::not_found("environment", &id.to_string()))
     }
 
     fn add_user(&self, by: Actor, user: UserId, name: &UserName, roles: &[(Role, Scope)]) -> Decided {
@@ -252,7 +252,9 @@ impl Ledger {
                 target
             }
             Some(known) => {
-                if self.environments_on(known.id).any(|env| !env.removed && target_spec.engine.is_database(spec.database.as_str(), env.spec.database.as_str()))
+                if self
+                    .environments_on(known.id)
+                    .any(|env| !env.removed() && target_spec.engine.is_database(spec.database.as_str(), env.spec.database.as_str()))
                 {
                     return Err(Refusal::new(
                         Code::Taken,
@@ -376,7 +378,7 @@ impl Ledger {
     }
 
     /// A pass that waits for a judgement, if the actor is one who may give it.
-    fn to_judge(&self, by: Actor, id: PassId) -> Result<&Pass, Refusal> {
+    fn judged_by(&self, by: Actor, id: PassId) -> Result<&Pass, Refusal> {
         let pass =
             self.passes.get(&id).filter(|p| self.seen_environment(by, p.environment).is_ok()).ok_or_else(|| Refusal::not_found("pass", &id.to_string()))?;
         self.need(by, Permission::Approve, Some(pass.environment))?;
@@ -395,7 +397,7 @@ impl Ledger {
         {
             return Ok(vec![]);
         }
-        let pass = self.to_judge(by, id)?;
+        let pass = self.judged_by(by, id)?;
         let Actor::User(approver) = by else { return Err(Refusal::invalid("Daypass itself approves by policy only.")) };
         if self.over(pass, now).is_some() || now >= pass.requested_at.after(APPROVAL_LAPSES) {
             return Err(Refusal::state("This request has lapsed.", "The person has to ask again."));
@@ -517,7 +519,7 @@ impl Ledger {
         }
         match observed {
             Observed::Identity { environment, identity } => {
-                let Some(env) = self.environments.get(environment).filter(|env| !env.removed && env.frozen_by.is_none()) else { return Ok(vec![]) };
+                let Some(env) = self.environments.get(environment).filter(|env| !env.removed() && env.frozen_by.is_none()) else { return Ok(vec![]) };
                 Ok(match &env.identity {
                     None => vec![Event::DatabaseIdentified { environment: env.id, identity: identity.clone() }],
                     Some(known) if known == identity => vec![],

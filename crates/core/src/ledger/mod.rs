@@ -43,6 +43,8 @@ pub struct Ledger {
     accounts: HashMap<AccountName, PassId>,
     /// Passes that are not final: what the keeper and the fence have to look at.
     open: BTreeSet<PassId>,
+    /// Passes that wait for somebody's word: an approval, or the review of a broken glass.
+    to_judge: BTreeSet<PassId>,
     movements: BTreeMap<MovementId, Movement>,
 }
 
@@ -81,7 +83,7 @@ impl Ledger {
     pub fn token_user(&self, hash: &TokenHash, kind: TokenKind, now: Time) -> Option<(&Token, &User)> {
         let token = self.tokens.get(self.token_hashes.get(hash)?)?;
         let user = self.users.get(&token.user)?;
-        let good = token.hash.same(hash) && token.kind == kind && self.clamp(now) < token.ends_at && user.locked.is_none() && token.locks == user.locks;
+        let good = token.hash.same(hash) && token.kind == kind && self.clamp(now) < token.ends_at && user.locked.is_none() && token.locks == user.locks();
         good.then_some((token, user))
     }
 
@@ -124,7 +126,7 @@ impl Ledger {
 
     /// Environments that are not removed.
     pub fn environments(&self) -> impl Iterator<Item = &Environment> {
-        self.environments.values().filter(|env| !env.removed)
+        self.environments.values().filter(|env| !env.removed())
     }
 
     /// All environments on a target, removed ones included: their accounts may still have to be cleaned.
@@ -156,6 +158,11 @@ impl Ledger {
     /// Passes that are not final.
     pub fn open_passes(&self) -> impl Iterator<Item = &Pass> {
         self.open.iter().filter_map(|id| self.passes.get(id))
+    }
+
+    /// Passes that wait for somebody's word: an approval, or the review of a broken glass.
+    pub fn to_judge(&self) -> impl Iterator<Item = &Pass> {
+        self.to_judge.iter().filter_map(|id| self.passes.get(id))
     }
 
     pub fn movement(&self, id: MovementId) -> Option<&Movement> {
@@ -199,10 +206,10 @@ impl Ledger {
                 EpochEnd::Replaced => Cause::Replaced,
             });
         }
-        if env.removed {
+        if env.removed() {
             return Some(Cause::EnvironmentRemoved);
         }
-        if self.users.get(&pass.holder).is_none_or(|holder| holder.locked.is_some() || holder.locks != pass.locks) {
+        if self.users.get(&pass.holder).is_none_or(|holder| holder.locked.is_some() || holder.locks() != pass.locks) {
             return Some(Cause::HolderLocked);
         }
         match pass.state {

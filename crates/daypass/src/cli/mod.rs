@@ -8,7 +8,7 @@ mod environments;
 mod people;
 mod records;
 mod server;
-mod show;
+pub mod show;
 
 use clap::{CommandFactory, Parser, Subcommand};
 pub use client::write_private;
@@ -108,7 +108,7 @@ async fn verb(verb: Verb, show: Show) -> Result<(), Failure> {
 }
 
 /// A lifetime as people write it: 8h, 90m, 1h30m, 45s. In seconds.
-fn duration(text: &str) -> Result<u64, String> {
+pub fn duration(text: &str) -> Result<u64, String> {
     let how = || format!("'{text}' is not a length of time; write it like 8h, 90m, 1h30m or 45s");
     let parsed: jiff::SignedDuration = text.parse().map_err(|_| how())?;
     u64::try_from(parsed.as_secs()).ok().filter(|seconds| *seconds > 0).ok_or_else(how)

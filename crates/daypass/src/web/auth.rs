@@ -80,6 +80,16 @@ pub fn of_token(app: &App, token: &str, kind: TokenKind, extensions: &Extensions
     })
 }
 
+/// When the caller's sign-in ends; none when it does not hold any more. What outlives the check at its start asks this.
+pub fn ends_at(app: &App, caller: &Caller) -> Option<Time> {
+    let now = app.node.now();
+    app.node.ledger(|ledger| {
+        let token = ledger.token(caller.token)?;
+        let user = ledger.user(token.user)?;
+        (user.locked.is_none() && token.locks == user.locks() && now < token.ends_at).then_some(token.ends_at)
+    })
+}
+
 /// Where a request comes from; none when it came by no connection.
 pub fn address(extensions: &Extensions) -> IpAddr {
     extensions.get::<ConnectInfo<SocketAddr>>().map_or(IpAddr::from([0, 0, 0, 0]), |info| info.0.ip().to_canonical())

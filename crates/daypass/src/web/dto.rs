@@ -174,6 +174,8 @@ pub struct EnvironmentView {
     /// `open`, `closed while its database is moved`, or what is wrong with its target.
     pub state: String,
     pub engine: String,
+    /// `self-service`: passes are the only way in.
+    pub kind: String,
     /// As LCS writes it: `server\database`.
     pub server_and_database: String,
     pub server: String,
@@ -190,6 +192,8 @@ pub struct EnvironmentView {
     pub movement: Option<String>,
     /// Passes that are ready now.
     pub live_passes: usize,
+    /// Sessions that are open now.
+    pub live_sessions: usize,
 }
 
 #[derive(Serialize, Deserialize, ToSchema)]
@@ -231,6 +235,9 @@ pub struct AllowView {
     /// A person's name, or `everyone`.
     pub owner: String,
     pub ends_at: String,
+    /// Seconds left; 0 when it is over.
+    pub seconds_left: u64,
+    pub note: Option<String>,
     pub live: bool,
 }
 
@@ -467,4 +474,52 @@ impl PolicyView {
 /// A lifetime from seconds.
 pub fn life(seconds: Option<u64>) -> Result<Option<Ttl>, String> {
     seconds.map(Ttl::seconds).transpose()
+}
+
+/// A line of the log, told.
+#[derive(Serialize, Deserialize, ToSchema)]
+pub struct LogLine {
+    pub seq: u64,
+    pub at: String,
+    /// Who did it: a person, or Daypass itself.
+    pub by: String,
+    /// It goes on after the name: "asked for ...".
+    pub what: String,
+    /// access, addresses, movements, people or settings
+    pub kind: String,
+    pub environment: Option<String>,
+}
+
+/// A stretch of time in which a pass opened the door.
+#[derive(Clone, Serialize, Deserialize, ToSchema)]
+pub struct HeldView {
+    pub holder: String,
+    pub environment: String,
+    pub account: String,
+    #[schema(value_type = String)]
+    pub access: Access,
+    pub reason: String,
+    pub approved_by: String,
+    pub from: String,
+    pub until: String,
+    /// Why it ended; none while it lasts.
+    pub ended: Option<String>,
+    /// Sessions that were opened with it.
+    pub sessions: usize,
+}
+
+/// What a request would come to.
+#[derive(Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Preview {
+    /// Who would ask.
+    pub person: String,
+    pub request: NewPass,
+}
+
+#[derive(Serialize, Deserialize, ToSchema)]
+pub struct PreviewView {
+    pub allowed: bool,
+    /// What would happen, or the rule that forbids it.
+    pub outcome: String,
 }

@@ -10,6 +10,9 @@ pub mod place;
 mod problem;
 pub mod sign_in;
 
+#[cfg(test)]
+mod tests;
+
 pub use problem::Problem;
 
 use crate::{control::Control, node::Node};
@@ -21,7 +24,7 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use daypass_core::{environment::Environment, ids::*, ledger::Ledger, names::Name, people::Permission, refusal::Refusal};
+use daypass_core::{environment::Environment, ids::*, ledger::Ledger, names::Name, people::Permission, refusal::Refusal, time::Ttl};
 use daypass_gateway::{World, tls::Certificate};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo},
@@ -39,6 +42,8 @@ pub struct App {
     pub control: Control,
     pub place: Arc<place::Place>,
     pub sign_ins: Arc<sign_in::SignIns>,
+    /// What shows secrets or lets others in wants a sign-in no older than this.
+    pub recent: Ttl,
     /// The file with the one-time link, for as long as there is nobody.
     pub first_link: Arc<std::path::Path>,
 }

@@ -29,8 +29,6 @@ use totp_rs::{Builder, Totp};
 
 /// A person who signed in stays so for a working day.
 pub const SIGNED_IN: Ttl = Ttl::hours(12);
-/// What shows secrets or lets others in wants a proof no older than this.
-pub const RECENT: Ttl = Ttl::minutes(15);
 /// Attempts in a row of one name from one address, and how long until there is another one.
 const OF_NAME: (u32, Duration) = (10, Duration::from_secs(20));
 /// Attempts in a row of one address, whatever the names: an office behind one address signs in in the morning.
@@ -161,13 +159,16 @@ fn second_factor_secret(user: UserId) -> String {
     format!("second-factor:{user}")
 }
 
-/// A second factor that is being set up: what the authenticator is told.
-pub fn new_second_factor(name: &UserName) -> Option<(Secret, Totp)> {
+/// A second factor that is being set up, as an authenticator is told it by hand.
+pub fn new_second_factor() -> String {
     let mut bytes = [0; 20];
     random::fill(&mut bytes);
-    let secret = totp_rs::Secret::new(bytes.into());
-    let text = Secret::new(secret.to_base32());
-    Some((text, totp(secret, name)?))
+    totp_rs::Secret::new(bytes.into()).to_base32()
+}
+
+/// The same as an `otpauth:` address, for the picture that a phone reads.
+pub fn address_of(name: &UserName, secret: &str) -> Option<String> {
+    totp(totp_rs::Secret::try_from_base32(secret).ok()?, name)?.to_url().ok()
 }
 
 fn totp(secret: totp_rs::Secret, name: &UserName) -> Option<Totp> {

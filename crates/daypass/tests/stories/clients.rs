@@ -92,7 +92,7 @@ struct Outcome {
 const NOTES: &str = "SELECT COUNT(*) FROM dbo.notes WHERE note LIKE 'tiberius %'";
 
 /// The folder with the clients; installed when it is not there.
-async fn tools() -> &'static Path {
+pub async fn tools() -> &'static Path {
     static FOLDER: OnceCell<PathBuf> = OnceCell::const_new();
     let install = || async {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts/tools");

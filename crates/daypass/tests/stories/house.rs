@@ -301,6 +301,15 @@ impl<S> House<S> {
         Account { name: text("account"), password: text("password"), ends_at: text("ends_at") }
     }
 
+    /// Changes the policy of an environment.
+    pub async fn policy(&self, environment: &str, change: impl FnOnce(&mut Value)) {
+        let mut policy = self.json("ada", &["env", "policy", environment]).await;
+        change(&mut policy);
+        let file = self.path("policy.json");
+        std::fs::write(&file, policy.to_string()).unwrap();
+        self.json("ada", &["env", "policy", environment, "--set", &file.display().to_string()]).await;
+    }
+
     /// Polls until it is so.
     pub async fn until_so(&self, what: &str, so: impl Fn() -> bool) {
         let deadline = Instant::now() + PATIENCE;

@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that fails may say so by a panic")]
 
+mod browser;
 mod clients;
+mod console;
 mod crash;
 mod ends;
 mod faults;

@@ -95,7 +95,7 @@ async fn answer(stream: &mut (impl tokio::io::AsyncRead + Unpin)) -> String {
     let length = text.to_lowercase().lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok()).unwrap_or(0);
     let mut body = vec![0; length];
     stream.read_exact(&mut body).await.unwrap();
-    text + &String::from_utf8_lossy(&body)
+    format!("{text}{}", String::from_utf8_lossy(&body))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -113,7 +113,7 @@ async fn a_refused_request_costs_its_client_no_connection() {
     stream.write_all(b"GET /api/v1/health HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
     assert!(answer(&mut stream).await.ends_with("ok"), "the next request on the same connection is answered");
 
-    let too_much = "POST /api/v1/people HTTP/1.1\r\nHost: localhost\r\nContent-Length: 70000\r\n\r\n".to_owned() + &"x".repeat(70_000);
+    let too_much = format!("POST /api/v1/people HTTP/1.1\r\nHost: localhost\r\nContent-Length: 70000\r\n\r\n{}", "x".repeat(70_000));
     stream.write_all(too_much.as_bytes()).await.unwrap();
     let refused = answer(&mut stream).await;
     assert!(refused.starts_with("HTTP/1.1 413 ") && refused.contains("connection: close") && refused.contains("at most 65536 bytes"), "{refused}");

@@ -12,12 +12,13 @@ use daypass_core::{
     allow::{AllowEntry, Owner},
     command::{AllowFor, Command},
     environment::*,
+    event::{Actor, Event},
     ids::*,
     ledger::Ledger,
     movement::{MovementKind, MovementState},
     names::{Name, Reason},
     net::Range,
-    pass::State as PassState,
+    pass::{Approver, State as PassState},
     people::{Permission, Scope},
     refusal::Refusal,
     secret::Secret,
@@ -173,6 +174,42 @@ pub async fn set_policy(State(app): State<App>, caller: Caller, Path(name): Path
     Ok(StatusCode::NO_CONTENT)
 }
 
+/// What a request would come to, if this person made it now. Nothing is asked for.
+#[utoipa::path(post, path = "/environments/{environment}/preview", params(("environment" = String, Path)), request_body = Preview, responses((status = 200, body = PreviewView), (status = "default", body = Problem, content_type = "application/problem+json")))]
+pub async fn preview(State(app): State<App>, caller: Caller, Path(name): Path<String>, Body(preview): Body<Preview>) -> Result<Json<PreviewView>, Problem> {
+    let env = environment(&app, &caller, &name)?;
+    caller.need(&app, Permission::ManageEnvironments)?;
+    let who = person(&app, &preview.person)?;
+    let wish = super::passes::wish(&preview.request, None)?;
+    let command = Command::RequestPass { pass: PassId::new(crate::random::id()), environment: env.id, wish, life: life(preview.request.life)?, salt: 0 };
+    let now = app.node.now();
+    let (allowed, outcome) = app.node.ledger(|ledger| match ledger.decide(&command, Actor::User(who), now) {
+        Err(refusal) => (false, refusal.to_string()),
+        Ok(events) => {
+            let approved = events.iter().find_map(|event| match event {
+                Event::PassApproved { approver, ends_at, .. } => Some((approver, ends_at)),
+                _ => None,
+            });
+            let outcome = match approved {
+                Some((Approver::BreakGlass, ends_at)) => {
+                    format!("{} gets in at once, until {ends_at}; everyone is told, and somebody else reviews it.", preview.person)
+                }
+                Some((_, ends_at)) => format!("{} gets in at once, until {ends_at}.", preview.person),
+                None => format!(
+                    "{} waits for {}.",
+                    preview.person,
+                    match ledger.policy(&env).approvals(preview.request.access) {
+                        2 => "two approvals by others",
+                        _ => "an approval by somebody else",
+                    }
+                ),
+            };
+            (true, outcome)
+        }
+    });
+    Ok(Json(PreviewView { allowed, outcome }))
+}
+
 /// The allow entries of an environment that the caller may see: own and shared ones; all for those who see who is in.
 #[utoipa::path(get, path = "/environments/{environment}/allow", params(("environment" = String, Path)), responses((status = 200, body = Vec<AllowView>), (status = "default", body = Problem, content_type = "application/problem+json")))]
 pub async fn allowed(State(app): State<App>, caller: Caller, Path(name): Path<String>) -> Result<Json<Vec<AllowView>>, Problem> {
@@ -274,6 +311,8 @@ fn allow_view(app: &App, ledger: &Ledger, entry: &AllowEntry) -> AllowView {
             Owner::Shared => "everyone".to_owned(),
         },
         ends_at: entry.ends_at.to_string(),
+        seconds_left: entry.ends_at.since(app.node.now()).max(0) as u64 / 1_000_000,
+        note: entry.note.as_ref().map(ToString::to_string),
         live: env.is_some_and(|env| entry.is_live(env.epoch(), app.node.now())),
     }
 }
@@ -311,5 +350,9 @@ fn view(app: &App, ledger: &Ledger, env: &Environment) -> EnvironmentView {
         without_tls: target.is_some_and(|t| t.spec.tls == TargetTls::Off),
         movement: env.frozen_by.map(|id| id.to_string()),
         live_passes: ledger.open_passes().filter(live).count(),
+        live_sessions: ledger.open_passes().filter(|pass| pass.environment == env.id).map(|pass| app.node.sessions.of(pass.id)).sum(),
+        kind: match env.spec.kind {
+            Kind::SelfService => "self-service".to_owned(),
+        },
     }
 }

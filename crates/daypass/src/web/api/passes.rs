@@ -32,14 +32,7 @@ const LONGEST_WAIT: u64 = 30;
 #[utoipa::path(post, path = "/environments/{environment}/passes", params(("environment" = String, Path)), request_body = NewPass, responses((status = 200, body = PassView), (status = "default", body = Problem, content_type = "application/problem+json")))]
 pub async fn request(State(app): State<App>, caller: Caller, Path(name): Path<String>, Body(request): Body<NewPass>) -> Result<Json<PassView>, Problem> {
     let env = environment(&app, &caller, &name)?;
-    let wish = Wish {
-        category: request.category.as_deref().map(str::parse).transpose()?,
-        ticket: request.ticket.as_deref().map(str::parse).transpose()?,
-        starts_at: request.starts_at.as_deref().map(str::parse).transpose()?,
-        from: Some(caller.address),
-        break_glass: request.break_glass,
-        ..Wish::new(request.access, request.reason.parse()?)
-    };
+    let wish = wish(&request, Some(caller.address))?;
     let life = life(request.life)?;
     let pass = PassId::new(caller.id());
     // two key derivations take a millisecond each: not on a thread that relays
@@ -50,6 +43,18 @@ pub async fn request(State(app): State<App>, caller: Caller, Path(name): Path<St
         .ledger(|ledger| ledger.pass(pass).map(|pass| view(&app, ledger, pass)))
         .map(Json)
         .ok_or_else(|| Refusal::not_found("pass", &pass.to_string()).into())
+}
+
+/// What is asked for, read.
+pub fn wish(request: &NewPass, from: Option<std::net::IpAddr>) -> Result<Wish, Problem> {
+    Ok(Wish {
+        category: request.category.as_deref().map(str::parse).transpose()?,
+        ticket: request.ticket.as_deref().map(str::parse).transpose()?,
+        starts_at: request.starts_at.as_deref().map(str::parse).transpose()?,
+        from,
+        break_glass: request.break_glass,
+        ..Wish::new(request.access, request.reason.parse()?)
+    })
 }
 
 #[derive(Deserialize, IntoParams)]
@@ -95,6 +100,34 @@ pub async fn list(
             Ok(Json(visible(&past, at, true)))
         }
     }
+}
+
+/// The caller's own passes that are not over.
+pub fn live_of(app: &App, caller: &Caller) -> Vec<PassView> {
+    let now = app.node.now();
+    app.node.ledger(|ledger| {
+        let mine = ledger.open_passes().filter(|pass| pass.holder == caller.user && ledger.over(pass, now).is_none());
+        mine.map(|pass| view_at(app, ledger, pass, now)).collect()
+    })
+}
+
+/// All passes of an environment that are not over: what a movement ends.
+pub fn live_on(app: &App, environment: EnvironmentId) -> Vec<PassView> {
+    let now = app.node.now();
+    app.node.ledger(|ledger| {
+        let here = ledger.open_passes().filter(|pass| pass.environment == environment && ledger.over(pass, now).is_none());
+        here.map(|pass| view_at(app, ledger, pass, now)).collect()
+    })
+}
+
+/// Passes of an environment that are over and not cleaned up yet, as far as the caller may see them.
+pub fn ending(app: &App, caller: &Caller, environment: EnvironmentId) -> Vec<PassView> {
+    let now = app.node.now();
+    app.node.ledger(|ledger| {
+        let seen = |pass: &&Pass| pass.holder == caller.user || ledger.may(caller.user, Permission::SeeAccess, Some(environment));
+        let here = ledger.open_passes().filter(|pass| pass.environment == environment && ledger.over(pass, now).is_some());
+        here.filter(seen).map(|pass| view_at(app, ledger, pass, now)).collect()
+    })
 }
 
 /// The ledger as it was at a moment, from the log.
@@ -253,11 +286,20 @@ fn find(app: &App, caller: &Caller, text: &str) -> Result<PassId, Problem> {
     found.ok_or_else(|| Refusal::not_found("pass", text).into())
 }
 
+/// Who let the holder in.
+pub fn approver(ledger: &Ledger, pass: &Pass) -> Option<String> {
+    pass.approver.as_ref().map(|approver| match approver {
+        Approver::Policy(name) => format!("policy '{name}'"),
+        Approver::Person(_) => pass.agreed.iter().map(|user| person_name(ledger, *user)).collect::<Vec<_>>().join(" and "),
+        Approver::BreakGlass => "nobody: the glass was broken".to_owned(),
+    })
+}
+
 fn view(app: &App, ledger: &Ledger, pass: &Pass) -> PassView {
     view_at(app, ledger, pass, app.node.now())
 }
 
-fn view_at(app: &App, ledger: &Ledger, pass: &Pass, now: Time) -> PassView {
+pub fn view_at(app: &App, ledger: &Ledger, pass: &Pass, now: Time) -> PassView {
     let over = ledger.over(pass, now).filter(|_| !pass.state().is_final() || matches!(pass.state(), PassState::Ended { .. }));
     // over and not cleaned up yet is `ending`, whatever the last event said
     let state = match (&over, pass.state()) {
@@ -311,13 +353,9 @@ fn view_at(app: &App, ledger: &Ledger, pass: &Pass, now: Time) -> PassView {
         state: state.to_owned(),
         because,
         requested_at: pass.requested_at.to_string(),
-        approved_by: pass.approver.as_ref().map(|approver| match approver {
-            Approver::Policy(name) => format!("policy '{name}'"),
-            Approver::Person(user) => person_name(ledger, *user),
-            Approver::BreakGlass => "nobody: the glass was broken".to_owned(),
-        }),
+        approved_by: approver(ledger, pass),
         ends_at: pass.ends_at.map(|at| at.to_string()),
         seconds_left: left.map_or(0, |at| at.since(now).max(0) as u64 / 1_000_000),
-        sessions: app.node.sessions.all().iter().filter(|session| session.pass == pass.id).count(),
+        sessions: app.node.sessions.of(pass.id),
     }
 }

@@ -55,11 +55,10 @@ pub async fn kill(State(app): State<App>, caller: Caller, Path(id): Path<String>
 /// What was run in a session. For its holder, and for those who read the log.
 #[utoipa::path(get, path = "/sessions/{id}/statements", params(("id" = String, Path)), responses((status = 200, body = Vec<StatementView>), (status = "default", body = Problem, content_type = "application/problem+json")))]
 pub async fn statements(State(app): State<App>, caller: Caller, Path(id): Path<String>) -> Result<Json<Vec<StatementView>>, Problem> {
-    let not_found = || Problem::from(Refusal::not_found("session", &id));
-    let session: SessionId = id.parse().map_err(|_| not_found())?;
-    let row = app.node.store.records.session(session).await?.ok_or_else(not_found)?;
+    let row = find(&app, &caller, &id).await?;
+    let session = row.opened.session;
     if row.opened.holder != caller.user && !caller.may(&app, Permission::ReadLog, Some(row.opened.environment)) {
-        return Err(not_found());
+        return Err(Refusal::not_found("session", &id).into());
     }
     let mut found = Vec::new();
     for block in app.node.store.records.blocks(session).await? {
@@ -72,11 +71,18 @@ pub async fn statements(State(app): State<App>, caller: Caller, Path(id): Path<S
     Ok(Json(found))
 }
 
+/// The session of this id, if the caller may see it.
+pub async fn find(app: &App, caller: &Caller, id: &str) -> Result<SessionRow, Problem> {
+    let not_found = || Problem::from(Refusal::not_found("session", id));
+    let row = app.node.store.records.session(id.parse().map_err(|_| not_found())?).await?.ok_or_else(not_found)?;
+    if may_see(app, caller, &row) { Ok(row) } else { Err(not_found()) }
+}
+
 fn may_see(app: &App, caller: &Caller, row: &SessionRow) -> bool {
     row.opened.holder == caller.user || caller.may(app, Permission::SeeAccess, Some(row.opened.environment))
 }
 
-fn view(app: &App, row: SessionRow) -> SessionView {
+pub fn view(app: &App, row: SessionRow) -> SessionView {
     let SessionRow { opened, closed } = row;
     app.node.ledger(|ledger| SessionView {
         id: opened.session.to_string(),

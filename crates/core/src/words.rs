@@ -1,0 +1,104 @@
+//! An event in a sentence, for people who read the log.
+
+use crate::{
+    allow::Owner,
+    event::{Actor, Entry, Event},
+    ids::*,
+    ledger::Ledger,
+    names::shown,
+    pass::{Approver, Cause},
+    people::Scope,
+};
+
+/// Who did it: a person's name, or Daypass itself.
+pub fn by(ledger: &Ledger, entry: &Entry) -> String {
+    match entry.by {
+        Actor::User(user) => person(ledger, user),
+        Actor::System => "Daypass".to_owned(),
+    }
+}
+
+/// What was done. It goes on after the name of who did it: "maria" + "asked for ...".
+pub fn what(ledger: &Ledger, event: &Event) -> String {
+    let env = |id: &EnvironmentId| ledger.environment(*id).map_or_else(|| id.to_string(), |env| env.spec.name.to_string());
+    let of = |id: &PassId| ledger.pass(*id).map_or_else(|| id.to_string(), |pass| format!("{} on {}", pass.account, env(&pass.environment)));
+    let place = |scope: &Scope| match scope {
+        Scope::All => "everywhere".to_owned(),
+        Scope::Project(id) => format!("in project {}", ledger.project_name(*id).map_or_else(|| id.to_string(), ToString::to_string)),
+        Scope::Environment(id) => format!("on {}", env(id)),
+    };
+    let word = |word: &Option<crate::names::Reason>| word.as_ref().map(|word| format!(": {word}")).unwrap_or_default();
+    match event {
+        Event::StoreCreated { .. } => "began this log".to_owned(),
+        Event::UserAdded { name, .. } => format!("added {name}"),
+        Event::UserLocked { user, why } => format!("locked {}: {why}", person(ledger, *user)),
+        Event::UserUnlocked { user } => format!("unlocked {}", person(ledger, *user)),
+        Event::PasswordChanged { user } => format!("set a new password for {}", person(ledger, *user)),
+        Event::SecondFactorSet { user } => format!("set a second factor for {}", person(ledger, *user)),
+        Event::SecondFactorRemoved { user } => format!("removed the second factor of {}", person(ledger, *user)),
+        Event::RoleGiven { user, role, scope } => format!("made {} {} {}", person(ledger, *user), role.as_str(), place(scope)),
+        Event::RoleTaken { user, role, scope } => format!("took from {} the role {} {}", person(ledger, *user), role.as_str(), place(scope)),
+        Event::TokenAdded { user, label, ends_at, .. } => format!("let {} in until {ends_at} ({})", person(ledger, *user), shown(label)),
+        Event::TokenRemoved { .. } => "ended a sign-in".to_owned(),
+        Event::ProjectAdded { name, .. } => format!("added the project {name}"),
+        Event::PolicySet { scope, policy } => format!("set the policy {} {}", policy.name, place(scope)),
+        Event::TargetAdded { spec, .. } => format!("added the target {}:{}", spec.host, spec.port),
+        Event::TargetChanged { spec, .. } => format!("changed the target {}:{}", spec.host, spec.port),
+        Event::EnvironmentAdded { spec, .. } => format!("added the environment {}", spec.name),
+        Event::EnvironmentRemoved { environment } => format!("removed the environment {}", env(environment)),
+        Event::DatabaseIdentified { environment, .. } => format!("took note of which database {} is", env(environment)),
+        Event::DatabaseReplaced { environment, .. } => format!("found that the database of {} was replaced; all access to it ended", env(environment)),
+        Event::AllowAdded { environment, owner, ranges, ends_at, note, .. } => {
+            let ranges: Vec<String> = ranges.iter().map(ToString::to_string).collect();
+            let whom = match owner {
+                Owner::Person(user) => person(ledger, *user),
+                Owner::Shared => "everyone".to_owned(),
+            };
+            format!("allowed {} on {} for {whom} until {ends_at}{}", ranges.join(";"), env(environment), word(note))
+        }
+        Event::AllowRemoved { entry } => {
+            let known = ledger.allow().get(*entry);
+            let ranges: Vec<String> = known.map(|entry| entry.ranges.iter().map(ToString::to_string).collect()).unwrap_or_default();
+            format!("took back {} on {}", ranges.join(";"), known.map(|entry| env(&entry.environment)).unwrap_or_default())
+        }
+        Event::PassRequested { pass, wish, life, .. } => {
+            let how = if wish.break_glass { "broke the glass and took" } else { "asked for" };
+            let access = wish.access.as_str().replace('_', "-");
+            let more: Vec<String> =
+                [wish.category.as_ref().map(ToString::to_string), wish.ticket.as_ref().map(ToString::to_string)].into_iter().flatten().collect();
+            let more = if more.is_empty() { String::new() } else { format!(" ({})", more.join(", ")) };
+            format!("{how} {} ({access}) for {life}: {}{more}", of(pass), wish.reason)
+        }
+        Event::PassAgreed { pass, word: said, .. } => format!("agreed to {}, which waits for another approval{}", of(pass), word(said)),
+        Event::PassApproved { pass, approver, ends_at, word: said, .. } => match approver {
+            Approver::Person(_) => format!("approved {} until {ends_at}{}", of(pass), word(said)),
+            Approver::Policy(name) => format!("got {} until {ends_at} by policy {name}", of(pass)),
+            Approver::BreakGlass => format!("got {} until {ends_at} without an approval", of(pass)),
+        },
+        Event::PassDenied { pass, why } => format!("denied {}: {why}", of(pass)),
+        Event::PassWithdrawn { pass } => format!("withdrew the request for {}", of(pass)),
+        Event::PassLapsed { pass } => format!("let the request for {} lapse: nobody approved it in time", of(pass)),
+        Event::PassReady { pass } => format!("made {}, and proved it by a login", of(pass)),
+        Event::PassRevealed { pass } => format!("was shown the password of {}", of(pass)),
+        Event::PassReviewed { pass, word } => format!("reviewed {}: {word}", of(pass)),
+        Event::PassExtended { pass, ends_at } => format!("extended {} until {ends_at}", of(pass)),
+        Event::PassEnding { pass, cause } => match cause {
+            Cause::Returned => format!("gave {} back", of(pass)),
+            Cause::Revoked { why, .. } => format!("revoked {}: {why}", of(pass)),
+            other => format!("ended {}, which {}", of(pass), other.words()),
+        },
+        Event::PassEnded { pass, cause } => format!("removed {}, which {}; nothing of it is left", of(pass), cause.words()),
+        Event::MovementBegun { environment, why, .. } => format!("closed {} to move its database: {why}", env(environment)),
+        Event::MovementFailed { movement, why } => format!("said that the movement of {} failed: {why}", moved(ledger, *movement)),
+        Event::MovementFinished { movement } => format!("opened {} again", moved(ledger, *movement)),
+    }
+}
+
+fn moved(ledger: &Ledger, id: MovementId) -> String {
+    let env = ledger.movement(id).and_then(|movement| ledger.environment(movement.environment));
+    env.map_or_else(|| id.to_string(), |env| env.spec.name.to_string())
+}
+
+fn person(ledger: &Ledger, id: UserId) -> String {
+    ledger.user(id).map_or_else(|| id.to_string(), |user| user.name.to_string())
+}

@@ -1,0 +1,301 @@
+//! Environment details, in the words and the order that people know from Lifecycle Services.
+
+use super::{
+    form::{Field, Fields, Form},
+    time::{length, of_field, short},
+    visit::{Shell, Shown, Visit, page as show},
+};
+use crate::web::{
+    Problem, api,
+    dto::{AllowView, EnvironmentView, LogLine, NewAllow, NewPass, PassView, SessionView, Why},
+    environment as find,
+    problem::Body,
+};
+use askama::Template;
+use axum::{
+    Json,
+    extract::{Path, Query, State},
+    response::Response,
+};
+use daypass_core::{
+    environment::Environment,
+    index::Filter,
+    movement::MovementState,
+    pass::Access,
+    people::Permission,
+    policy::{Policy, Reveal},
+};
+use daypass_gateway::World;
+
+/// Lines of history on the page; the log has all.
+const HISTORY: usize = 15;
+
+#[derive(Template)]
+#[template(path = "environment.html")]
+struct Page {
+    shell: Shell,
+    env: EnvironmentView,
+    reader: String,
+    accounts: Vec<PassView>,
+    allowed: Vec<AllowView>,
+    sessions: Vec<SessionView>,
+    history: Vec<LogLine>,
+    request: Option<Form>,
+    policy: Vec<String>,
+    may: May,
+}
+
+/// What the reader may do here.
+struct May {
+    request: bool,
+    see_access: bool,
+    end_any: bool,
+    allow_for_others: bool,
+    move_database: bool,
+    manage: bool,
+    read_log: bool,
+}
+
+impl May {
+    fn of(visit: &Visit, env: &Environment) -> May {
+        let may = |permission| visit.caller.may(&visit.app, permission, Some(env.id));
+        May {
+            request: may(Permission::Request),
+            see_access: may(Permission::SeeAccess),
+            end_any: may(Permission::EndAnyAccess),
+            allow_for_others: may(Permission::AllowForOthers),
+            move_database: may(Permission::Move),
+            manage: visit.caller.may(&visit.app, Permission::ManageEnvironments, None),
+            read_log: may(Permission::ReadLog),
+        }
+    }
+}
+
+pub async fn page(visit: Visit, Path(name): Path<String>) -> Shown {
+    let env = find(&visit.app, &visit.caller, &name)?;
+    let (state, caller) = (State(visit.app.clone()), visit.caller.clone());
+    let Json(view) = api::environments::show(state.clone(), caller.clone(), Path(name.clone())).await?;
+    let filter = api::passes::Filter { environment: Some(name.clone()), all: false, at: None };
+    let Json(live) = api::passes::list(state.clone(), caller.clone(), Ok(Query(filter))).await?;
+    let ending = api::passes::ending(&visit.app, &visit.caller, env.id);
+    let accounts = live.into_iter().chain(ending).collect();
+    let Json(allowed) = api::environments::allowed(state.clone(), caller.clone(), Path(name.clone())).await?;
+    let allowed = allowed.into_iter().filter(|entry| entry.live).collect();
+    let filter = api::sessions::Filter { environment: Some(name.clone()), live: true, limit: None };
+    let Json(sessions) = api::sessions::list(state, caller, Ok(Query(filter))).await?;
+    let may = May::of(&visit, &env);
+    let history = match may.see_access {
+        true => api::log::lines(&visit.app, &Filter { environment: Some(env.id), ..Filter::default() }, HISTORY).await?,
+        false => Vec::new(),
+    };
+    let policy = visit.app.node.ledger(|ledger| ledger.policy(&env).clone());
+    let request = may.request.then(|| request_form(&visit, &env, &policy));
+    let shown = Page {
+        shell: visit.shell(),
+        env: view,
+        reader: visit.caller.name.to_string(),
+        accounts,
+        allowed,
+        sessions,
+        history,
+        request,
+        policy: super::policy::sentences(&policy),
+        may,
+    };
+    Ok(show(&shown))
+}
+
+fn enable_form(visit: &Visit, env: &Environment) -> Form {
+    let name = &env.spec.name;
+    let policy = visit.app.node.ledger(|ledger| ledger.policy(env).clone());
+    let may = May::of(visit, env);
+    let mut form = Form::new(&format!("Enable access to {name}"), &format!("/environments/{name}/enable"), "Enable access")
+        .line("Allow the address that you work from. An account alone opens nothing, and neither does an address.")
+        .with(Field::text("addresses", "Address").required().value(&visit.caller.address.to_string()).hint(format!(
+            "Yours, as Daypass sees it. A range like 10.1.2.0/24 may be as wide as /{} (IPv4) or /{} (IPv6); several with ; between them",
+            policy.widest_v4, policy.widest_v6
+        )))
+        .with(life_field(&policy))
+        .with(Field::text("note", "Note").hint("Whose address it is, if that is not plain"))
+        .back(format!("/environments/{name}"));
+    if may.allow_for_others {
+        let mut whom = vec![("everyone".to_owned(), "Everyone who has an account".to_owned())];
+        if may.request {
+            whom.insert(0, ("me".to_owned(), "Me".to_owned()));
+        }
+        let requesters = visit.app.node.ledger(|ledger| {
+            let others = ledger.users().filter(|user| user.id != visit.caller.user && ledger.may(user.id, Permission::Request, Some(env.id)));
+            others.map(|user| (format!("person:{}", user.name), user.name.to_string())).collect::<Vec<_>>()
+        });
+        whom.extend(requesters);
+        form.fields.insert(1, Field::select("whom", "For whom", whom).hint("One person, or shared by everyone"));
+    }
+    form
+}
+
+fn life_field(policy: &Policy) -> Field {
+    Field::text("life", "How long")
+        .value(&short(policy.default_life.as_seconds()))
+        .hint(format!("Like 8h or 90m, at most {}; less if the database is replaced", policy.longest_life))
+}
+
+pub async fn enable_page(visit: Visit, Path(name): Path<String>) -> Shown {
+    let env = find(&visit.app, &visit.caller, &name)?;
+    Ok(visit.form(enable_form(&visit, &env)))
+}
+
+pub async fn enable(visit: Visit, Path(name): Path<String>, fields: Fields) -> Shown {
+    let env = find(&visit.app, &visit.caller, &name)?;
+    let allowed = async {
+        let whom = fields.text("whom");
+        let request = NewAllow {
+            addresses: Some(fields.text("addresses")),
+            life: length(&fields.text("life"))?,
+            shared: whom == "everyone",
+            person: whom.strip_prefix("person:").map(str::to_owned),
+            note: fields.owned("note"),
+        };
+        api::environments::allow(State(visit.app.clone()), visit.caller.clone(), Path(name.clone()), Body(request)).await
+    };
+    match allowed.await {
+        Ok(_) => Ok(visit.done(&format!("/environments/{name}"), "allowed")),
+        Err(problem) => Ok(visit.refused(enable_form(&visit, &env), &fields, problem)),
+    }
+}
+
+pub async fn disallow(visit: Visit, Path(id): Path<String>, fields: Fields) -> Shown {
+    api::environments::disallow(State(visit.app.clone()), visit.caller.clone(), Path(id)).await?;
+    Ok(visit.done(super::visit::local(&fields.text("back")), "disallowed"))
+}
+
+fn request_form(visit: &Visit, env: &Environment, policy: &Policy) -> Form {
+    let name = &env.spec.name;
+    let level = |access: &Access| {
+        let (value, label) = match access {
+            Access::Read => ("read", "Read"),
+            Access::ReadWrite => ("read_write", "Read and write"),
+        };
+        let approvals = match policy.approvals(*access) {
+            0 => "",
+            1 => " (somebody approves it first)",
+            _ => " (two others approve it first)",
+        };
+        (value.to_owned(), format!("{label}{approvals}"))
+    };
+    let mut form = Form::new("Request access", &format!("/environments/{name}/request"), "Request access").back(format!("/environments/{name}"));
+    form = form.with(Field::select("access", "Access", policy.access.iter().map(level)));
+    if !policy.categories.is_empty() {
+        let offered = policy.categories.iter().map(|category| (category.to_string(), category.to_string()));
+        form = form.with(Field::select("category", "Reason for access", offered));
+    }
+    let mut rule = format!("At least {} characters", policy.reason_least);
+    if let Some(pattern) = &policy.reason_pattern {
+        rule.push_str(&format!("; it contains {pattern}"));
+    }
+    form = form.with(Field::text("reason", "Details").required().hint(rule));
+    if let Some(pattern) = &policy.ticket_pattern {
+        form = form.with(Field::text("ticket", "Ticket").required().hint(format!("Like {pattern}")));
+    }
+    form = form.with(life_field(policy)).with(Field::moment("starts_at", "Not before").hint("In UTC; leave it empty for at once"));
+    let may_break = visit.app.node.ledger(|ledger| {
+        let roles = ledger.user(visit.caller.user).map(|user| user.roles.clone()).unwrap_or_default();
+        roles.iter().any(|(role, scope)| policy.break_glass.contains(role) && scope.covers(env))
+    });
+    if may_break && !policy.approval.is_empty() {
+        let label = "Break the glass: in at once, without approval. Everyone is told, and somebody else reviews it";
+        form = form.with(Field::tick("break_glass", label, false));
+    }
+    if policy.reveal == Reveal::Once {
+        form = form.line("The password of the account is shown once.");
+    }
+    form
+}
+
+pub async fn request_page(visit: Visit, Path(name): Path<String>) -> Shown {
+    let env = find(&visit.app, &visit.caller, &name)?;
+    let policy = visit.app.node.ledger(|ledger| ledger.policy(&env).clone());
+    Ok(visit.form(request_form(&visit, &env, &policy)))
+}
+
+pub async fn request(visit: Visit, Path(name): Path<String>, fields: Fields) -> Shown {
+    let env = find(&visit.app, &visit.caller, &name)?;
+    let asked = async {
+        let access = if fields.get("access") == Some("read_write") { Access::ReadWrite } else { Access::Read };
+        let request = NewPass {
+            access,
+            reason: fields.text("reason"),
+            life: length(&fields.text("life"))?,
+            category: fields.owned("category"),
+            ticket: fields.owned("ticket"),
+            starts_at: of_field(&fields.text("starts_at"))?,
+            break_glass: fields.ticked("break_glass"),
+        };
+        api::passes::request(State(visit.app.clone()), visit.caller.clone(), Path(name.clone()), Body(request)).await
+    };
+    match asked.await {
+        Ok(_) => Ok(visit.done(&format!("/environments/{name}"), "requested")),
+        Err(problem) => {
+            let policy = visit.app.node.ledger(|ledger| ledger.policy(&env).clone());
+            Ok(visit.refused(request_form(&visit, &env, &policy), &fields, problem))
+        }
+    }
+}
+
+fn move_form(visit: &Visit, env: &Environment) -> Form {
+    let name = &env.spec.name;
+    let form = Form::new(&format!("Move the database of {name}"), &format!("/environments/{name}/move"), "End all access and close")
+        .line("Do this before another tool refreshes, imports or restores this database. All access ends at once, whoever holds it, and nobody gets in until you say here that it is finished. Old access never comes back.")
+        .with(Field::text("why", "What is done").required().hint("Like: refresh from production, CHG-17"))
+        .back(format!("/environments/{name}"))
+        .danger();
+    let held = api::passes::live_on(&visit.app, env.id);
+    let form = held.iter().fold(form, |form, pass| form.fact(format!("{} of {} ends, with {} sessions", pass.account, pass.holder, pass.sessions)));
+    if held.is_empty() { form.fact("Nobody holds access now") } else { form }
+}
+
+#[derive(Template)]
+#[template(path = "move.html")]
+struct MovePage {
+    shell: Shell,
+    env: EnvironmentView,
+    why: String,
+    state: String,
+    failed: bool,
+}
+
+pub async fn move_page(visit: Visit, Path(name): Path<String>) -> Shown {
+    let env = find(&visit.app, &visit.caller, &name)?;
+    if !visit.caller.may(&visit.app, Permission::Move, Some(env.id)) {
+        return Err(Problem::not_permitted().into());
+    }
+    let running = visit.app.node.ledger(|ledger| env.frozen_by.and_then(|id| ledger.movement(id)).cloned());
+    let Some(running) = running else { return Ok(visit.form(move_form(&visit, &env))) };
+    let Json(view) = api::environments::show(State(visit.app.clone()), visit.caller.clone(), Path(name)).await?;
+    let (state, failed) = match &running.state {
+        MovementState::Running => ("It is running.".to_owned(), false),
+        MovementState::Failed { why } => (format!("It failed: {why}"), true),
+        MovementState::Finished { .. } => ("It is finished.".to_owned(), false),
+    };
+    Ok(show(&MovePage { shell: visit.shell(), env: view, why: running.why.to_string(), state, failed }))
+}
+
+pub async fn begin_move(visit: Visit, Path(name): Path<String>, fields: Fields) -> Shown {
+    let env = find(&visit.app, &visit.caller, &name)?;
+    let why = Why { why: Some(fields.text("why")) };
+    match api::environments::movement_begin(State(visit.app.clone()), visit.caller.clone(), Path(name.clone()), Body(why)).await {
+        Ok(_) => Ok(visit.done(&format!("/environments/{name}/move"), "begun")),
+        Err(problem) => Ok(visit.refused(move_form(&visit, &env), &fields, problem)),
+    }
+}
+
+pub async fn finish_move(visit: Visit, Path(name): Path<String>) -> Shown {
+    let _ = api::environments::movement_finish(State(visit.app.clone()), visit.caller.clone(), Path(name.clone())).await?;
+    Ok(visit.done(&format!("/environments/{name}"), "finished"))
+}
+
+pub async fn fail_move(visit: Visit, Path(name): Path<String>, fields: Fields) -> Result<Response, super::visit::Fault> {
+    let why = fields.get("why").ok_or_else(|| Problem::from("Say what went wrong.".to_owned()))?;
+    let why = Why { why: Some(why.to_owned()) };
+    let _ = api::environments::movement_fail(State(visit.app.clone()), visit.caller.clone(), Path(name.clone()), Body(why)).await?;
+    Ok(visit.done(&format!("/environments/{name}/move"), "failed"))
+}

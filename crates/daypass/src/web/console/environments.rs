@@ -1,0 +1,154 @@
+//! The list of environments, and what administrators do with them.
+
+use super::{
+    form::{Field, Fields, Form},
+    visit::{Shell, Shown, Visit, page as show},
+};
+use crate::web::{
+    api,
+    dto::{CheckView, EnvironmentView, NewEnvironment, PassView},
+    environment as find,
+};
+use askama::Template;
+use axum::{
+    Json,
+    extract::{Path, State},
+    response::{IntoResponse, Redirect, Response},
+};
+use daypass_core::{environment::Enforce, people::Permission};
+use daypass_gateway::World;
+
+pub async fn home() -> Redirect {
+    Redirect::to("/environments")
+}
+
+#[derive(Template)]
+#[template(path = "environments.html")]
+struct ListPage {
+    shell: Shell,
+    environments: Vec<Seen>,
+    may_add: bool,
+}
+
+/// An environment as its card shows it.
+struct Seen {
+    view: EnvironmentView,
+    /// What the reader holds there.
+    mine: Vec<PassView>,
+    may_see_access: bool,
+}
+
+pub async fn list(visit: Visit) -> Shown {
+    let Json(views) = api::environments::list(State(visit.app.clone()), visit.caller.clone()).await;
+    let held = api::passes::live_of(&visit.app, &visit.caller);
+    let may = |name: &str, permission| find(&visit.app, &visit.caller, name).is_ok_and(|env| visit.caller.may(&visit.app, permission, Some(env.id)));
+    let environments = views.into_iter().map(|view| Seen {
+        mine: held.iter().filter(|pass| pass.environment == view.name).cloned().collect(),
+        may_see_access: may(&view.name, Permission::SeeAccess),
+        view,
+    });
+    let environments = environments.collect();
+    let may_add = visit.caller.may(&visit.app, Permission::ManageEnvironments, None);
+    Ok(show(&ListPage { shell: visit.shell(), environments, may_add }))
+}
+
+fn add_form(visit: &Visit) -> Form {
+    let projects: Vec<(String, String)> = visit.app.node.ledger(|ledger| ledger.projects().map(|(_, name)| (name.to_string(), name.to_string())).collect());
+    let choices = |pairs: &[(&str, &str)]| pairs.iter().map(|(value, label)| ((*value).to_owned(), (*label).to_owned())).collect::<Vec<_>>();
+    Form::new("Add an environment", "/environments/add", "Add the environment")
+        .line("An environment is one database on one target server. The page of the environment then tests the target and shows the SQL for an administrator with the least rights.")
+        .with(Field::text("name", "Name").required().hint("1 to 40 of a-z, 0-9 and -, like uat"))
+        .with(Field::select("project", "Project", projects))
+        .with(Field::select("engine", "Engine", choices(&[("postgres", "PostgreSQL"), ("sqlserver", "SQL Server or Azure SQL")])))
+        .with(Field::text("host", "Target server").required().hint("Host name or address"))
+        .with(Field::text("port", "Port").required().value("5432").hint("PostgreSQL 5432, SQL Server 1433"))
+        .with(Field::text("database", "Database").required())
+        .with(Field::text("admin", "Administrator on the target").required().value("daypass_admin"))
+        .with(Field::password("password", "Its password", "off"))
+        .with(Field::area("ca", "CA of the target").hint("PEM; leave it empty when a public CA signed the certificate"))
+        .with(Field::select("tls", "Encryption to the target", choices(&[("verify", "TLS, verified"), ("strict", "TLS first of all (TDS 8.0)"), ("off", "None")])))
+        .with(Field::select("enforce", "Who keeps people out", choices(&[("gateway", "The gateway"), ("azure_sql_firewall", "Azure SQL's own firewall, no gateway in between")])))
+}
+
+pub async fn add_page(visit: Visit) -> Response {
+    visit.form(add_form(&visit))
+}
+
+pub async fn add(visit: Visit, fields: Fields) -> Shown {
+    let added = async {
+        let port = fields.text("port").trim().parse().map_err(|_| "The port is a number from 1 to 65535.".to_owned())?;
+        let request = NewEnvironment {
+            name: fields.text("name").trim().to_owned(),
+            project: fields.text("project"),
+            engine: fields.text("engine"),
+            host: fields.text("host").trim().to_owned(),
+            port,
+            database: fields.text("database").trim().to_owned(),
+            admin: fields.text("admin").trim().to_owned(),
+            password: fields.text("password"),
+            ca: fields.owned("ca"),
+            without_tls: fields.get("tls") == Some("off"),
+            strict_tls: fields.get("tls") == Some("strict"),
+            enforce: if fields.get("enforce") == Some("azure_sql_firewall") { Enforce::AzureSqlFirewall } else { Enforce::Gateway },
+            grants: Default::default(),
+            heir: None,
+        };
+        api::environments::add(State(visit.app.clone()), visit.caller.clone(), crate::web::problem::Body(request)).await
+    };
+    match added.await {
+        Ok(Json(view)) => Ok(visit.done(&format!("/environments/{}", view.name), "added")),
+        Err(problem) => Ok(visit.refused(add_form(&visit), &fields, problem)),
+    }
+}
+
+#[derive(Template)]
+#[template(path = "test.html")]
+struct TestPage {
+    shell: Shell,
+    environment: String,
+    checks: Vec<CheckView>,
+}
+
+/// Tries the target, and shows what works and what does not.
+pub async fn test(visit: Visit, Path(name): Path<String>) -> Shown {
+    let Json(checks) = api::environments::test(State(visit.app.clone()), visit.caller.clone(), Path(name.clone())).await?;
+    Ok(show(&TestPage { shell: visit.shell(), environment: name, checks }))
+}
+
+#[derive(Template)]
+#[template(path = "recipe.html")]
+struct RecipePage {
+    shell: Shell,
+    environment: String,
+    text: String,
+}
+
+pub async fn recipe(visit: Visit, Path(name): Path<String>) -> Shown {
+    let Json(recipe) = api::environments::recipe(State(visit.app.clone()), visit.caller.clone(), Path(name.clone())).await?;
+    Ok(show(&RecipePage { shell: visit.shell(), environment: name, text: recipe.text }))
+}
+
+fn remove_form(visit: &Visit, name: &str) -> Result<Form, crate::web::Problem> {
+    let env = find(&visit.app, &visit.caller, name)?;
+    let held = api::passes::live_on(&visit.app, env.id);
+    let form = Form::new(&format!("Remove {name}"), &format!("/environments/{name}/remove"), "Remove the environment")
+        .line(
+            "All access to it ends at once, and its accounts are removed from the target. The database itself is not touched. The log keeps all that happened.",
+        )
+        .with(Field::text("name", "Type the name of the environment").required())
+        .back(format!("/environments/{name}"))
+        .danger();
+    Ok(held.iter().fold(form, |form, pass| form.fact(format!("{} of {} ends", pass.account, pass.holder))))
+}
+
+pub async fn remove_page(visit: Visit, Path(name): Path<String>) -> Shown {
+    Ok(visit.form(remove_form(&visit, &name)?))
+}
+
+pub async fn remove(visit: Visit, Path(name): Path<String>, fields: Fields) -> Shown {
+    if fields.text("name").trim() != name {
+        return Ok(visit.refused(remove_form(&visit, &name)?, &fields, "The name does not fit, so nothing was removed.".to_owned().into()));
+    }
+    api::environments::remove(State(visit.app.clone()), visit.caller.clone(), Path(name)).await?;
+    Ok(visit.done("/environments", "removed").into_response())
+}

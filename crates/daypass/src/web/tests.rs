@@ -1,0 +1,339 @@
+//! Every route and every page, asked by everybody: with the wrong sign-in, without the permission, about what is not theirs.
+
+use super::{App, guard::Need, place::Place, router, sign_in};
+use crate::{control::Control, node::Node};
+use axum::{
+    Router,
+    body::Body,
+    http::{Method, Request, StatusCode, header},
+};
+use daypass_core::{
+    chain::Head,
+    command::*,
+    environment::*,
+    event::{Actor, Entry, Event},
+    ids::*,
+    index::Index,
+    ledger::Ledger,
+    net::Range,
+    pass::{Access, Wish},
+    people::{Permission, Role, Scope, TokenKind},
+    policy::Policy,
+    time::{Time, Ttl},
+};
+use daypass_gateway::World;
+use daypass_store::{MasterKey, Store};
+use std::{path::PathBuf, sync::Arc};
+use tower::ServiceExt;
+
+/// An installation in this process: the environments uat and golden, maria with a pass, an address and a request on uat.
+struct Installation {
+    app: App,
+    router: Router,
+    document: serde_json::Value,
+    directory: PathBuf,
+    uat: EnvironmentId,
+    golden: EnvironmentId,
+    maria: UserId,
+    pass: PassId,
+    waiting: PassId,
+    entry: AllowId,
+}
+
+impl Drop for Installation {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.directory);
+    }
+}
+
+fn id() -> uuid::Uuid {
+    crate::random::id()
+}
+
+impl Installation {
+    async fn new() -> Installation {
+        let directory = std::env::temp_dir().join(format!("daypass-routes-{}", id()));
+        let store = Store::open(&directory, Some(MasterKey::from_hex(&"7".repeat(64)).unwrap())).await.unwrap();
+        let (mut ledger, mut index) = (Ledger::default(), Index::default());
+        let first = Entry { seq: 1, at: Time::from_micros(1), by: Actor::System, event: Event::StoreCreated { store: StoreId::new(id()) } };
+        let head = store.log.append(Head::EMPTY, std::slice::from_ref(&first), &[]).await.unwrap();
+        ledger.apply(&first).unwrap();
+        index.push(&ledger, &first);
+        let node = Arc::new(Node::new(store, ledger, index));
+        let control = Control::start(node.clone(), head);
+        let place = Place { server: "localhost".into(), suffix: None, port: 1, sqlserver_port: 2, ca: String::new() };
+        let app =
+            App { node, control, place: Arc::new(place), sign_ins: Arc::default(), recent: Ttl::minutes(15), first_link: directory.join("first-link").into() };
+        let (router, document) = router(app.clone());
+        let document = serde_json::to_value(document).unwrap();
+        let [uat, golden] = [EnvironmentId::new(id()), EnvironmentId::new(id())];
+        let (maria, pass, waiting, entry) = (UserId::new(id()), PassId::new(id()), PassId::new(id()), AllowId::new(id()));
+        let all = Installation { app, router, document, directory, uat, golden, maria, pass, waiting, entry };
+        let project = ProjectId::new(id());
+        all.run(Command::AddProject { project, name: "main".parse().unwrap() }, Actor::System).await;
+        for (environment, name) in [(uat, "uat"), (golden, "golden")] {
+            let target_spec =
+                TargetSpec { engine: Engine::Postgres, host: "db.example.com".parse().unwrap(), port: 5432, admin: "a".into(), tls: TargetTls::Off };
+            let (kind, grants, enforce) = (Kind::SelfService, Grants::Granted, Enforce::Gateway);
+            let spec = EnvironmentSpec { name: name.parse().unwrap(), kind, database: name.parse().unwrap(), grants, heir: None, enforce };
+            all.run(Command::AddEnvironment { environment, project, target: TargetId::new(id()), target_spec, spec }, Actor::System).await;
+        }
+        let roles = vec![(Role::Requester, Scope::All)];
+        all.run(Command::AddUser { user: maria, name: "maria".parse().unwrap(), roles }, Actor::System).await;
+        let approval = [(Access::ReadWrite, daypass_core::policy::Approvals::One)].into();
+        all.run(Command::SetPolicy { scope: Scope::Environment(uat), policy: Policy { approval, ..Policy::default() } }, Actor::System).await;
+        let me = Actor::User(maria);
+        for (pass, access) in [(pass, Access::Read), (waiting, Access::ReadWrite)] {
+            let wish = Wish::new(access, "a look".parse().unwrap());
+            all.run(Command::RequestPass { pass, environment: uat, wish, life: None, salt: crate::random::number() }, me).await;
+        }
+        all.run(Command::Observed(Observed::LoginWorks { pass }), Actor::System).await;
+        let ranges = Range::list("203.0.113.7").unwrap();
+        all.run(Command::AddAllow { entry, environment: uat, owner: AllowFor::Myself, ranges, note: None, life: None }, me).await;
+        all
+    }
+
+    async fn run(&self, command: Command, by: Actor) {
+        self.app.control.run(command, by).await.unwrap();
+    }
+
+    /// Somebody with these roles, and a sign-in of each kind.
+    async fn hires(&self, name: &str, roles: Vec<(Role, Scope)>) -> Person {
+        let user = UserId::new(id());
+        self.run(Command::AddUser { user, name: name.parse().unwrap(), roles }, Actor::System).await;
+        self.signs_in(user).await
+    }
+
+    async fn signs_in(&self, user: UserId) -> Person {
+        let token = async |kind| sign_in::issue(&self.app, user, "a walk".to_owned(), Ttl::hours(1), kind).await.unwrap().1;
+        Person { api: token(TokenKind::Api).await, browser: token(TokenKind::Browser).await }
+    }
+
+    /// Every route of the API with what its documentation says that it needs, and every page.
+    fn routes(&self) -> Vec<Route> {
+        let mut routes = Vec::new();
+        for (path, item) in self.document["paths"].as_object().unwrap() {
+            for (method, operation) in item.as_object().unwrap() {
+                let needs = operation["x-needs"].as_str().unwrap_or_else(|| panic!("{method} {path} does not say what it needs")).to_owned();
+                routes.push(Route { method: method.to_uppercase().parse().unwrap(), path: path.clone(), needs, page: false });
+            }
+        }
+        for (path, need) in super::console::needs(&self.app) {
+            for method in [Method::GET, Method::POST] {
+                let needs = match need {
+                    Need::Nothing => "nothing".to_owned(),
+                    Need::SignedIn => "signed in".to_owned(),
+                    Need::Somewhere(permission) => format!("{permission:?}"),
+                };
+                routes.push(Route { method, path: path.to_owned(), needs, page: true });
+            }
+        }
+        routes
+    }
+
+    async fn ask(&self, route: &Route, sign_in: Option<(&str, bool)>) -> (StatusCode, String) {
+        let path = route
+            .path
+            .replace("{environment}", "uat")
+            .replace("{pass}", &if route.judges() { self.waiting } else { self.pass }.to_string())
+            .replace("{id}", &self.entry.to_string())
+            .replace("{project}", "main")
+            .replace("{name}", "maria")
+            .replace("{code}", "guess");
+        let mut request = Request::builder().method(route.method.clone()).uri(path).header(header::HOST, "localhost");
+        request = match sign_in {
+            None => request,
+            Some((token, true)) => request.header(header::COOKIE, format!("__Host-daypass={token}")),
+            Some((token, false)) => request.header(header::AUTHORIZATION, format!("Bearer {token}")),
+        };
+        let (kind, body) = if route.page { ("application/x-www-form-urlencoded", self.form()) } else { ("application/json", self.body(&route.path)) };
+        let body = if route.method == Method::GET { Body::empty() } else { Body::from(body) };
+        let answer = self.router.clone().oneshot(request.header(header::CONTENT_TYPE, kind).body(body).unwrap()).await.unwrap();
+        let status = answer.status();
+        let live = answer.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind == "text/event-stream");
+        let text = if live { Default::default() } else { axum::body::to_bytes(answer.into_body(), 1 << 24).await.unwrap() };
+        (status, String::from_utf8_lossy(&text).into_owned())
+    }
+
+    /// A body that would be carried out if its sender might.
+    fn body(&self, path: &str) -> String {
+        let digest = self.app.node.ledger(|ledger| ledger.pass(self.waiting).unwrap().digest().to_string());
+        let body = match path.rsplit('/').next().unwrap() {
+            "policy" => serde_json::to_value(Policy::default()).unwrap(),
+            "allow" => serde_json::json!({ "addresses": "203.0.113.9" }),
+            "passes" => serde_json::json!({ "access": "read", "reason": "a look" }),
+            "extend" => serde_json::json!({ "by": 60 }),
+            "approve" => serde_json::json!({ "digest": digest }),
+            "preview" => serde_json::json!({ "person": "maria", "request": { "access": "read", "reason": "a look" } }),
+            "roles" | "take" => serde_json::json!({ "role": "admin" }),
+            "msprov_getfinopssqljitaccessasync" => {
+                serde_json::json!({ "sqljitclientipaddress": "203.0.113.9", "sqljitreason": "a look", "sqljitrole": "Reader" })
+            }
+            _ => serde_json::json!({ "why": "because" }),
+        };
+        body.to_string()
+    }
+
+    /// The same for forms: all fields that any form has.
+    fn form(&self) -> String {
+        let digest = self.app.node.ledger(|ledger| ledger.pass(self.waiting).unwrap().digest().to_string());
+        format!("why=because&word=because&digest={digest}&addresses=203.0.113.9&life=1h&by=1m&access=read&reason=a+look&name=uat&role=admin&place=all")
+    }
+}
+
+struct Person {
+    api: String,
+    browser: String,
+}
+
+impl Person {
+    fn token(&self, route: &Route) -> Option<(&str, bool)> {
+        Some(if route.page { (&self.browser, true) } else { (&self.api, false) })
+    }
+}
+
+struct Route {
+    method: Method,
+    path: String,
+    needs: String,
+    page: bool,
+}
+
+impl Route {
+    fn judges(&self) -> bool {
+        ["approve", "deny", "review"].iter().any(|word| self.path.ends_with(word))
+    }
+
+    fn permission(&self) -> Option<Permission> {
+        use Permission::*;
+        let all = [ManagePeople, ManageEnvironments, SeeEnvironment, Request, Approve, SeeAccess, EndAnyAccess, AllowForOthers, Move, ReadLog];
+        all.into_iter().find(|permission| format!("{permission:?}") == self.needs)
+    }
+
+    /// A page that has only one of the two methods.
+    fn is_there(&self, status: StatusCode) -> bool {
+        !(self.page && status == StatusCode::METHOD_NOT_ALLOWED)
+    }
+}
+
+#[tokio::test]
+async fn a_route_opens_for_those_who_have_what_it_names_and_for_nobody_else() {
+    let all = Installation::new().await;
+    let (mut open, mut shut) = (0, 0);
+    let stranger = all.hires("stranger", vec![]).await;
+    let mut people = vec![(None, stranger)];
+    for role in Role::ALL {
+        people.push((Some(role), all.hires(role.as_str(), vec![(role, Scope::All)]).await));
+    }
+    for route in all.routes() {
+        let what = format!("{} {} ({})", route.method, route.path, route.needs);
+        let (nobody, _) = all.ask(&route, None).await;
+        // a sign-in of the wrong kind is none
+        let (_, other) = people.last().unwrap();
+        let (wrong, _) = all.ask(&route, Some(if route.page { (&other.api, true) } else { (&other.browser, false) })).await;
+        let refused = |status: StatusCode| match route.page {
+            true => status == StatusCode::SEE_OTHER || status == StatusCode::UNAUTHORIZED,
+            false => status == StatusCode::UNAUTHORIZED,
+        };
+        if route.needs == "nothing" {
+            assert!(route.page || nobody != StatusCode::UNAUTHORIZED || route.path.ends_with("login"), "{what}: {nobody}");
+            continue;
+        }
+        if route.is_there(nobody) {
+            assert!(refused(nobody) && refused(wrong), "{what}: {nobody} without a sign-in, {wrong} with one of the wrong kind");
+        }
+        // what removes or locks is asked by those who may not; those who may have stories of their own
+        for (role, person) in &people {
+            let granted = route.permission().is_none_or(|permission| role.is_some_and(|role| role.grants(permission)));
+            if granted && route.method != Method::GET {
+                continue;
+            }
+            let (status, text) = all.ask(&route, person.token(&route)).await;
+            if !route.is_there(status) {
+                continue;
+            }
+            if granted {
+                open += 1;
+                let own = route.permission().is_none();
+                assert!(status != StatusCode::UNAUTHORIZED && (own || status != StatusCode::FORBIDDEN), "{what} as {role:?}: {status} {text}");
+                assert!(!status.is_server_error() || text.contains("administrator's password"), "{what} as {role:?}: {status} {text}");
+            } else {
+                shut += 1;
+                assert_eq!(status, StatusCode::FORBIDDEN, "{what} as {role:?}: {text}");
+            }
+        }
+    }
+    assert!(open > 150 && shut > 200, "{open} open, {shut} shut");
+}
+
+#[tokio::test]
+async fn what_is_on_another_environment_or_another_persons_is_not_there() {
+    let all = Installation::new().await;
+    let everything: Vec<(Role, Scope)> = Role::ALL.into_iter().filter(|role| *role != Role::Admin).map(|role| (role, Scope::Environment(all.golden))).collect();
+    let elsewhere = all.hires("elsewhere", everything).await;
+    let colleague = all.hires("colleague", vec![(Role::Requester, Scope::All)]).await;
+    // asks on uat, and is somebody on golden only
+    let halved = [(Role::Requester, all.uat), (Role::Manager, all.golden), (Role::Approver, all.golden), (Role::Auditor, all.golden)];
+    let halved = all.hires("halved", halved.map(|(role, env)| (role, Scope::Environment(env))).to_vec()).await;
+    let before = all.app.node.ledger(Ledger::seq);
+    let is_about_it = |route: &Route| ["{environment}", "{pass}", "/allow/{id}", "/sessions/{id}"].iter().any(|part| route.path.contains(part));
+    for route in all.routes().iter().filter(|route| is_about_it(route)) {
+        let (status, text) = all.ask(route, elsewhere.token(route)).await;
+        let hidden = [StatusCode::NOT_FOUND, StatusCode::FORBIDDEN, StatusCode::METHOD_NOT_ALLOWED];
+        assert!(hidden.contains(&status), "{} {} for somebody of another environment: {status} {text}", route.method, route.path);
+        assert!(!text.contains("jit_maria"), "{} {}: {text}", route.method, route.path);
+        // what a colleague may see of the environment holds nothing of maria's; what is hers is not there
+        let hers = ["{pass}", "/allow/{id}", "/sessions/{id}"].iter().any(|part| route.path.contains(part));
+        if hers || route.method == Method::GET {
+            for person in [&colleague, &halved] {
+                let (status, text) = all.ask(route, person.token(route)).await;
+                assert!(!text.contains("jit_maria") && !text.contains("203.0.113.7"), "{} {} tells a colleague: {text}", route.method, route.path);
+                assert!(!hers || hidden.contains(&status), "{} {} for a colleague: {status} {text}", route.method, route.path);
+            }
+        }
+    }
+    assert_eq!(all.app.node.ledger(Ledger::seq), before, "nothing happened");
+    // and hers are there for maria
+    let maria = all.signs_in(all.maria).await;
+    let show = Route { method: Method::GET, path: "/api/v1/passes/{pass}".into(), needs: String::new(), page: false };
+    assert!(all.ask(&show, maria.token(&show)).await.1.contains("jit_maria"));
+    assert_eq!(all.app.node.ledger(|ledger| ledger.environment(all.uat).map(|env| env.epoch())), Some(0));
+}
+
+#[tokio::test]
+async fn other_sites_do_nothing_in_a_persons_name() {
+    let all = Installation::new().await;
+    let maria = all.signs_in(all.maria).await;
+    let send = async |headers: &[(&str, &str)]| {
+        let mut request = Request::builder().method(Method::POST).uri(format!("/passes/{}/end", all.pass)).header(header::HOST, "daypass.example.com");
+        request = request.header(header::COOKIE, format!("__Host-daypass={}", maria.browser)).header(header::CONTENT_TYPE, "application/x-www-form-urlencoded");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        all.router.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap().status()
+    };
+    for foreign in [
+        &[("sec-fetch-site", "cross-site")][..],
+        &[("sec-fetch-site", "same-site")],
+        &[("origin", "https://evil.example.com")],
+        &[("origin", "null")],
+        &[("sec-fetch-site", "cross-site"), ("origin", "https://daypass.example.com")],
+    ] {
+        assert_eq!(send(foreign).await, StatusCode::FORBIDDEN, "{foreign:?}");
+    }
+    assert!(
+        all.app
+            .node
+            .ledger(|ledger| !ledger.pass(all.pass).unwrap().state().is_final() && ledger.over(ledger.pass(all.pass).unwrap(), all.app.node.now()).is_none())
+    );
+    assert_eq!(send(&[("sec-fetch-site", "same-origin")]).await, StatusCode::SEE_OTHER);
+    assert!(all.app.node.ledger(|ledger| ledger.over(ledger.pass(all.pass).unwrap(), all.app.node.now()).is_some()));
+}
+
+#[tokio::test]
+async fn a_sign_in_leads_back_into_the_console_and_nowhere_else() {
+    for away in ["//evil.example.com", "https://evil.example.com", "/\\evil.example.com", "javascript:alert(1)", "/a\r\nset-cookie: x", "evil"] {
+        assert_eq!(super::console::local_way(away), "/environments", "{away}");
+    }
+    assert_eq!(super::console::local_way("/environments/uat?x=1"), "/environments/uat?x=1");
+}

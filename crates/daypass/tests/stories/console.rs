@@ -1,0 +1,347 @@
+//! The console in a real Chromium: what people see, click and type.
+
+use crate::{
+    browser::{Browser, Browsers},
+    house::{Account, House},
+};
+
+const PASSWORD: &str = "a-long-password";
+
+async fn visitor(house: &House, browsers: &Browsers, who: &str) -> Browser {
+    let browser = browsers.open(&format!("https://localhost:{}", house.api.port()), who, true).await;
+    browser.sign_in(PASSWORD).await;
+    browser
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_requester_an_approver_and_a_manager_do_the_whole_story_by_clicking() {
+    let (house, browsers) = (House::open().await, Browsers::start().await);
+    house.person("amy", "approver").await;
+    house.policy("uat", |policy| policy["approval"] = serde_json::json!({"read_write": "one"})).await;
+
+    let maria = visitor(&house, &browsers, "maria").await;
+    maria.click("uat").await;
+    maria.sees("Database accounts").await;
+    maria.click("Maintain").await;
+    maria.click("Enable access").await;
+    assert_eq!(maria.value("Address").await, "127.0.0.1", "the address is there already, as the gateway sees it");
+    maria.click_in("dialog", "Enable access").await;
+    maria.sees("The address is allowed.").await;
+
+    maria.choose("Access", "Read and write (somebody approves it first)").await;
+    maria.fill("Details", "OPS-17: totals look wrong").await;
+    maria.click("Request access").await;
+    maria.sees("waits for approval").await;
+
+    let amy = visitor(&house, &browsers, "amy").await;
+    amy.click("Requests 1 waiting for you").await;
+    amy.click("Look at it").await;
+    amy.sees("OPS-17: totals look wrong").await;
+    amy.fill("A word", "be quick").await;
+    amy.click("Approve").await;
+    amy.sees("Approved.").await;
+
+    // the account appears by itself
+    maria.sees("ready").await;
+    maria.click("Show").await;
+    let account = Account { name: maria.part("#way-account").await, password: maria.part("#way-password").await, ends_at: String::new() };
+    let (ok, said) = house.psql(&account, "SELECT 41 + 1").await;
+    assert!(ok && said.contains("42"), "{said}");
+    maria.click("Done").await;
+
+    // the manager sees who is in, and ends it
+    let mut busy = house.psql_command(&account, "uat", "", "SELECT pg_sleep(60)").spawn().unwrap();
+    let sam = visitor(&house, &browsers, "sam").await;
+    sam.click("uat").await;
+    sam.sees("psql").await;
+    sam.click("Revoke").await;
+    sam.fill("Why", "that is enough").await;
+    sam.click("Revoke it now").await;
+    sam.sees("The access has ended.").await;
+    assert!(!busy.wait().await.unwrap().success(), "the session was cut");
+    maria.sees("There is no account").await;
+    sam.sees("revoked jit_maria").await;
+    for browser in [maria, amy, sam] {
+        browser.close().await;
+    }
+}
+
+/// Two people with things to look at: accounts, addresses, a session with statements, a request that waits, a movement that is over.
+async fn furnished(house: &House) -> (Account, tokio_postgres::Client) {
+    house.person("amy", "approver").await;
+    house.policy("golden", |policy| policy["approval"] = serde_json::json!({"read": "one", "read_write": "two"})).await;
+    let account = house.account("maria", "read", "8h").await;
+    let (client, _) = house.client(&account).await.unwrap();
+    client.batch_execute("SELECT count(*) FROM sales.orders").await.unwrap();
+    assert!(client.batch_execute("SELECT nonsense").await.is_err());
+    house.json("ben", &["allow", "uat", "10.1.2.0/24", "--note", "the office in Graz"]).await;
+    house.json("ben", &["request", "uat", "--access", "read_write", "--life", "2h", "--reason", "CHG-4: mend totals after the upgrade"]).await;
+    house.json("ben", &["request", "golden", "--no-wait", "--reason", "OPS-18: compare with production"]).await;
+    house.json("sam", &["move", "golden", "begin", "--reason", "refresh from production"]).await;
+    house.json("sam", &["move", "golden", "finish"]).await;
+    house.json("ben", &["request", "golden", "--no-wait", "--reason", "OPS-18: compare with production"]).await;
+    (account, client)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_page_is_for_everybody_in_light_and_dark_wide_and_narrow() {
+    let (house, browsers) = (House::open().await, Browsers::start().await);
+    let (_account, _client) = furnished(&house).await;
+    let axe = std::fs::read_to_string(crate::clients::tools().await.join("node_modules/axe-core/axe.min.js")).unwrap();
+    let pictures = std::env::var_os("DAYPASS_SCREENSHOTS").map(std::path::PathBuf::from);
+    let session = house.json("maria", &["sessions", "ls"]).await[0]["id"].as_str().unwrap().to_owned();
+    let waiting = house.json("ben", &["requests"]).await[0]["id"].as_str().unwrap().to_owned();
+    let (session, request) = (format!("/sessions/{session}"), format!("/requests/{waiting}"));
+    let nobody = browsers.open(&format!("https://localhost:{}", house.api.port()), "nobody", true).await;
+    let [maria, amy, sam, ada] = [
+        visitor(&house, &browsers, "maria").await,
+        visitor(&house, &browsers, "amy").await,
+        visitor(&house, &browsers, "sam").await,
+        visitor(&house, &browsers, "ada").await,
+    ];
+    let pages: [(&Browser, &str, &str); 30] = [
+        (&nobody, "sign-in", "/sign-in"),
+        (&maria, "environments", "/environments"),
+        (&maria, "environment-requester", "/environments/uat"),
+        (&maria, "enable-access", "/environments/uat/enable"),
+        (&maria, "request-access", "/environments/uat/request"),
+        (&maria, "requests-mine", "/requests"),
+        (&maria, "account", "/account"),
+        (&maria, "second-factor", "/account/second-factor"),
+        (&maria, "change-password", "/account/password"),
+        (&maria, "session", &session),
+        (&maria, "not-there", "/environments/nowhere"),
+        (&amy, "requests-waiting", "/requests"),
+        (&amy, "request", &request),
+        (&sam, "environment-manager", "/environments/uat"),
+        (&sam, "move-database", "/environments/uat/move"),
+        (&sam, "sessions", "/sessions"),
+        (&sam, "report", "/report?environment=uat"),
+        (&ada, "log", "/log"),
+        (&ada, "administration", "/administration"),
+        (&ada, "people", "/people"),
+        (&ada, "person", "/people/maria"),
+        (&ada, "add-person", "/people/add"),
+        (&ada, "lock-person", "/people/maria/lock"),
+        (&ada, "give-role", "/people/maria/roles"),
+        (&ada, "add-environment", "/environments/add"),
+        (&ada, "remove-environment", "/environments/uat/remove"),
+        (&ada, "policy", "/environments/uat/policy"),
+        (&ada, "change-policy", "/environments/uat/policy/set"),
+        (&ada, "recipe", "/environments/uat/recipe"),
+        (&ada, "token", "/account/tokens"),
+    ];
+    let mut found = Vec::new();
+    for (browser, name, path) in pages {
+        for (dark, width) in [(false, 1280), (true, 1280), (false, 360)] {
+            browser.dress(dark, width).await;
+            browser.go(path).await;
+            browser.sees("Daypass").await;
+            let how = format!("{name}, {}, {width}", if dark { "dark" } else { "light" });
+            found.extend(browser.hurdles(&axe).await.into_iter().map(|hurdle| format!("{how}: {hurdle}")));
+            if browser.sticks_out().await {
+                found.push(format!("{how}: one has to scroll sideways"));
+            }
+            if let Some(folder) = &pictures {
+                let suffix = match (dark, width) {
+                    (true, _) => "-dark",
+                    (false, 360) => "-narrow",
+                    (false, _) => "",
+                };
+                browser.screenshot(&folder.join(format!("{name}{suffix}.png"))).await;
+            }
+        }
+        // 404 is what the page that is not there is about
+        let complaints = browser.complaints().await.into_iter().filter(|line| !(name == "not-there" && line.contains("404")));
+        found.extend(complaints.map(|line| format!("{name}: {line}")));
+    }
+    assert!(found.is_empty(), "{}", found.join("\n"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_of_it_works_without_script() {
+    let (house, browsers) = (House::open().await, Browsers::start().await);
+    let ben = browsers.open(&format!("https://localhost:{}", house.api.port()), "ben", false).await;
+    ben.sign_in(PASSWORD).await;
+    ben.click("uat").await;
+    ben.click("Maintain").await;
+    ben.click("Enable access").await;
+    ben.fill("Address", "10.0.0.0/8").await;
+    ben.click_in("main", "Enable access").await;
+    ben.sees("wider than policy 'default' allows").await;
+    assert_eq!(ben.value("Address").await, "10.0.0.0/8", "what was typed is not lost");
+    ben.fill("Address", "127.0.0.1").await;
+    ben.click_in("main", "Enable access").await;
+    ben.sees("The address is allowed.").await;
+    ben.fill("Details", "a look without script").await;
+    ben.click("Request access").await;
+    ben.sees("Your request is in.").await;
+    house.until_json("ben", &["passes"], |passes| passes[0]["state"] == "ready").await;
+    ben.go("/environments/uat").await;
+    ben.click("Show").await;
+    let account = Account { name: ben.part("#way-account").await, password: ben.part("#way-password").await, ends_at: String::new() };
+    assert!(house.psql(&account, "SELECT 1").await.0);
+    ben.click("Done").await;
+    ben.click("End now").await;
+    ben.sees("Give jit_ben").await;
+    ben.click("End it now").await;
+    ben.sees("The access has ended.").await;
+    ben.click("Sign out").await;
+    ben.sees("Sign in").await;
+    ben.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn when_the_countdown_reaches_zero_the_session_is_over() {
+    let (house, browsers) = (House::open().await, Browsers::start().await);
+    let maria = visitor(&house, &browsers, "maria").await;
+    house.json("maria", &["allow", "uat"]).await;
+    maria.go("/environments/uat").await;
+    maria.fill("Details", "a short look").await;
+    maria.fill("How long", "25s").await;
+    maria.click("Request access").await;
+    maria.click("Show").await;
+    let account = Account { name: maria.part("#way-account").await, password: maria.part("#way-password").await, ends_at: String::new() };
+    maria.click("Done").await;
+    let slow = house.psql(&account, "SELECT pg_sleep(60)").await;
+    assert!(!slow.0 && slow.1.contains("has expired"), "{slow:?}");
+    maria.sees("There is no account of yours.").await;
+    maria.close().await;
+}
+
+/// The code that an authenticator shows for this key at this moment, `steps` of 30 seconds from now.
+fn code(key: &str, steps: i64) -> String {
+    let secret = totp_rs::Secret::try_from_base32(key).unwrap();
+    let totp = totp_rs::Builder::new().with_secret(secret).with_account_name("x").build().unwrap();
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    totp.generate(now.saturating_add_signed(steps * 30)).to_string()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_one_time_link_makes_the_first_administrator_once() {
+    let mut house = House::bare("", None).await;
+    house.start().await;
+    let browsers = Browsers::start().await;
+    let link = std::fs::read_to_string(house.path("data/first-link")).unwrap().trim().to_owned();
+    assert!(!house.log().contains(link.rsplit('/').next().unwrap()), "the link stands in no log");
+    let path = link.split_once(&house.api.port().to_string()).unwrap().1;
+    let ada = browsers.open(&format!("https://localhost:{}", house.api.port()), "ada", true).await;
+    ada.go("/first/guess").await;
+    ada.fill("Password", PASSWORD).await;
+    ada.click("Begin").await;
+    ada.sees("not the right one").await;
+    ada.go(path).await;
+    ada.fill("Name", "ada").await;
+    ada.fill("Password", "short").await;
+    ada.click("Begin").await;
+    ada.sees("at least 10 characters").await;
+    ada.fill("Password", PASSWORD).await;
+    ada.click("Begin").await;
+    ada.sees("Administration").await;
+    ada.sees("Nothing waits").await;
+    assert!(!house.path("data/first-link").exists());
+    ada.click("Sign out").await;
+    ada.go(path).await;
+    ada.sees("Sign in").await;
+    assert!(ada.field("Password").await.is_some(), "the link leads to the usual sign-in now");
+    ada.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_factor_is_set_asked_for_and_a_code_counts_once() {
+    let (house, browsers) = (House::open().await, Browsers::start().await);
+    let maria = visitor(&house, &browsers, "maria").await;
+    maria.go("/account/second-factor").await;
+    let key = maria.part("#key").await;
+    maria.fill("Code", "000000").await;
+    maria.click("Set it").await;
+    maria.sees("The code does not fit").await;
+    assert_eq!(maria.part("#key").await, key, "the key stays the same while one tries");
+    let first = code(&key, 0);
+    maria.fill("Code", &first).await;
+    maria.click("Set it").await;
+    maria.sees("From now on signing in takes a code").await;
+    maria.click("Sign out").await;
+
+    maria.fill("Name", "maria").await;
+    maria.fill("Password", PASSWORD).await;
+    maria.click("Sign in").await;
+    maria.sees("a code is needed as well").await;
+    maria.fill("Password", PASSWORD).await;
+    maria.fill("Code of your authenticator", &first).await;
+    maria.click("Sign in").await;
+    maria.sees("was used before").await;
+    maria.fill("Password", PASSWORD).await;
+    maria.fill("Code of your authenticator", &code(&key, 1)).await;
+    maria.click("Sign in").await;
+    maria.sees("Sign out").await;
+    // the command line asks for it as well
+    let server = format!("https://{}", house.api);
+    let ca = house.path("data/ca.pem").display().to_string();
+    let login = ["login", "--server", &server, "--ca", &ca, "--name", "maria", "--password-stdin"];
+    let without = house.daypass_with("elsewhere", &login, PASSWORD).await;
+    assert!(!without.status.success() && String::from_utf8_lossy(&without.stderr).contains("code is"), "{without:?}");
+    // a lost device: an administrator takes the factor away
+    let ada = visitor(&house, &browsers, "ada").await;
+    ada.go("/people/maria").await;
+    ada.click("Remove the second factor").await;
+    ada.sees("The second factor is removed.").await;
+    assert!(house.daypass_with("elsewhere", &login, PASSWORD).await.status.success());
+    for browser in [maria, ada] {
+        browser.close().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sign_in_that_is_taken_back_opens_nothing_any_more() {
+    let (house, browsers) = (House::open().await, Browsers::start().await);
+    let (one, other) =
+        (visitor(&house, &browsers, "maria").await, browsers.open(&format!("https://localhost:{}", house.api.port()), "maria-elsewhere", true).await);
+    other.go("/sign-in").await;
+    other.fill("Name", "maria").await;
+    other.fill("Password", PASSWORD).await;
+    other.click("Sign in").await;
+    other.sees("Sign out").await;
+    let sign_ins = async || house.json("maria", &["token", "ls"]).await.as_array().unwrap().iter().filter(|token| token["browser"] == true).count();
+    assert_eq!(sign_ins().await, 2);
+    // a new password ends all others
+    one.go("/account/password").await;
+    one.fill("Old password", PASSWORD).await;
+    one.fill("New password", "another-long-password").await;
+    one.click("Change the password").await;
+    one.sees("The new password holds.").await;
+    other.go("/environments").await;
+    other.sees("Password").await;
+    assert_eq!(house.refused("maria", &["passes"]).await.0, 4, "the command line is signed out as well");
+
+    // locking somebody shows them out of the page that they look at
+    let ben = visitor(&house, &browsers, "ben").await;
+    ben.go("/environments/uat").await;
+    house.json("ada", &["people", "lock", "ben", "--reason", "left"]).await;
+    ben.click("Maintain").await;
+    ben.click("Policy").await;
+    ben.sees("Password").await;
+    for browser in [one, other, ben] {
+        browser.close().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn secrets_and_approvals_take_a_recent_sign_in() {
+    // fifteen minutes are a second here
+    let (house, browsers) = (House::with("[console]\nrecent_seconds = 1\n", None).await, Browsers::start().await);
+    let maria = visitor(&house, &browsers, "maria").await;
+    let account = house.account("maria", "read", "1h").await;
+    house.json("maria", &["passes"]).await;
+    maria.go("/environments/uat").await;
+    maria.click("Show").await;
+    maria.sees("Confirm that it is you").await;
+    maria.sees_no(&account.password).await;
+    maria.fill("Your password", "wrong-password").await;
+    maria.click("Show the account").await;
+    maria.sees("The name or the password is wrong").await;
+    maria.fill("Your password", PASSWORD).await;
+    maria.click("Show the account").await;
+    maria.sees(&account.password).await;
+    maria.close().await;
+}
