@@ -19,6 +19,7 @@ use tokio::{
 
 pub const ADMIN: &str = "admin";
 pub const REQUESTER: &str = "maria";
+pub const APPROVER: &str = "amy";
 pub const MANAGER: &str = "sam";
 pub const AUDITOR: &str = "vera";
 
@@ -100,6 +101,14 @@ impl Stage {
 
     pub fn server(&self) -> String {
         format!("https://localhost:{}", self.api_port)
+    }
+
+    /// A page of the console.
+    pub async fn page(&self, path: &str) -> Result<String> {
+        let ca = std::fs::read_to_string(self.path("data/ca.pem"))?;
+        let tls = crate::node::client_tls(rustls::DEFAULT_VERSIONS, Some(&ca));
+        let http = reqwest::Client::builder().tls_backend_preconfigured(tls).no_proxy().build()?;
+        Ok(http.get(format!("{}{path}", self.server())).send().await?.error_for_status()?.text().await?)
     }
 
     /// The directory in which a person's sign-in lies.

@@ -21,20 +21,23 @@ pub async fn walk(stage: &mut Stage) -> Result<()> {
     movement(stage).await?;
     super::sqlserver::walk(stage).await?;
     evidence(stage).await?;
+    console(stage).await?;
     println!("\nAll {} steps came out right.", stage.steps());
     Ok(())
 }
 
 async fn people(stage: &mut Stage) -> Result<()> {
-    stage.step("The one-time link makes the administrator, who adds three people");
+    stage.step("The one-time link makes the administrator, who adds four people");
     let link = std::fs::read_to_string(stage.path("data/first-link"))?;
     let first = format!("{}\n", crate::random::password());
     let (server, ca) = (stage.server(), stage.path("data/ca.pem").display().to_string());
     let signed_in = stage.daypass_with(ADMIN, &["first", "--server", &server, "--ca", &ca, "--name", ADMIN, "--stdin"], &format!("{link}{first}")).await?;
     right(signed_in.ok, "the first administrator")?;
     let mut passwords = format!("{ADMIN} {first}");
-    for (person, role) in [(REQUESTER, "requester@project:main"), (MANAGER, "manager@project:main"), (AUDITOR, "auditor")] {
-        let password = crate::random::password();
+    for (person, role) in [(REQUESTER, "requester@project:main"), (APPROVER, "approver@project:main"), (MANAGER, "manager@project:main"), (AUDITOR, "auditor")]
+    {
+        // short enough to be typed into a browser
+        let password: String = crate::random::password().chars().take(12).collect();
         right(stage.daypass_with(ADMIN, &["people", "add", person, "--role", role, "--password-stdin"], &password).await?.ok, "adding a person")?;
         right(
             stage.daypass_with(person, &["login", "--server", &server, "--ca", &ca, "--name", person, "--password-stdin"], &password).await?.ok,
@@ -186,19 +189,47 @@ async fn evidence(stage: &mut Stage) -> Result<()> {
 }
 
 /// A fresh account, and what to try by hand.
+/// From here on somebody else has to agree to changes of uat, so that there is something to approve in the console.
+async fn console(stage: &mut Stage) -> Result<()> {
+    stage.step("The console does all of it as well; on uat, changes now take an approval");
+    let mut policy = stage.json(ADMIN, &["env", "policy", "uat"]).await?;
+    policy["approval"] = serde_json::json!({ "read_write": "one" });
+    policy["categories"] = serde_json::json!(["troubleshooting", "unplanned query", "data upgrade"]);
+    let file = stage.path("policy.json");
+    std::fs::write(&file, policy.to_string())?;
+    right(stage.daypass(ADMIN, &["env", "policy", "uat", "--set", &file.display().to_string()]).await?.ok, "setting the policy")?;
+    let page = stage.page("/sign-in").await?;
+    println!("{}/sign-in", stage.server());
+    right(page.contains("<h1 id=\"sign-in\">Sign in</h1>"), "the console shows its sign-in")
+}
+
 pub async fn stay(stage: &mut Stage) -> Result<()> {
     println!();
+    let category = ["--category", "troubleshooting"];
     stage.json(REQUESTER, &["allow", "uat"]).await?;
-    stage.json(REQUESTER, &["request", "uat", "--reason", "trying Daypass by hand"]).await?;
+    stage.json(REQUESTER, &[&["request", "uat", "--reason", "trying Daypass by hand"][..], &category].concat()).await?;
     let account = newest(stage, "uat", "read").await?;
     let program = std::env::current_exe()?;
     let home = |person: &str| stage.home(person).display().to_string();
-    println!("Daypass stays up until Ctrl-C. An account is ready; in another window:\n");
+    let passwords = std::fs::read_to_string(stage.path("passwords"))?;
+    let password = |person: &str| passwords.lines().find_map(|line| line.strip_prefix(person)?.strip_prefix(' ')).unwrap_or_default().to_owned();
+    println!("Daypass stays up until Ctrl-C. The console: {}", stage.server());
+    println!("Your browser does not know this demo's CA: let it go on, or trust {}", stage.path("data/ca.pem").display());
+    println!("Three people to be, best in three browser windows of their own (private windows, or profiles):\n");
+    println!("  {REQUESTER}   asks         {}", password(REQUESTER));
+    println!("  {APPROVER}     approves     {}", password(APPROVER));
+    println!("  {MANAGER}     manages      {}\n", password(MANAGER));
+    println!("As {REQUESTER}: uat, Maintain, Enable access; ask for read and write. As {APPROVER}: Requests, approve it. As {REQUESTER}: Show, connect.");
+    println!("As {MANAGER}: see who is in, revoke it, or Maintain, Move database.\n");
+    open_browser(&stage.server());
+    println!("An account for reading is ready as well; in another window:\n");
     println!("  PGPASSWORD={} psql \"{}\"\n", account.password, stage.connection(&account));
     println!("Or as a person, with the command line:\n");
     println!("  alias daypass={}", program.display());
     println!("  export DAYPASS_CONFIG_DIR={}      # Maria; Sam's is {}", home(REQUESTER), home(MANAGER));
-    println!("  daypass connect uat --reason \"a look around\"\n  daypass connect erp --reason \"the same with tsql\"\n  daypass passes\n");
+    println!(
+        "  daypass connect uat --reason \"a look around\" --category troubleshooting\n  daypass connect erp --reason \"the same with tsql\"\n  daypass passes\n"
+    );
     println!(
         "API {} (documented at /api/v1/openapi.json), gateway localhost:{} (PostgreSQL) and localhost:{} (SQL Server); everybody's password is in {}",
         stage.server(),
@@ -207,4 +238,14 @@ pub async fn stay(stage: &mut Stage) -> Result<()> {
         stage.path("passwords").display()
     );
     Ok(())
+}
+
+/// Where there is a screen, the console opens by itself.
+fn open_browser(address: &str) {
+    let screen = ["DISPLAY", "WAYLAND_DISPLAY"].iter().any(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()));
+    let program = if cfg!(target_os = "macos") { "open" } else { "xdg-open" };
+    if screen || cfg!(target_os = "macos") {
+        let quiet = std::process::Stdio::null;
+        let _ = std::process::Command::new(program).arg(address).stdin(quiet()).stdout(quiet()).stderr(quiet()).spawn();
+    }
 }

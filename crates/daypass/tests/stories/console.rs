@@ -345,3 +345,133 @@ async fn secrets_and_approvals_take_a_recent_sign_in() {
     maria.sees(&account.password).await;
     maria.close().await;
 }
+
+/// Three hundred texts that would run if any page took them for markup: each marks the window.
+fn payloads() -> Vec<String> {
+    let run = "window.ran=1";
+    let vectors = [
+        "<script>RUN</script>",
+        "<img src=x onerror=RUN>",
+        "<svg onload=RUN>",
+        "<svg><script>RUN</script></svg>",
+        "<body onload=RUN>",
+        "<iframe srcdoc='<script>parent.RUN</script>'></iframe>",
+        "<a href=javascript:RUN autofocus onfocus=RUN>x</a>",
+        "<input autofocus onfocus=RUN>",
+        "<details open ontoggle=RUN>",
+        "<video><source onerror=RUN></video>",
+        "<math><mtext></mtext><script>RUN</script></math>",
+        "<template><script>RUN</script></template>",
+        "<style>@import 'javascript:RUN'</style><img src=x onerror=RUN>",
+        "<link rel=stylesheet href=javascript:RUN><img src=x onerror=RUN>",
+        "<meta http-equiv=refresh content='0;url=javascript:RUN'>",
+        "<form action=javascript:RUN><button autofocus onfocus=RUN>x</button></form>",
+        "<object data=javascript:RUN></object><img src=x onerror=RUN>",
+        "<embed src=javascript:RUN><img src=x onerror=RUN>",
+        "<div hx-on:load='RUN' hx-get='/environments' hx-trigger='load'></div><img src=x onerror=RUN>",
+        "<div hx-trigger='load[RUN]' hx-get='/environments'></div><img src=x onerror=RUN>",
+        "{{RUN}}<img src=x onerror=RUN>",
+        "${RUN}<img src=x onerror=RUN>",
+        "&lt;script&gt;RUN&lt;/script&gt;<img src=x onerror=RUN>",
+        "<scr<script>ipt>RUN</script>",
+        "<ScRiPt >RUN</sCrIpT >",
+        "<img/src=x/onerror=RUN//",
+        "<x onpointerrawupdate=RUN style=animation-name:x onanimationstart=RUN>",
+        "<base href=javascript:RUN//><img src=x onerror=RUN>",
+        "<noscript><p title='</noscript><img src=x onerror=RUN>'>",
+        "<textarea></textarea><img src=x onerror=RUN>",
+    ];
+    let breakouts =
+        ["", "\">", "'>", "\" onmouseover=RUN autofocus onfocus=RUN x=\"", "</td></table>", "</textarea>", "</title>", "--><!-- -->", "]]>", "</script>"];
+    let all = breakouts.iter().flat_map(|out| vectors.iter().map(move |vector| format!("{out}{vector}").replace("RUN", run)));
+    all.collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_that_somebody_wrote_runs_in_a_browser() {
+    let (house, browsers) = (House::open().await, Browsers::start().await);
+    let payloads = payloads();
+    assert_eq!(payloads.len(), 300);
+    let kinds: Vec<String> = payloads.iter().filter(|text| text.chars().count() <= 60).take(50).cloned().collect();
+    house
+        .policy("uat", |policy| {
+            policy["live_passes"] = serde_json::json!(400);
+            policy["sessions_per_pass"] = serde_json::json!(100);
+            policy["categories"] = serde_json::json!(kinds);
+        })
+        .await;
+    let token = house.json("maria", &["token", "add", &payloads[1]]).await["token"].as_str().unwrap().to_owned();
+    let call = async |path: &str, body: serde_json::Value| {
+        let http = reqwest::Client::builder().tls_backend_preconfigured(crate::house::tls(&house.path("data/ca.pem"))).no_proxy().build().unwrap();
+        let answer = http.post(format!("https://localhost:{}/api/v1/{path}", house.api.port())).bearer_auth(&token).json(&body).send().await.unwrap();
+        let (status, text) = (answer.status(), answer.text().await.unwrap());
+        assert!(status.is_success(), "{path} {body}: {text}");
+        serde_json::from_str::<serde_json::Value>(&text).unwrap_or_default()
+    };
+    for (n, text) in payloads.iter().enumerate() {
+        let ticket: String = text.chars().take(100).collect();
+        let body = serde_json::json!({ "access": "read", "reason": text, "ticket": ticket, "category": kinds[n % kinds.len()] });
+        call("environments/uat/passes", body).await;
+        if n < 60 {
+            let note = &payloads[n * 5];
+            call("environments/uat/allow", serde_json::json!({ "addresses": format!("10.0.0.{n}"), "note": note })).await;
+        }
+    }
+    call("environments/uat/allow", serde_json::json!({ "addresses": "127.0.0.1" })).await;
+    let passes = house.until_json("maria", &["passes"], |passes| passes.as_array().unwrap().iter().any(|pass| pass["state"] == "ready")).await;
+    let ready = passes.as_array().unwrap().iter().find(|pass| pass["state"] == "ready").unwrap()["id"].as_str().unwrap().to_owned();
+    let way = call(&format!("passes/{ready}/reveal"), serde_json::json!({})).await;
+    let text = |key: &str| way[key].as_str().unwrap().to_owned();
+    let account = Account { name: text("account"), password: text("password"), ends_at: String::new() };
+    let mut config = tokio_postgres::Config::new();
+    config.host("127.0.0.1").port(house.gateway.port()).user(&account.name).password(&account.password).dbname("uat");
+    config.ssl_mode(tokio_postgres::config::SslMode::Require);
+    let mut clients = Vec::new();
+    for name in payloads.iter().step_by(10) {
+        let (client, connection) =
+            config.application_name(name.chars().filter(char::is_ascii).take(60).collect::<String>()).connect(house.tls()).await.unwrap();
+        tokio::spawn(connection);
+        clients.push(client);
+    }
+    for statement in &payloads {
+        let _ = clients[0].batch_execute(&format!("SELECT '{}'", statement.replace('\'', "''"))).await;
+    }
+    house.json("sam", &["move", "golden", "begin", "--reason", &payloads[0]]).await;
+    house.json("sam", &["move", "golden", "fail", "--reason", &payloads[2]]).await;
+    house.json("ada", &["people", "lock", "ben", "--reason", &payloads[4]]).await;
+    let busiest = house.until_json("maria", &["sessions", "ls"], |sessions| sessions.as_array().unwrap().len() == 30).await;
+    let maria = visitor(&house, &browsers, "maria").await;
+    let ada = visitor(&house, &browsers, "ada").await;
+    let sam = visitor(&house, &browsers, "sam").await;
+    let mut pages: Vec<(&Browser, String)> = ["/environments", "/environments/uat", "/environments/uat/request", "/requests", "/sessions", "/account"]
+        .map(|path| (&maria, path.to_owned()))
+        .to_vec();
+    pages.extend(["/environments/golden/move", "/environments/uat"].map(|path| (&sam, path.to_owned())));
+    pages.extend(
+        ["/log", "/log?environment=uat", "/report", "/people", "/people/ben", "/administration", "/environments/uat/policy", "/environments/uat/policy/set"]
+            .map(|path| (&ada, path.to_owned())),
+    );
+    pages.push((&ada, "/log?person=%22%3E%3Cimg%20src%3Dx%20onerror%3Dwindow.ran%3D1%3E&from=%22%3E%3Csvg%20onload%3Dwindow.ran%3D1%3E".to_owned()));
+    pages.push((&maria, "/sign-in?to=%22%3E%3Cscript%3Ewindow.ran%3D1%3C%2Fscript%3E".to_owned()));
+    for session in busiest.as_array().unwrap() {
+        pages.push((&maria, format!("/sessions/{}", session["id"].as_str().unwrap())));
+    }
+    for waiting in passes.as_array().unwrap().iter().step_by(30) {
+        pages.push((&sam, format!("/requests/{}", waiting["id"].as_str().unwrap())));
+    }
+    let mut seen = 0;
+    for (browser, path) in &pages {
+        browser.go(path).await;
+        browser.sees("Daypass").await;
+        seen += browser.run("return (document.body.textContent.match(/window\\.ran=1/g) || []).length").await.as_u64().unwrap();
+        assert_eq!(browser.run("return window.ran === undefined && document.querySelectorAll('main script, main img, main iframe, main [onerror], main [onload], main [onfocus]').length === 0").await, true, "{path}");
+    }
+    assert!(seen > 1_000, "the texts are on the pages, as texts: {seen}");
+    for browser in [&maria, &ada, &sam] {
+        let complaints: Vec<String> = browser.complaints().await.into_iter().filter(|line| !line.contains("does not conform to the required format")).collect();
+        assert!(complaints.is_empty(), "nothing was even tried: {complaints:?}");
+    }
+    for browser in [maria, ada, sam] {
+        browser.close().await;
+    }
+}
