@@ -32,6 +32,14 @@ pub enum Command {
     UnlockUser {
         user: UserId,
     },
+    /// A provider says who somebody is. Who is not known yet becomes a person, with the id and the name given here.
+    SignInFrom {
+        user: UserId,
+        name: UserName,
+        issuer: String,
+        subject: String,
+        roles: Vec<(Role, Scope)>,
+    },
     /// A new password for oneself, or (administrators) for somebody else.
     ChangePassword {
         user: UserId,

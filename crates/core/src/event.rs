@@ -54,6 +54,17 @@ pub enum Event {
     SecondFactorRemoved {
         user: UserId,
     },
+    /// A person signs in with a provider, as this subject of this issuer.
+    UserLinked {
+        user: UserId,
+        issuer: String,
+        subject: String,
+    },
+    /// The roles that follow from the groups that the provider named; they take the place of those of the last time.
+    GroupRolesSet {
+        user: UserId,
+        roles: Vec<(Role, Scope)>,
+    },
     RoleGiven {
         user: UserId,
         role: Role,

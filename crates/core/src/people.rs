@@ -90,7 +90,12 @@ pub enum TokenKind {
 pub struct User {
     pub id: UserId,
     pub name: UserName,
+    /// Given by an administrator.
     pub roles: Vec<(Role, Scope)>,
+    /// From the groups that the person's provider named at the last sign-in there.
+    pub group_roles: Vec<(Role, Scope)>,
+    /// Who the person is at their provider: issuer and subject.
+    pub linked: Option<(String, String)>,
     /// Signing in takes a code besides the password.
     pub second_factor: bool,
     /// Why the person is locked, while they are.
@@ -101,6 +106,11 @@ pub struct User {
 }
 
 impl User {
+    /// All roles, from wherever they come.
+    pub fn all_roles(&self) -> impl Iterator<Item = &(Role, Scope)> {
+        self.roles.iter().chain(&self.group_roles)
+    }
+
     pub fn locks(&self) -> u32 {
         self.locked_at.len() as u32
     }

@@ -36,6 +36,12 @@ pub fn what(ledger: &Ledger, event: &Event) -> String {
         Event::PasswordChanged { user } => format!("set a new password for {}", person(ledger, *user)),
         Event::SecondFactorSet { user } => format!("set a second factor for {}", person(ledger, *user)),
         Event::SecondFactorRemoved { user } => format!("removed the second factor of {}", person(ledger, *user)),
+        Event::UserLinked { user, issuer, subject } => format!("knows {} as {} of {}", person(ledger, *user), shown(subject), shown(issuer)),
+        Event::GroupRolesSet { user, roles } => {
+            let roles: Vec<String> = roles.iter().map(|(role, scope)| format!("{} {}", role.as_str(), place(scope))).collect();
+            let roles = if roles.is_empty() { "no role".to_owned() } else { roles.join(", ") };
+            format!("gave {} by their groups: {roles}", person(ledger, *user))
+        }
         Event::RoleGiven { user, role, scope } => format!("made {} {} {}", person(ledger, *user), role.as_str(), place(scope)),
         Event::RoleTaken { user, role, scope } => format!("took from {} the role {} {}", person(ledger, *user), role.as_str(), place(scope)),
         Event::TokenAdded { user, label, ends_at, .. } => format!("let {} in until {ends_at} ({})", person(ledger, *user), shown(label)),

@@ -38,10 +38,10 @@
   };
   if (document.querySelector("[data-live]")) {
     const source = new EventSource("/live");
-    source.addEventListener("changed", changed);
-    // what happened while the line was down
-    let was_open = false;
-    source.addEventListener("open", () => { if (was_open) changed(); was_open = true; });
+    // the first word tells what happened since the page was written, or while the line was down
+    source.addEventListener("changed", (event) => {
+      if (document.querySelector("[data-live]")?.dataset.live !== event.data) changed();
+    });
     addEventListener("pagehide", () => source.close());
   }
 

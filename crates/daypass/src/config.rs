@@ -1,7 +1,12 @@
 //! The configuration: one TOML file, every key of which is in `daypass.example.toml`; environment variables override it.
 //! An unknown key is an error, with the line.
 
-use daypass_core::time::Ttl;
+use daypass_core::{
+    ledger::Ledger,
+    names::Name,
+    people::{Role, Scope},
+    time::Ttl,
+};
 use serde::Deserialize;
 use std::{
     net::SocketAddr,
@@ -15,6 +20,66 @@ pub struct Config {
     pub api: Api,
     pub gateway: Gateway,
     pub console: Console,
+    pub oidc: Option<Oidc>,
+}
+
+/// A provider that people sign in with (OpenID Connect).
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Oidc {
+    /// The provider's issuer, to the letter.
+    pub issuer: String,
+    pub client_id: String,
+    /// A file with the client's secret; none for a public client.
+    pub client_secret_file: Option<PathBuf>,
+    /// The CA of the provider (PEM); none: the system's.
+    pub ca: Option<PathBuf>,
+    /// What stands on the button.
+    #[serde(default = "Oidc::label")]
+    pub label: String,
+    #[serde(default = "Oidc::scopes")]
+    pub scopes: Vec<String>,
+    /// The claim that names a person's groups.
+    #[serde(default = "Oidc::groups")]
+    pub groups_claim: String,
+    /// Which group gives which role.
+    #[serde(default)]
+    pub role: Vec<GroupRole>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GroupRole {
+    pub group: String,
+    pub role: Role,
+    pub project: Option<Name>,
+    pub environment: Option<Name>,
+}
+
+impl Oidc {
+    fn label() -> String {
+        "Sign in with your organisation".to_owned()
+    }
+
+    fn scopes() -> Vec<String> {
+        ["profile", "email"].map(str::to_owned).to_vec()
+    }
+
+    fn groups() -> String {
+        "groups".to_owned()
+    }
+}
+
+impl GroupRole {
+    /// The role where it holds; none while there is no such project or environment.
+    pub fn in_ledger(&self, ledger: &Ledger) -> Option<(Role, Scope)> {
+        let scope = match (&self.project, &self.environment) {
+            (None, None) => Scope::All,
+            (Some(project), _) => Scope::Project(ledger.project_named(project)?),
+            (None, Some(environment)) => Scope::Environment(ledger.environment_named(environment)?.id),
+        };
+        Some((self.role, scope))
+    }
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -26,13 +91,15 @@ pub struct Api {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Console {
+    /// Where browsers reach the console, for links and for a provider's way back; none: the first of gateway.names and the port of the API.
+    pub url: Option<String>,
     /// What shows secrets or lets others in wants a sign-in no older than this.
     pub recent_seconds: u64,
 }
 
 impl Default for Console {
     fn default() -> Self {
-        Console { recent_seconds: 900 }
+        Console { url: None, recent_seconds: 900 }
     }
 }
 
@@ -62,7 +129,7 @@ pub struct Gateway {
 
 impl Default for Config {
     fn default() -> Self {
-        Config { data_dir: "daypass-data".into(), api: Api::default(), gateway: Gateway::default(), console: Console::default() }
+        Config { data_dir: "daypass-data".into(), api: Api::default(), gateway: Gateway::default(), console: Console::default(), oidc: None }
     }
 }
 
@@ -131,6 +198,17 @@ impl Config {
         }
         if self.gateway.certificate.is_some() != self.gateway.key.is_some() {
             return Err("gateway.certificate and gateway.key go together; give both or neither".to_owned());
+        }
+        if self.console.url.as_deref().is_some_and(|url| !url.starts_with("https://")) {
+            return Err("console.url begins with https://".to_owned());
+        }
+        if let Some(oidc) = &self.oidc {
+            if !oidc.issuer.starts_with("https://") {
+                return Err("oidc.issuer begins with https://".to_owned());
+            }
+            if oidc.role.iter().any(|given| given.project.is_some() && given.environment.is_some()) {
+                return Err("oidc.role holds in a project or on an environment, not both".to_owned());
+            }
         }
         if !(1..=43_200).contains(&self.console.recent_seconds) {
             return Err("console.recent_seconds is between 1 and 43200 (12 hours)".to_owned());

@@ -222,7 +222,12 @@ fn ends_access(command: &Command) -> bool {
         Command::EndPass { .. } | Command::LockUser { .. } | Command::RemoveAllow { .. } | Command::BeginMovement { .. } => true,
         Command::RemoveToken { .. } | Command::RemoveEnvironment { .. } | Command::TakeRole { .. } | Command::DenyPass { .. } => true,
         Command::Observed(Observed::Identity { .. }) => true,
-        Command::AddFirstUser { .. } | Command::AddUser { .. } | Command::UnlockUser { .. } | Command::GiveRole { .. } | Command::AddToken { .. } => false,
+        Command::AddFirstUser { .. }
+        | Command::SignInFrom { .. }
+        | Command::AddUser { .. }
+        | Command::UnlockUser { .. }
+        | Command::GiveRole { .. }
+        | Command::AddToken { .. } => false,
         Command::ChangePassword { .. } | Command::SetSecondFactor { .. } | Command::RemoveSecondFactor { .. } => false,
         Command::RevealPass { .. } | Command::ReviewPass { .. } => false,
         Command::AddProject { .. } | Command::SetPolicy { .. } | Command::AddEnvironment { .. } | Command::AddAllow { .. } => false,

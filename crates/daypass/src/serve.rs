@@ -6,7 +6,7 @@ use crate::{
     keeper,
     node::Node,
     pki::{self, Ca},
-    web::{self, App, place::Place, sign_in::FIRST},
+    web::{self, App, oidc::Provider, place::Place, sign_in::FIRST},
 };
 use anyhow::{Context, Result};
 use daypass_core::{
@@ -96,15 +96,19 @@ pub async fn start(config: Config) -> Result<Running> {
         sqlserver_port: sqlserver.port(),
         ca: if config.gateway.certificate.is_some() { String::new() } else { ca.certificate_pem.clone() },
     };
+    // where browsers reach the console
+    let url = config.console.url.clone().unwrap_or_else(|| format!("https://{}:{}", place.server, api.port())).trim_end_matches('/').to_owned();
+    let provider = config.oidc.clone().map(|oidc| Provider::new(oidc, &url)).transpose().context("oidc")?.map(Arc::new);
     let app = App {
         node: node.clone(),
         control: control.clone(),
         place: Arc::new(place),
         sign_ins: Arc::default(),
         recent: config.console.recent(),
+        provider,
         first_link: first_link_file.into(),
     };
-    let first_link = first_link(&node, &control).await?.map(|code| Secret::new(format!("https://{}:{}/first/{}", app.place.server, api.port(), code.expose())));
+    let first_link = first_link(&node, &control).await?.map(|code| Secret::new(format!("{url}/first/{}", code.expose())));
     tokio::spawn(web::serve(api_listener, web::router(app).0, certificate.clone()));
     tokio::spawn(pki::keep(config.gateway.clone(), ca, certificate));
     tokio::spawn(keeper::keep_all(node.clone(), control.clone()));

@@ -106,8 +106,8 @@ pub struct Opening {
 #[derive(Default)]
 pub struct Sessions {
     live: Mutex<Live>,
-    /// Says when a session opens or closes.
-    changed: tokio::sync::watch::Sender<()>,
+    /// How often a session has opened or closed.
+    changed: tokio::sync::watch::Sender<u64>,
 }
 
 #[derive(Default)]
@@ -188,7 +188,7 @@ impl Sessions {
         }
         live.by_id.insert(id, session.clone());
         drop(live);
-        self.changed.send_replace(());
+        self.changed.send_modify(|count| *count += 1);
         session
     }
 
@@ -198,11 +198,11 @@ impl Sessions {
             live.by_pid.remove(&keys.ours.pid);
         }
         drop(live);
-        self.changed.send_replace(());
+        self.changed.send_modify(|count| *count += 1);
     }
 
-    /// Wakes whenever a session opens or closes.
-    pub fn changes(&self) -> tokio::sync::watch::Receiver<()> {
+    /// How often a session has opened or closed; wakes whenever one does.
+    pub fn changes(&self) -> tokio::sync::watch::Receiver<u64> {
         self.changed.subscribe()
     }
 

@@ -46,7 +46,16 @@ impl Ledger {
             }
             Event::UserAdded { user, name } => {
                 self.user_names.insert(name.clone(), *user);
-                let fresh = User { id: *user, name: name.clone(), roles: Vec::new(), second_factor: false, locked: None, locked_at: Vec::new() };
+                let fresh = User {
+                    id: *user,
+                    name: name.clone(),
+                    roles: Vec::new(),
+                    group_roles: Vec::new(),
+                    linked: None,
+                    second_factor: false,
+                    locked: None,
+                    locked_at: Vec::new(),
+                };
                 self.users.insert(*user, fresh);
             }
             Event::UserLocked { user, why } => {
@@ -60,6 +69,8 @@ impl Ledger {
             }
             Event::SecondFactorSet { user } => self.user_mut(*user)?.second_factor = true,
             Event::SecondFactorRemoved { user } => self.user_mut(*user)?.second_factor = false,
+            Event::UserLinked { user, issuer, subject } => self.user_mut(*user)?.linked = Some((issuer.clone(), subject.clone())),
+            Event::GroupRolesSet { user, roles } => self.user_mut(*user)?.group_roles.clone_from(roles),
             Event::RoleGiven { user, role, scope } => self.user_mut(*user)?.roles.push((*role, *scope)),
             Event::RoleTaken { user, role, scope } => self.user_mut(*user)?.roles.retain(|r| *r != (*role, *scope)),
             Event::TokenAdded { token, user, label, hash, ends_at, kind } => {

@@ -37,6 +37,7 @@ impl Ledger {
                 self.need(by, Permission::ManagePeople, None)?;
                 Ok(self.known_user(*user)?.locked.iter().map(|_| Event::UserUnlocked { user: *user }).collect())
             }
+            Command::SignInFrom { user, name, issuer, subject, roles } => self.sign_in_from(by, *user, name, issuer, subject, roles),
             Command::ChangePassword { user } => {
                 self.oneself_or_people(by, *user)?;
                 Ok(vec![Event::PasswordChanged { user: *user }])
@@ -194,9 +195,44 @@ impl Ledger {
             return Ok(vec![]);
         }
         let taken = Event::RoleTaken { user, role, scope };
+        let ends = self.ends_with_roles(by, user, |person| person.roles.retain(|r| *r != (role, scope)))?;
+        Ok(std::iter::once(taken).chain(ends).collect())
+    }
+
+    /// Somebody comes from their provider. Groups that they lost take roles with them, and passes that rested on those.
+    fn sign_in_from(&self, by: Actor, user: UserId, name: &UserName, issuer: &str, subject: &str, roles: &[(Role, Scope)]) -> Decided {
+        self.need(by, Permission::ManagePeople, None)?;
+        let same = |known: &&User| known.linked.as_ref().is_some_and(|(i, s)| i == issuer && s == subject);
+        if let Some(known) = self.users.values().find(same) {
+            if known.locked.is_some() {
+                return Err(Refusal::new(Code::NotPermitted, "This person is locked.", "An administrator can unlock them."));
+            }
+            if known.group_roles == roles {
+                return Ok(vec![]);
+            }
+            let ends = self.ends_with_roles(by, known.id, |person| person.group_roles = roles.to_vec())?;
+            return Ok(std::iter::once(Event::GroupRolesSet { user: known.id, roles: roles.to_vec() }).chain(ends).collect());
+        }
+        if roles.is_empty() {
+            return Err(Refusal::new(
+                Code::NotPermitted,
+                "None of your groups gives you a role here.",
+                "Ask whoever gives out groups, or an administrator of Daypass.",
+            ));
+        }
+        // a name that is taken is somebody's already, and a provider's word does not make two people one
+        if self.user_names.contains_key(name) {
+            return Err(taken("person", name.as_str()));
+        }
+        let linked = Event::UserLinked { user, issuer: issuer.to_owned(), subject: subject.to_owned() };
+        Ok(vec![Event::UserAdded { user, name: name.clone() }, linked, Event::GroupRolesSet { user, roles: roles.to_vec() }])
+    }
+
+    /// The ends of the passes that somebody could not ask for any more after a change of their roles.
+    fn ends_with_roles(&self, by: Actor, user: UserId, change: impl FnOnce(&mut User)) -> Decided {
         let mut after = self.clone_people();
         if let Some(person) = after.users.get_mut(&user) {
-            person.roles.retain(|r| *r != (role, scope));
+            change(person);
         }
         let revoker = match by {
             Actor::User(id) => id,
@@ -208,7 +244,7 @@ impl Ledger {
             .filter(|pass| pass.holder == user && matches!(pass.state, State::Approved { .. } | State::Ready { .. }))
             .filter(|pass| !after.may(user, Permission::Request, Some(pass.environment)))
             .map(|pass| Event::PassEnding { pass: pass.id, cause: Cause::Revoked { by: revoker, why: why.clone() } });
-        Ok(std::iter::once(taken).chain(ends).collect())
+        Ok(ends.collect())
     }
 
     /// Just what [`Ledger::may`] reads.
@@ -346,7 +382,7 @@ impl Ledger {
         let policy = self.policy(env);
         policy.check_wish(wish, now)?;
         let life = policy.life(life)?;
-        let may_break = self.known_user(holder)?.roles.iter().any(|(role, scope)| policy.break_glass.contains(role) && scope.covers(env));
+        let may_break = self.known_user(holder)?.all_roles().any(|(role, scope)| policy.break_glass.contains(role) && scope.covers(env));
         if wish.break_glass && !may_break {
             return Err(Refusal::new(
                 Code::NotPermitted,

@@ -178,7 +178,7 @@ impl Ledger {
         let Some(user) = self.users.get(&user) else { return false };
         let project = environment.and_then(|id| self.environments.get(&id)).map(|env| env.project);
         user.locked.is_none()
-            && user.roles.iter().any(|(role, scope)| {
+            && user.all_roles().any(|(role, scope)| {
                 role.grants(permission)
                     && match scope {
                         Scope::All => true,
@@ -190,7 +190,7 @@ impl Ledger {
 
     /// Whether a person may do something on any environment at all: whether a page that lists it is theirs to open.
     pub fn may_somewhere(&self, user: UserId, permission: Permission) -> bool {
-        self.users.get(&user).is_some_and(|user| user.locked.is_none() && user.roles.iter().any(|(role, _)| role.grants(permission)))
+        self.users.get(&user).is_some_and(|user| user.locked.is_none() && user.all_roles().any(|(role, _)| role.grants(permission)))
     }
 
     /// Why a pass is over, when it is: by an event of its own, by what happened around it, or by the clock.

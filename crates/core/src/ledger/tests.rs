@@ -718,3 +718,33 @@ fn what_a_policy_asks_of_a_request_is_said_with_the_way_out() {
     office.done(show.clone(), Actor::User(maria));
     assert_eq!(office.refused(show, maria).code, Code::Policy, "once is once");
 }
+
+#[test]
+fn who_comes_from_a_provider_has_the_roles_of_their_groups_and_loses_them_with_these() {
+    let mut office = Office::open();
+    let uat = Scope::Environment(office.uat);
+    let comes = |user: u128, name: &str, subject: &str, roles: Vec<(Role, Scope)>| Command::SignInFrom {
+        user: UserId::new(Uuid::from_u128(user)),
+        name: name.parse().unwrap(),
+        issuer: "https://login.example.com".to_owned(),
+        subject: subject.to_owned(),
+        roles,
+    };
+    let from_outside = |office: &mut Office, command| office.run(command, Actor::System);
+    let nobody = from_outside(&mut office, comes(9 << 90, "nina", "s-1", vec![])).unwrap_err();
+    assert!(nobody.code == Code::NotPermitted && nobody.message.contains("groups"), "{nobody}");
+    let taken = from_outside(&mut office, comes(9 << 90, "maria", "s-1", vec![(Role::Admin, Scope::All)])).unwrap_err();
+    assert_eq!(taken.code, Code::Taken, "a provider that names somebody maria does not become our maria");
+    from_outside(&mut office, comes(9 << 90, "nina", "s-1", vec![(Role::Requester, uat)])).unwrap();
+    let nina = UserId::new(Uuid::from_u128(9 << 90));
+    // the next time under another id and name: still the same person
+    assert_eq!(from_outside(&mut office, comes(8 << 90, "nina2", "s-1", vec![(Role::Requester, uat)])).unwrap(), []);
+    let pass = office.ready(nina);
+    assert!(office.gets_in(pass, HOME).is_ok());
+    from_outside(&mut office, comes(8 << 90, "nina", "s-1", vec![(Role::Auditor, Scope::All)])).unwrap();
+    assert!(matches!(office.over(pass), Some(Cause::Revoked { .. })), "the group that allowed it is gone");
+    office.by_admin(Command::LockUser { user: nina, why: "left".parse().unwrap() });
+    assert_eq!(from_outside(&mut office, comes(8 << 90, "nina", "s-1", vec![(Role::Requester, uat)])).unwrap_err().code, Code::NotPermitted);
+    let by_themselves = comes(7 << 90, "otto", "s-2", vec![(Role::Admin, Scope::All)]);
+    assert_eq!(office.refused(by_themselves, office.maria).code, Code::NotPermitted, "only Daypass itself says so");
+}

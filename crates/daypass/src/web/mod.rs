@@ -5,6 +5,7 @@ pub mod auth;
 pub mod console;
 pub mod dto;
 mod guard;
+pub mod oidc;
 mod panel;
 pub mod place;
 mod problem;
@@ -44,6 +45,8 @@ pub struct App {
     pub sign_ins: Arc<sign_in::SignIns>,
     /// What shows secrets or lets others in wants a sign-in no older than this.
     pub recent: Ttl,
+    /// Where people may sign in besides here.
+    pub provider: Option<Arc<oidc::Provider>>,
     /// The file with the one-time link, for as long as there is nobody.
     pub first_link: Arc<std::path::Path>,
 }

@@ -62,8 +62,15 @@ impl Installation {
         let node = Arc::new(Node::new(store, ledger, index));
         let control = Control::start(node.clone(), head);
         let place = Place { server: "localhost".into(), suffix: None, port: 1, sqlserver_port: 2, ca: String::new() };
-        let app =
-            App { node, control, place: Arc::new(place), sign_ins: Arc::default(), recent: Ttl::minutes(15), first_link: directory.join("first-link").into() };
+        let app = App {
+            node,
+            control,
+            place: Arc::new(place),
+            sign_ins: Arc::default(),
+            recent: Ttl::minutes(15),
+            provider: None,
+            first_link: directory.join("first-link").into(),
+        };
         let (router, document) = router(app.clone());
         let document = serde_json::to_value(document).unwrap();
         let [uat, golden] = [EnvironmentId::new(id()), EnvironmentId::new(id())];

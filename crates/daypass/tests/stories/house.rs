@@ -62,7 +62,7 @@ impl House {
         House::around(postgres, &ca, extra_config, shell)
     }
 
-    async fn settle(&self) {
+    pub async fn settle(&self) {
         self.people().await;
         for database in ["golden", "uat"] {
             self.server.database(database).await.unwrap();

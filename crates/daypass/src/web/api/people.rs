@@ -20,7 +20,7 @@ use daypass_core::{
     ids::*,
     ledger::Ledger,
     names::{Name, Reason, UserName},
-    people::{Permission, Role, Scope, Token, TokenKind},
+    people::{Permission, Role, Scope, Token, TokenKind, User},
     refusal::Refusal,
     secret::Secret,
     time::Ttl,
@@ -52,7 +52,7 @@ async fn issued(app: &App, user: UserId, label: String, life: Ttl) -> Result<Jso
 /// Who am I, and what may I do?
 #[utoipa::path(get, path = "/me", responses((status = 200, body = Me), (status = "default", body = Problem, content_type = "application/problem+json")))]
 pub async fn me(State(app): State<App>, caller: Caller) -> Json<Me> {
-    let roles = app.node.ledger(|ledger| ledger.user(caller.user).map(|user| role_views(ledger, &user.roles)).unwrap_or_default());
+    let roles = app.node.ledger(|ledger| ledger.user(caller.user).map(|user| role_views(ledger, user)).unwrap_or_default());
     Json(Me { name: caller.name.to_string(), address: caller.address.to_string(), roles })
 }
 
@@ -123,7 +123,7 @@ pub async fn list(State(app): State<App>, caller: Caller) -> Result<Json<Vec<Per
             .users()
             .map(|user| PersonView {
                 name: user.name.to_string(),
-                roles: role_views(ledger, &user.roles),
+                roles: role_views(ledger, user),
                 locked: user.locked.clone(),
                 second_factor: user.second_factor,
             })
@@ -204,7 +204,7 @@ fn scope(app: &App, role: &RoleView) -> Result<Scope, Problem> {
     }
 }
 
-fn role_views(ledger: &Ledger, roles: &[(Role, Scope)]) -> Vec<RoleView> {
+fn role_views(ledger: &Ledger, user: &User) -> Vec<RoleView> {
     let view = |(role, scope): &(Role, Scope)| {
         let (project, environment) = match scope {
             Scope::All => (None, None),
@@ -213,5 +213,5 @@ fn role_views(ledger: &Ledger, roles: &[(Role, Scope)]) -> Vec<RoleView> {
         };
         RoleView { role: *role, project, environment }
     };
-    roles.iter().map(view).collect()
+    user.all_roles().map(view).collect()
 }

@@ -54,6 +54,8 @@ fn pages(app: &App) -> Pages {
         .add(Nothing, "/", get(environments::home))
         .add(Nothing, "/assets/{name}", get(assets::serve))
         .add(Nothing, "/sign-in", get(sign_in::page).post(sign_in::sign_in))
+        .add(Nothing, "/sign-in/with", get(sign_in::with_provider))
+        .add(Nothing, "/sign-in/back", get(sign_in::back))
         .add(Nothing, "/first/{code}", get(sign_in::first_page).post(sign_in::first))
         .add(SignedIn, "/sign-out", post(sign_in::sign_out))
         .add(SignedIn, "/live", get(visit::live))

@@ -36,6 +36,8 @@ pub struct Visit {
     pub path: String,
     /// What was just done, in a word that [`said`] knows.
     said: Option<String>,
+    /// See [`state`]: as it was before anything was looked at, so that no change is missed.
+    state: String,
     /// The request was made by script, for a part of a page.
     by_script: bool,
     agent: String,
@@ -49,7 +51,7 @@ impl FromRequestParts<App> for Visit {
         let query = parts.uri.query().unwrap_or_default();
         let said = query.split('&').find_map(|pair| pair.strip_prefix("said=")).map(str::to_owned);
         let by_script = parts.headers.contains_key("hx-request");
-        Ok(Visit { app: app.clone(), caller, path: parts.uri.path().to_owned(), said, by_script, agent: agent(&parts.headers) })
+        Ok(Visit { app: app.clone(), caller, path: parts.uri.path().to_owned(), said, state: state(app), by_script, agent: agent(&parts.headers) })
     }
 }
 
@@ -70,6 +72,8 @@ pub struct Shell {
     pub may_read_log: bool,
     pub may_administer: bool,
     pub said: Option<&'static str>,
+    /// See [`state`].
+    pub state: String,
     pub assets: &'static Addresses,
     pub version: &'static str,
 }
@@ -84,6 +88,7 @@ impl Shell {
             may_read_log: false,
             may_administer: false,
             said: None,
+            state: String::new(),
             assets: addresses(),
             version: env!("CARGO_PKG_VERSION"),
         }
@@ -106,6 +111,7 @@ impl Visit {
             may_read_log: somewhere(Permission::ReadLog),
             may_administer: somewhere(Permission::ManagePeople) || somewhere(Permission::ManageEnvironments) || somewhere(Permission::SeeAccess),
             said: self.said.as_deref().and_then(said),
+            state: self.state.clone(),
             ..Shell::nobody()
         }
     }
@@ -175,6 +181,19 @@ pub async fn sign_in(app: &App, user: daypass_core::ids::UserId, headers: &Heade
     Ok((signed_in(clear), Redirect::to(local(to))).into_response())
 }
 
+/// What a browser that goes to the provider has to bring back, so that nobody can finish another's sign-in in it.
+const BEGUN: &str = "__Host-daypass-begun";
+
+pub fn begun(state: String) -> CookieJar {
+    let cookie = Cookie::build((BEGUN, state)).path("/").secure(true).http_only(true).same_site(SameSite::Lax);
+    CookieJar::new().add(cookie)
+}
+
+/// What it brought back.
+pub fn brought(jar: &CookieJar) -> Option<String> {
+    jar.get(BEGUN).map(|cookie| cookie.value().to_owned())
+}
+
 /// Forgets the sign-in in this browser.
 pub fn signed_out() -> CookieJar {
     let gone = Cookie::build((COOKIE, "")).path("/").secure(true).http_only(true).same_site(SameSite::Lax).max_age(Default::default());
@@ -212,9 +231,16 @@ fn to_sign_in(method: &Method, uri: &Uri) -> Response {
         .into_response()
 }
 
-/// Says each time that something changed, for as long as the sign-in holds.
+/// In what state a page was written. The page compares it with what [`live`] says.
+fn state(app: &App) -> String {
+    format!("{}.{}", *app.node.changes().borrow(), *app.node.sessions.changes().borrow())
+}
+
+/// Says in what state things are, now and each time that something changed, for as long as the sign-in holds.
 pub async fn live(State(app): State<App>, caller: Caller) -> Sse<impl Stream<Item = Result<sse::Event, Infallible>>> {
-    let changes = (app.node.changes(), app.node.sessions.changes());
+    let mut changes = (app.node.changes(), app.node.sessions.changes());
+    // what happened between the page and this stream is said at once
+    changes.0.mark_changed();
     let stream = futures_util::stream::unfold((app, caller, changes), |(app, caller, (mut ledger, mut sessions))| async move {
         loop {
             let ends = auth::ends_at(&app, &caller)?;
@@ -227,10 +253,8 @@ pub async fn live(State(app): State<App>, caller: Caller) -> Sse<impl Stream<Ite
             auth::ends_at(&app, &caller)?;
             // many changes at once are one
             tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-            ledger.borrow_and_update();
-            sessions.borrow_and_update();
-            // an event without data is none to a browser
-            return Some((Ok(sse::Event::default().event("changed").data("now")), (app, caller, (ledger, sessions))));
+            let state = format!("{}.{}", *ledger.borrow_and_update(), *sessions.borrow_and_update());
+            return Some((Ok(sse::Event::default().event("changed").data(state)), (app, caller, (ledger, sessions))));
         }
     });
     Sse::new(stream).keep_alive(sse::KeepAlive::default())
