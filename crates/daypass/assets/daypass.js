@@ -51,8 +51,10 @@
     tick();
     reveal();
     if (dialog && dialog.querySelector("form, section") && !dialog.open) dialog.showModal();
-    const first = dialog && dialog.open && dialog.querySelector("[role=alert], input:not([type=hidden]), select, textarea");
-    if (first) first.focus();
+    // what was replaced took the focus with it: on to what went wrong, else to the first field
+    if (document.activeElement && document.activeElement !== document.body && document.activeElement !== dialog) return;
+    const form = dialog?.open ? dialog : document.getElementById("form");
+    (form?.querySelector("[role=alert]") ?? form?.querySelector("input:not([type=hidden]):not([hidden]), select, textarea"))?.focus();
   });
   dialog?.addEventListener("close", () => { dialog.querySelector("#dialog-body").replaceChildren(); });
   document.addEventListener("click", (event) => {

@@ -106,6 +106,8 @@ pub async fn start(config: Config) -> Result<Running> {
         sign_ins: Arc::default(),
         recent: config.console.recent(),
         provider,
+        devices: Arc::default(),
+        url: url.clone().into(),
         first_link: first_link_file.into(),
     };
     let first_link = first_link(&node, &control).await?.map(|code| Secret::new(format!("{url}/first/{}", code.expose())));

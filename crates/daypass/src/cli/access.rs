@@ -137,6 +137,21 @@ pub struct Wish {
     break_glass: bool,
 }
 
+impl Wish {
+    /// An empty reason goes to the server as well: it says what its policy wants.
+    pub fn request(&self) -> NewPass {
+        NewPass {
+            access: self.access,
+            reason: self.reason.clone().unwrap_or_default(),
+            life: self.life,
+            category: self.category.clone(),
+            ticket: self.ticket.clone(),
+            starts_at: self.start.clone(),
+            break_glass: self.break_glass,
+        }
+    }
+}
+
 fn access(text: &str) -> Result<Access, String> {
     match text.replace('-', "_").as_str() {
         "read" => Ok(Access::Read),
@@ -261,16 +276,7 @@ async fn passes(client: &Client, env: Option<String>, all: bool, at: Option<Stri
 }
 
 async fn request(client: &Client, environment: &str, wish: &Wish) -> Result<PassView, Failure> {
-    // an empty reason goes to the server as well: it says what its policy wants
-    let body = NewPass {
-        access: wish.access,
-        reason: wish.reason.clone().unwrap_or_default(),
-        life: wish.life,
-        category: wish.category.clone(),
-        ticket: wish.ticket.clone(),
-        starts_at: wish.start.clone(),
-        break_glass: wish.break_glass,
-    };
+    let body = wish.request();
     client.post(&["environments", environment, "passes"], Some(&body)).await
 }
 

@@ -5,7 +5,7 @@ use super::{
     duration, password,
     show::{Show, moment},
 };
-use crate::web::dto::{FirstRequest, LoginRequest, Me, RoleView, TokenIssued, TokenRequest, TokenView};
+use crate::web::dto::{DeviceIssued, DeviceToken, FirstRequest, LoginRequest, Me, RoleView, TokenIssued, TokenRequest, TokenView};
 use clap::Subcommand;
 use reqwest::Method;
 use std::path::PathBuf;
@@ -26,6 +26,9 @@ pub enum Verb {
         /// Read the password from standard input
         #[arg(long)]
         password_stdin: bool,
+        /// Sign in by browser: with the provider of your organisation, or however you sign in there
+        #[arg(long, conflicts_with_all = ["name", "password_stdin"])]
+        sso: bool,
     },
     /// Make the first administrator with the one-time link that Daypass shows at its first start, and sign in
     First {
@@ -69,7 +72,9 @@ pub enum Token {
 
 pub async fn run(verb: Verb, show: Show) -> Result<(), Failure> {
     match verb {
-        Verb::Login { server, name, ca, password_stdin } => login(server, name, ca, password_stdin, show).await,
+        Verb::Login { server, name, ca, password_stdin, sso } => {
+            login(server, ca, if sso { How::Browser } else { How::Password { name, password_stdin } }, show).await
+        }
         Verb::First { server, name, ca, stdin } => first(server, name, ca, stdin, show).await,
         Verb::Logout => logout(show).await,
         Verb::Whoami => {
@@ -99,7 +104,13 @@ pub async fn run(verb: Verb, show: Show) -> Result<(), Failure> {
     }
 }
 
-async fn login(server: Option<String>, name: Option<String>, ca: Option<PathBuf>, from_stdin: bool, show: Show) -> Result<(), Failure> {
+/// How one signs in.
+enum How {
+    Password { name: Option<String>, password_stdin: bool },
+    Browser,
+}
+
+async fn login(server: Option<String>, ca: Option<PathBuf>, how: How, show: Show) -> Result<(), Failure> {
     let last = SignIn::last();
     let ca = match &ca {
         Some(path) => Some(read_ca(path)?),
@@ -107,20 +118,45 @@ async fn login(server: Option<String>, name: Option<String>, ca: Option<PathBuf>
     };
     let server =
         server.or(last.map(|last| last.server)).ok_or_else(|| Failure::failed("where is Daypass? Name it: daypass login --server https://HOST:7480"))?;
-    let name = name.or_else(|| std::env::var("USER").ok()).ok_or_else(|| Failure::failed("who are you? Name yourself: daypass login --name NAME"))?;
     let client = Client::new(&server, String::new(), ca.as_deref())?;
+    let issued = match how {
+        How::Password { name, password_stdin } => by_password(&client, &server, name, password_stdin).await?,
+        How::Browser => by_browser(&client, show).await?,
+    };
+    let ends_at = moment(&issued.ends_at);
+    SignIn { server: server.clone(), token: issued.token.clone(), ca: ca.clone() }.keep()?;
+    let me: Me = Client::new(&server, issued.token, ca.as_deref())?.get(&["me"], &[]).await?;
+    show.done(&format!("Signed in as {} until {ends_at}.", me.name));
+    Ok(())
+}
+
+/// Shows a code to type in a browser, and waits until that is done.
+async fn by_browser(client: &Client, show: Show) -> Result<TokenIssued, Failure> {
+    let device: DeviceIssued = client.post(&["device"], NOTHING).await?;
+    show.progress(&format!("Open {} in a browser and type this code:\n\n    {}\n", device.url, device.code));
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(device.seconds);
+    let ask = DeviceToken { device_code: device.device_code };
+    loop {
+        match client.post(&["device", "token"], Some(&ask)).await {
+            Err(failure) if failure.code == "pending" && std::time::Instant::now() < deadline => {
+                tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+            }
+            answer => return answer,
+        }
+    }
+}
+
+async fn by_password(client: &Client, server: &str, name: Option<String>, from_stdin: bool) -> Result<TokenIssued, Failure> {
+    let name = name.or_else(|| std::env::var("USER").ok()).ok_or_else(|| Failure::failed("who are you? Name yourself: daypass login --name NAME"))?;
     let password = password(&format!("Password of {name} on {server}: "), from_stdin)?;
-    let mut request = LoginRequest { name: name.clone(), password, code: None };
-    let issued: TokenIssued = match client.post(&["login"], Some(&request)).await {
+    let mut request = LoginRequest { name, password, code: None };
+    match client.post(&["login"], Some(&request)).await {
         Err(failure) if failure.code == "second_factor" => {
             request.code = Some(super::password("Code of your authenticator: ", from_stdin)?);
-            client.post(&["login"], Some(&request)).await?
+            client.post(&["login"], Some(&request)).await
         }
-        answer => answer?,
-    };
-    SignIn { server, token: issued.token, ca }.keep()?;
-    show.done(&format!("Signed in as {name} until {}.", moment(&issued.ends_at)));
-    Ok(())
+        answer => answer,
+    }
 }
 
 fn read_ca(path: &std::path::Path) -> Result<String, Failure> {

@@ -19,6 +19,18 @@ pub enum Verb {
     /// Projects: groups of environments
     #[command(subcommand)]
     Project(Project),
+    /// Show the policy of an environment, set it from a file in the form that this shows, or say what it would mean
+    Policy {
+        environment: String,
+        /// A file in the form that this shows
+        #[arg(long, value_name = "FILE")]
+        set: Option<PathBuf>,
+        /// What would a request of this person come to? Nothing is asked for
+        #[arg(long, value_name = "PERSON", conflicts_with = "set")]
+        preview: Option<String>,
+        #[command(flatten)]
+        wish: super::access::Wish,
+    },
     /// A movement replaces the database: all access ends when it begins, and opens again when it is finished
     Move {
         environment: String,
@@ -66,12 +78,6 @@ pub enum Env {
         /// postgres or sqlserver
         #[arg(long, default_value = "postgres")]
         engine: Engine,
-    },
-    /// Show the policy of an environment, or set it from a file as shown by --json
-    Policy {
-        name: String,
-        #[arg(long, value_name = "FILE")]
-        set: Option<PathBuf>,
     },
 }
 
@@ -152,6 +158,7 @@ pub async fn run(verb: Verb, client: &Client, show: Show) -> Result<(), Failure>
             show.list(&names, &["project"], "No projects.", |name| vec![name.clone()]);
             Ok(())
         }
+        Verb::Policy { environment, set, preview, wish } => policy(client, &environment, set, preview, &wish, show).await,
         Verb::Move { environment, step, reason } => {
             let word = match step {
                 Step::Begin => "begin",
@@ -221,16 +228,30 @@ async fn env(verb: Env, client: &Client, show: Show) -> Result<(), Failure> {
             let found: Text = client.get(&["environments", &name, "recipe"], &[]).await?;
             show.one(&found, |found| found.text.trim_end().to_owned());
         }
-        Env::Policy { name, set: None } => {
-            let policy: PolicyView = client.get(&["environments", &name, "policy"], &[]).await?;
-            show.text(&serde_json::to_string_pretty(&policy).unwrap_or_default());
-        }
-        Env::Policy { name, set: Some(file) } => {
-            let text = read(&file)?;
-            let policy: PolicyView = serde_json::from_str(&text).map_err(|e| Failure::failed(format!("{}: {e}", file.display())))?;
-            client.tell(Method::PUT, &["environments", &name, "policy"], Some(&policy)).await?;
-            show.done(&format!("The policy of {name} is set."));
-        }
+    }
+    Ok(())
+}
+
+async fn policy(
+    client: &Client,
+    environment: &str,
+    set: Option<PathBuf>,
+    preview: Option<String>,
+    wish: &super::access::Wish,
+    show: Show,
+) -> Result<(), Failure> {
+    if let Some(file) = set {
+        let text = read(&file)?;
+        let policy: PolicyView = serde_json::from_str(&text).map_err(|e| Failure::failed(format!("{}: {e}", file.display())))?;
+        client.tell(Method::PUT, &["environments", environment, "policy"], Some(&policy)).await?;
+        show.done(&format!("The policy of {environment} is set."));
+    } else if let Some(person) = preview {
+        let preview = Preview { person, request: wish.request() };
+        let outcome: PreviewView = client.post(&["environments", environment, "preview"], Some(&preview)).await?;
+        show.one(&outcome, |outcome| outcome.outcome.clone());
+    } else {
+        let policy: PolicyView = client.get(&["environments", environment, "policy"], &[]).await?;
+        show.text(&serde_json::to_string_pretty(&policy).unwrap_or_default());
     }
     Ok(())
 }

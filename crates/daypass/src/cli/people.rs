@@ -6,7 +6,7 @@ use super::{
     password,
     show::Show,
 };
-use crate::web::dto::{NewPerson, PersonView, RoleView, Why};
+use crate::web::dto::{NewPassword, NewPerson, PersonView, RoleView, Why};
 use clap::Subcommand;
 use reqwest::Method;
 
@@ -15,6 +15,8 @@ pub enum Verb {
     /// People and their roles
     #[command(subcommand)]
     People(People),
+    /// Who has which role, and where
+    Roles,
 }
 
 #[derive(Subcommand)]
@@ -31,6 +33,13 @@ pub enum People {
     },
     /// List people
     Ls,
+    /// Set a new password for somebody; all their sign-ins end
+    Password {
+        name: String,
+        /// Read the password from standard input
+        #[arg(long)]
+        password_stdin: bool,
+    },
     /// Lock a person: sign-ins, passes and sessions end at once
     Lock {
         name: String,
@@ -67,7 +76,16 @@ fn role(text: &str) -> Result<RoleView, String> {
     Ok(RoleView { role, project, environment })
 }
 
-pub async fn run(Verb::People(verb): Verb, client: &Client, show: Show) -> Result<(), Failure> {
+pub async fn run(verb: Verb, client: &Client, show: Show) -> Result<(), Failure> {
+    let verb = match verb {
+        Verb::People(verb) => verb,
+        Verb::Roles => {
+            let people: Vec<PersonView> = client.get(&["people"], &[]).await?;
+            let rows: Vec<(String, RoleView)> = people.iter().flat_map(|person| person.roles.iter().map(|role| (person.name.clone(), role.clone()))).collect();
+            show.list(&rows, &["person", "role"], "Nobody has a role.", |(name, role)| vec![name.clone(), roles(std::slice::from_ref(role))]);
+            return Ok(());
+        }
+    };
     match verb {
         People::Add { name, roles, password_stdin } => {
             let password = Some(password(&format!("Password for {name}: "), password_stdin)?).filter(|password| !password.is_empty());
@@ -79,6 +97,11 @@ pub async fn run(Verb::People(verb): Verb, client: &Client, show: Show) -> Resul
             show.list(&people, &["name", "roles", "locked"], "Nobody.", |person| {
                 vec![person.name.clone(), roles(&person.roles), person.locked.clone().unwrap_or_default()]
             });
+        }
+        People::Password { name, password_stdin } => {
+            let password = password(&format!("New password for {name}: "), password_stdin)?;
+            client.tell(Method::POST, &["people", &name, "password"], Some(&NewPassword { password })).await?;
+            show.done(&format!("{name} has a new password; all their sign-ins have ended."));
         }
         People::Lock { name, reason } => {
             client.tell(Method::POST, &["people", &name, "lock"], Some(&Why { why: Some(reason) })).await?;

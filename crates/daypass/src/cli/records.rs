@@ -19,6 +19,20 @@ pub enum Verb {
     /// The log: every change of access, chained by hashes
     #[command(subcommand)]
     Log(Log),
+    /// Who had access to what, when and why: between two moments, or at one
+    Report {
+        /// Only of this environment
+        environment: Option<String>,
+        /// From this moment, like 2026-11-24T10:00:00Z
+        #[arg(long, value_name = "TIME", required_unless_present = "at")]
+        from: Option<String>,
+        /// Until this moment, itself excluded; when left out, until now
+        #[arg(long, value_name = "TIME", requires = "from")]
+        until: Option<String>,
+        /// Who was in at this one moment
+        #[arg(long, value_name = "TIME", conflicts_with = "from")]
+        at: Option<String>,
+    },
     /// What does not work at the moment, and what is still to be cleaned up
     Doctor,
 }
@@ -47,6 +61,25 @@ pub enum Log {
         #[arg(long, default_value_t = 0)]
         after: u64,
         #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=5000))]
+        limit: u32,
+    },
+    /// The log in sentences, newest first
+    Find {
+        #[arg(long, value_name = "ENVIRONMENT")]
+        env: Option<String>,
+        /// Who did it, or to whom it was done
+        #[arg(long)]
+        person: Option<String>,
+        /// access, addresses, movements, people or settings
+        #[arg(long)]
+        kind: Option<String>,
+        /// From this moment on, like 2026-11-24T10:00:00Z
+        #[arg(long, value_name = "TIME")]
+        from: Option<String>,
+        /// Until this moment
+        #[arg(long, value_name = "TIME")]
+        until: Option<String>,
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1000))]
         limit: u32,
     },
     /// Write the whole log to standard output
@@ -89,6 +122,37 @@ pub async fn run(verb: Verb, client: &Client, show: Show) -> Result<(), Failure>
                     ]
                 },
             );
+        }
+        Verb::Log(Log::Find { env, person, kind, from, until, limit }) => {
+            let limit = limit.to_string();
+            let asked = [("environment", env), ("person", person), ("kind", kind), ("from", from), ("until", until)];
+            let mut query: Vec<(&str, &str)> = asked.iter().filter_map(|(name, value)| Some((*name, value.as_deref()?))).collect();
+            query.push(("limit", &limit));
+            let lines: Vec<LogLine> = client.get(&["log", "find"], &query).await?;
+            show.list(&lines, &["line", "at", "who", "what"], "Nothing fits.", |line| {
+                vec![line.seq.to_string(), moment(&line.at), line.by.clone(), line.what.clone()]
+            });
+        }
+        Verb::Report { environment, from, until, at } => {
+            let now = jiff::Timestamp::now().to_string();
+            let until = if at.is_some() { None } else { Some(until.unwrap_or(now)) };
+            let asked = [("environment", environment), ("from", at.or(from)), ("until", until)];
+            let query: Vec<(&str, &str)> = asked.iter().filter_map(|(name, value)| Some((*name, value.as_deref()?))).collect();
+            let held: Vec<HeldView> = client.get(&["report"], &query).await?;
+            let header = ["person", "environment", "access", "from", "until", "ended", "sessions", "approved by", "reason"];
+            show.list(&held, &header, "Nobody had access.", |held| {
+                vec![
+                    held.holder.clone(),
+                    held.environment.clone(),
+                    held.access.as_str().to_owned(),
+                    moment(&held.from),
+                    moment(&held.until),
+                    held.ended.clone().unwrap_or_else(|| "goes on".to_owned()),
+                    held.sessions.to_string(),
+                    held.approved_by.clone(),
+                    held.reason.clone(),
+                ]
+            });
         }
         Verb::Sessions(Sessions::Kill { id }) => {
             client.tell(Method::POST, &["sessions", &id, "kill"], NOTHING).await?;

@@ -192,12 +192,12 @@ async fn evidence(stage: &mut Stage) -> Result<()> {
 /// From here on somebody else has to agree to changes of uat, so that there is something to approve in the console.
 async fn console(stage: &mut Stage) -> Result<()> {
     stage.step("The console does all of it as well; on uat, changes now take an approval");
-    let mut policy = stage.json(ADMIN, &["env", "policy", "uat"]).await?;
+    let mut policy = stage.json(ADMIN, &["policy", "uat"]).await?;
     policy["approval"] = serde_json::json!({ "read_write": "one" });
     policy["categories"] = serde_json::json!(["troubleshooting", "unplanned query", "data upgrade"]);
     let file = stage.path("policy.json");
     std::fs::write(&file, policy.to_string())?;
-    right(stage.daypass(ADMIN, &["env", "policy", "uat", "--set", &file.display().to_string()]).await?.ok, "setting the policy")?;
+    right(stage.daypass(ADMIN, &["policy", "uat", "--set", &file.display().to_string()]).await?.ok, "setting the policy")?;
     let page = stage.page("/sign-in").await?;
     println!("{}/sign-in", stage.server());
     right(page.contains("<h1 id=\"sign-in\">Sign in</h1>"), "the console shows its sign-in")

@@ -21,6 +21,25 @@ pub struct LoginRequest {
     pub code: Option<String>,
 }
 
+/// A command line that waits for its person.
+#[derive(Serialize, Deserialize, ToSchema)]
+pub struct DeviceIssued {
+    /// What to ask for the token with.
+    pub device_code: String,
+    /// What the person types on the page.
+    pub code: String,
+    /// The page.
+    pub url: String,
+    /// How long both are good for.
+    pub seconds: u64,
+}
+
+#[derive(Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DeviceToken {
+    pub device_code: String,
+}
+
 /// The first administrator.
 #[derive(Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

@@ -3,6 +3,7 @@
 pub mod api;
 pub mod auth;
 pub mod console;
+mod device;
 pub mod dto;
 mod guard;
 pub mod oidc;
@@ -45,6 +46,9 @@ pub struct App {
     pub sign_ins: Arc<sign_in::SignIns>,
     /// What shows secrets or lets others in wants a sign-in no older than this.
     pub recent: Ttl,
+    pub devices: Arc<device::Devices>,
+    /// Where browsers reach the console.
+    pub url: Arc<str>,
     /// Where people may sign in besides here.
     pub provider: Option<Arc<oidc::Provider>>,
     /// The file with the one-time link, for as long as there is nobody.

@@ -67,7 +67,7 @@ impl SignIns {
         self.checks.acquire().await.map_err(|_| Problem::unavailable("Daypass is stopping."))
     }
 
-    fn attempt(&self, name: Option<&UserName>, address: IpAddr) -> Result<(), Problem> {
+    pub fn attempt(&self, name: Option<&UserName>, address: IpAddr) -> Result<(), Problem> {
         if self.of_name.len() > KEYS || self.of_address.len() > KEYS {
             self.of_name.retain_recent();
             self.of_address.retain_recent();

@@ -68,6 +68,8 @@ impl Installation {
             place: Arc::new(place),
             sign_ins: Arc::default(),
             recent: Ttl::minutes(15),
+            devices: Arc::default(),
+            url: "https://localhost".into(),
             provider: None,
             first_link: directory.join("first-link").into(),
         };

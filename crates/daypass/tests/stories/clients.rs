@@ -382,10 +382,10 @@ fn is_right(client: &str, case: &str, outcome: &Outcome) -> bool {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_client_connects_is_refused_in_words_and_is_cut_off_on_time() {
     let house = House::sqlserver(Options::default(), &[]).await;
-    let mut policy = house.json("ada", &["env", "policy", "uat"]).await;
+    let mut policy = house.json("ada", &["policy", "uat"]).await;
     policy["live_passes"] = 100.into();
     std::fs::write(house.path("policy.json"), policy.to_string()).unwrap();
-    house.json("ada", &["env", "policy", "uat", "--set", &house.path("policy.json").display().to_string()]).await;
+    house.json("ada", &["policy", "uat", "--set", &house.path("policy.json").display().to_string()]).await;
     house.json("maria", &["allow", "uat"]).await;
     let strangers_ca = house.path("stranger.pem");
     std::fs::write(&strangers_ca, Certificates::make().unwrap().ca).unwrap();

@@ -332,7 +332,14 @@ async fn secrets_and_approvals_take_a_recent_sign_in() {
     let (house, browsers) = (House::with("[console]\nrecent_seconds = 1\n", None).await, Browsers::start().await);
     let maria = visitor(&house, &browsers, "maria").await;
     let account = house.account("maria", "read", "1h").await;
-    house.json("maria", &["passes"]).await;
+    // until the sign-in is no longer recent
+    house
+        .until_json("maria", &["token", "ls"], |tokens| {
+            let browser = tokens.as_array().unwrap().iter().find(|token| token["browser"] == true).unwrap();
+            let since: jiff::Timestamp = browser["added_at"].as_str().unwrap().parse().unwrap();
+            jiff::Timestamp::now().duration_since(since).as_millis() > 1_000
+        })
+        .await;
     maria.go("/environments/uat").await;
     maria.click("Show").await;
     maria.sees("Confirm that it is you").await;
@@ -474,4 +481,38 @@ async fn nothing_that_somebody_wrote_runs_in_a_browser() {
     for browser in [maria, ada, sam] {
         browser.close().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_command_line_signs_in_by_browser() {
+    use tokio::io::{AsyncBufReadExt, BufReader};
+    let (house, browsers) = (House::open().await, Browsers::start().await);
+    let (server, ca) = (format!("https://{}", house.api), house.path("data/ca.pem").display().to_string());
+    let mut command = house.command("laptop", &["login", "--sso", "--server", &server, "--ca", &ca]);
+    let mut login = command.stderr(std::process::Stdio::piped()).stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(login.stderr.take().unwrap()).lines();
+    let code = loop {
+        let line = lines.next_line().await.unwrap().expect("a code is shown");
+        if line.trim().len() == 9 && line.contains('-') {
+            break line.trim().to_owned();
+        }
+    };
+    let maria = visitor(&house, &browsers, "maria").await;
+    maria.go("/device").await;
+    maria.fill("Code", "BBBB-BBBB").await;
+    maria.click("Sign it in").await;
+    maria.sees("No command line waits with this code").await;
+    maria.fill("Code", &code.to_lowercase()).await;
+    maria.click("Sign it in").await;
+    maria.sees("It runs at 127.0.0.1").await;
+    maria.click("Yes, sign it in").await;
+    maria.sees("The command line is signed in.").await;
+    let done = tokio::time::timeout(crate::house::PATIENCE, login.wait_with_output()).await.expect("the command line goes on").unwrap();
+    assert!(done.status.success() && String::from_utf8_lossy(&done.stdout).contains("Signed in as maria"), "{done:?}");
+    assert_eq!(house.json("laptop", &["whoami"]).await["name"], "maria");
+    maria.go("/device").await;
+    maria.fill("Code", &code).await;
+    maria.click("Sign it in").await;
+    maria.sees("No command line waits with this code").await;
+    maria.close().await;
 }

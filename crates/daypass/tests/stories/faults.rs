@@ -159,11 +159,11 @@ async fn until_closed(stream: &mut TcpStream) -> usize {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pass_has_so_many_sessions_and_no_more() {
     let house = House::open().await;
-    let mut policy = house.json("ada", &["env", "policy", "uat"]).await;
+    let mut policy = house.json("ada", &["policy", "uat"]).await;
     policy["sessions_per_pass"] = 2.into();
     let file = house.path("policy.json");
     std::fs::write(&file, policy.to_string()).unwrap();
-    assert!(house.daypass("ada", &["env", "policy", "uat", "--set", &file.display().to_string()]).await.status.success());
+    assert!(house.daypass("ada", &["policy", "uat", "--set", &file.display().to_string()]).await.status.success());
     let account = house.account("maria", "read", "1h").await;
     let (_one, _two) = (house.client(&account).await.unwrap(), house.client(&account).await.unwrap());
     let Err(third) = house.client(&account).await else { panic!("two is the limit") };

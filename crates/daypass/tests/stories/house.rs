@@ -303,11 +303,11 @@ impl<S> House<S> {
 
     /// Changes the policy of an environment.
     pub async fn policy(&self, environment: &str, change: impl FnOnce(&mut Value)) {
-        let mut policy = self.json("ada", &["env", "policy", environment]).await;
+        let mut policy = self.json("ada", &["policy", environment]).await;
         change(&mut policy);
         let file = self.path("policy.json");
         std::fs::write(&file, policy.to_string()).unwrap();
-        self.json("ada", &["env", "policy", environment, "--set", &file.display().to_string()]).await;
+        self.json("ada", &["policy", environment, "--set", &file.display().to_string()]).await;
     }
 
     /// Polls until it is so.

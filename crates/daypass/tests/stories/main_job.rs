@@ -110,11 +110,11 @@ async fn wrong_input_gets_a_sentence_and_changes_nothing() {
 async fn what_needs_an_approval_waits_for_somebody_else() {
     let house = House::open().await;
     house.person("amy", "approver").await;
-    let mut policy = house.json("ada", &["env", "policy", "uat"]).await;
+    let mut policy = house.json("ada", &["policy", "uat"]).await;
     policy["approval"] = serde_json::json!({"read_write": "one"});
     let file = house.path("policy.json");
     std::fs::write(&file, policy.to_string()).unwrap();
-    assert!(house.daypass("ada", &["env", "policy", "uat", "--set", &file.display().to_string()]).await.status.success());
+    assert!(house.daypass("ada", &["policy", "uat", "--set", &file.display().to_string()]).await.status.success());
     let asked = house.json("maria", &["request", "uat", "--access", "read_write", "--reason", "mend one order", "--no-wait"]).await;
     assert_eq!(asked["state"], "requested");
     let account = asked["account"].as_str().unwrap();

@@ -1,6 +1,6 @@
 //! What was run is on record, all of it.
 
-use crate::house::{House, PATIENCE};
+use crate::house::{Account, House, PATIENCE};
 use futures_util::SinkExt;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -113,4 +113,71 @@ async fn no_secret_stands_in_a_log_or_in_the_store() {
             assert!(!content.windows(secret.len()).any(|part| part == secret.as_bytes()), "the secret of the {name} stands in {place}");
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broken_glass_is_told_reviewed_and_in_the_report() {
+    let house = House::open().await;
+    house.person("amy", "approver").await;
+    house
+        .policy("uat", |policy| {
+            policy["approval"] = serde_json::json!({"read": "one", "read_write": "two"});
+            policy["break_glass"] = serde_json::json!(["requester"]);
+        })
+        .await;
+    house.json("maria", &["allow", "uat"]).await;
+    let preview = house.json("ada", &["policy", "uat", "--preview", "maria", "--access", "read_write", "--reason", "a look"]).await;
+    assert!(preview["outcome"].as_str().unwrap().contains("waits for two approvals"), "{preview}");
+    let way = house.json("maria", &["request", "uat", "--break-glass", "--reason", "payments stand still"]).await;
+    let account = Account { name: way["account"].as_str().unwrap().into(), password: way["password"].as_str().unwrap().into(), ends_at: String::new() };
+    assert!(house.psql(&account, "SELECT 1").await.0, "in at once");
+    assert_eq!(house.refused("maria", &["review", &account.name, "--reason", "it was me"]).await.0, 3);
+    assert_eq!(house.refused("ben", &["review", &account.name, "--reason", "not mine"]).await.0, 3);
+    house.json("amy", &["review", &account.name, "--reason", "one SELECT, in order"]).await;
+    let found = house.json("vera", &["log", "find", "--person", "maria", "--kind", "access"]).await;
+    let told: Vec<&str> = found.as_array().unwrap().iter().map(|line| line["what"].as_str().unwrap()).collect();
+    assert!(told.iter().any(|what| what.contains("broke the glass")) && told.iter().any(|what| what.contains("one SELECT, in order")), "{told:?}");
+    house.json("maria", &["end", &account.name]).await;
+    let report = house.until_json("vera", &["report", "uat", "--from", "2026-01-01T00:00:00Z"], |report| report[0]["ended"].is_string()).await;
+    assert_eq!((report[0]["holder"].as_str(), report[0]["sessions"].as_u64()), (Some("maria"), Some(1)), "{report}");
+    assert!(report[0]["approved_by"].as_str().unwrap().contains("glass"));
+    let then = report[0]["from"].as_str().unwrap();
+    assert_eq!(house.json("vera", &["report", "--at", then]).await.as_array().unwrap().len(), 1, "she was in then");
+    assert_eq!(house.json("vera", &["report", "--at", "2026-01-01T00:00:00Z"]).await.as_array().unwrap().len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_in_which_nothing_happens_ends_and_one_that_works_does_not() {
+    let house = House::open().await;
+    house.policy("uat", |policy| policy["idle"] = serde_json::json!(2)).await;
+    let account = house.account("maria", "read", "1h").await;
+    let (busy, _) = house.client(&account).await.unwrap();
+    let (idle, connection) = house.client(&account).await.unwrap();
+    // a statement that runs for longer than that is not idle, however silent it is
+    busy.simple_query("SELECT pg_sleep(4)").await.unwrap();
+    let ended = tokio::time::timeout(PATIENCE, connection).await.expect("the idle one ends").unwrap();
+    assert!(ended.unwrap_err().to_string().contains("nothing happened in this session for 2 s") || idle.is_closed());
+    busy.simple_query("SELECT 1").await.unwrap();
+    let sessions = house.json("maria", &["sessions", "ls", "--all"]).await;
+    assert!(sessions.to_string().contains("nothing happened in this session for 2 s"), "{sessions}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_the_policy_says_so_statements_are_not_recorded_and_a_password_is_shown_once() {
+    let house = House::open().await;
+    house
+        .policy("uat", |policy| {
+            policy["record"] = serde_json::json!(false);
+            policy["reveal"] = serde_json::json!("once");
+        })
+        .await;
+    let account = house.account("maria", "read", "1h").await;
+    assert!(house.psql(&account, "SELECT 'nobody reads this'").await.0);
+    let sessions = house.until_json("maria", &["sessions", "ls", "--all"], |sessions| sessions[0]["closed_at"].is_string()).await;
+    assert_eq!(sessions[0]["statements"], 0);
+    let statements = house.json("maria", &["sessions", "statements", sessions[0]["id"].as_str().unwrap()]).await;
+    assert_eq!(statements.as_array().unwrap().len(), 0);
+    let (code, said) = house.refused("maria", &["reveal", &account.name]).await;
+    assert!(code == 3 && said.contains("shown once"), "{said}");
+    assert!(house.psql(&account, "SELECT 1").await.0, "it works on");
 }

@@ -321,10 +321,10 @@ async fn scripts_of_the_old_system_get_an_account_in_one_call() {
         assert!(answer["error"]["code"].is_string());
     }
     house.until_json("maria", &["passes"], |passes| passes.as_array().unwrap().len() == 2).await;
-    let mut policy = house.json("ada", &["env", "policy", "golden"]).await;
+    let mut policy = house.json("ada", &["policy", "golden"]).await;
     policy["approval"] = json!({"read": "one"});
     std::fs::write(house.path("policy.json"), policy.to_string()).unwrap();
-    house.json("ada", &["env", "policy", "golden", "--set", &house.path("policy.json").display().to_string()]).await;
+    house.json("ada", &["policy", "golden", "--set", &house.path("policy.json").display().to_string()]).await;
     for _ in 0..3 {
         let (status, answer) = script(&house, "maria", wish("127.0.0.1", "Reader"), "golden").await;
         assert!(status == 409 && answer["error"]["message"].as_str().unwrap().contains("waits for an approval"), "{answer}");

@@ -8,7 +8,7 @@ pub mod people;
 pub mod sessions;
 
 use super::{
-    App, Problem,
+    App, Problem, device,
     guard::{
         Need::{Nothing, SignedIn, Somewhere},
         Routes,
@@ -40,6 +40,8 @@ pub fn router(app: &App) -> (Router<App>, utoipa::openapi::OpenApi) {
     let api = Routes::new(app, OpenApiRouter::new())
         .add(Nothing, routes!(people::login))
         .add(Nothing, routes!(people::first))
+        .add(Nothing, routes!(device::begin))
+        .add(Nothing, routes!(device::token))
         .add(Nothing, routes!(health))
         .add(Nothing, routes!(ca))
         .add(SignedIn, routes!(people::me))

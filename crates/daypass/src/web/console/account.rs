@@ -15,10 +15,11 @@ use crate::web::{
 use askama::Template;
 use axum::{
     Json,
-    extract::{Path, State},
+    extract::{Path, Query, State},
     response::{IntoResponse, Response},
 };
 use daypass_gateway::World;
+use std::collections::HashMap;
 
 #[derive(Template)]
 #[template(path = "account.html")]
@@ -169,6 +170,42 @@ pub async fn remove_second_factor(visit: Visit, fields: Fields) -> Result<Respon
     let answer = match sign_in::remove_second_factor(&visit.app, visit.caller.user, visit.caller.actor()).await {
         Ok(()) => visit.done("/account", "no-factor"),
         Err(problem) => visit.refused(remove_form(), &fields, problem),
+    };
+    Ok((cookie, answer).into_response())
+}
+
+fn device_form(code: &str) -> Form {
+    Form::new("Sign a command line in", "/device", "Sign it in")
+        .line("Type the code that `daypass login --sso` shows on your own machine. Never type one that somebody sent you: it would sign them in as you.")
+        .with(Field::text("device", "Code").required().value(code).hint("Like BCDF-GHJK"))
+        .back("/account")
+}
+
+pub async fn device_page(visit: Visit, Query(query): Query<HashMap<String, String>>) -> Response {
+    visit.form(device_form(query.get("code").map(String::as_str).unwrap_or_default()))
+}
+
+/// Asks once more, with where the command line runs; then signs it in.
+pub async fn device(visit: Visit, fields: Fields) -> Result<Response, Response> {
+    let (visit, cookie) = visit.prove(&fields, "Go on").await?;
+    let (typed, now) = (fields.text("device"), visit.app.node.now());
+    let answer = match (visit.app.devices.find(&typed, now), fields.ticked("sure")) {
+        (None, _) => {
+            let unknown = Problem::from("No command line waits with this code. It is good for ten minutes.".to_owned());
+            visit.refused(device_form(&typed), &fields, unknown)
+        }
+        (Some(device), false) => {
+            let form = Form::new("Is this your command line?", "/device", "Yes, sign it in")
+                .line(format!("It runs at {}, and will do all that you may do, for 12 hours.", device.address))
+                .with(Field::hidden("device", &typed))
+                .with(Field::hidden("sure", "yes"))
+                .back("/account");
+            visit.form(form)
+        }
+        (Some(device), true) => {
+            visit.app.devices.approve(&device, visit.caller.user, now);
+            visit.done("/account", "device")
+        }
     };
     Ok((cookie, answer).into_response())
 }

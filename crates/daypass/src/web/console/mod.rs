@@ -104,6 +104,7 @@ fn pages(app: &App) -> Pages {
         .add(Somewhere(ManagePeople), "/people/{name}/second-factor/remove", post(people::remove_second_factor))
         .add(Somewhere(ManagePeople), "/people/{name}/roles", get(people::role_page).post(people::give_role))
         .add(Somewhere(ManagePeople), "/people/{name}/roles/take", post(people::take_role))
+        .add(SignedIn, "/device", get(account::device_page).post(account::device))
         .add(SignedIn, "/account", get(account::page))
         .add(SignedIn, "/account/tokens", get(account::token_page).post(account::add_token))
         .add(SignedIn, "/account/tokens/{id}/remove", post(account::remove_token))

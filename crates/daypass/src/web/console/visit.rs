@@ -324,6 +324,7 @@ fn said(word: &str) -> Option<&'static str> {
         "locked" => "Locked: sign-ins, passes and sessions of this person have ended.",
         "unlocked" => "Unlocked. What the lock ended stays ended.",
         "password" => "The new password holds. All other sign-ins have ended.",
+        "device" => "The command line is signed in.",
         "factor" => "From now on signing in takes a code as well.",
         "no-factor" => "The second factor is removed.",
         "trying" => "Daypass looks at all targets again now.",
