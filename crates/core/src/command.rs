@@ -40,6 +40,11 @@ pub enum Command {
         subject: String,
         roles: Vec<(Role, Scope)>,
     },
+    /// Where one's notices go; an administrator sets it for others.
+    SetMail {
+        user: UserId,
+        mail: Option<Mail>,
+    },
     /// A new password for oneself, or (administrators) for somebody else.
     ChangePassword {
         user: UserId,

@@ -60,6 +60,11 @@ pub enum Event {
         issuer: String,
         subject: String,
     },
+    /// Where notices go; none: nowhere.
+    MailSet {
+        user: UserId,
+        mail: Option<Mail>,
+    },
     /// The roles that follow from the groups that the provider named; they take the place of those of the last time.
     GroupRolesSet {
         user: UserId,

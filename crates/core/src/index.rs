@@ -144,7 +144,7 @@ pub fn about(ledger: &Ledger, event: &Event) -> About {
         Event::EnvironmentAdded { environment, .. } | Event::EnvironmentRemoved { environment } => settings(Some(*environment)),
         Event::UserAdded { user, .. } | Event::UserLocked { user, .. } | Event::UserUnlocked { user } | Event::PasswordChanged { user } => people(Some(*user)),
         Event::SecondFactorSet { user } | Event::SecondFactorRemoved { user } => people(Some(*user)),
-        Event::UserLinked { user, .. } | Event::GroupRolesSet { user, .. } => people(Some(*user)),
+        Event::UserLinked { user, .. } | Event::GroupRolesSet { user, .. } | Event::MailSet { user, .. } => people(Some(*user)),
         Event::RoleGiven { user, .. } | Event::RoleTaken { user, .. } | Event::TokenAdded { user, .. } => people(Some(*user)),
         Event::TokenRemoved { .. } => people(None),
         Event::DatabaseIdentified { environment, .. } | Event::DatabaseReplaced { environment, .. } | Event::MovementBegun { environment, .. } => {

@@ -20,6 +20,7 @@ pub mod ledger;
 pub mod movement;
 pub mod names;
 pub mod net;
+pub mod notice;
 pub mod pass;
 pub mod past;
 pub mod people;

@@ -83,6 +83,13 @@ texts! {
     Category, |text| line(text, 60, "a category");
     /// The number of a ticket or change: 1 to 100 characters of plain text on one line.
     Ticket, |text| line(text, 100, "a ticket");
+    /// An address for mail: one @, and nothing that means anything to a mail server or a header.
+    Mail, |text| {
+        let text = text.trim();
+        let plain = |c: char| c.is_ascii_graphic() && !"<>()[],;:\\\"".contains(c);
+        let fits = text.len() <= 254 && text.chars().all(plain) && text.split_once('@').is_some_and(|(who, host)| !who.is_empty() && host.contains('.') && !host.contains('@'));
+        fits.then(|| text.to_owned()).ok_or_else(|| format!("'{}' is not an address for mail", shown(text)))
+    };
     /// A database account that belongs to a pass: `jit_<person>_<suffix>`, at most 32 of `a-z 0-9 _`.
     AccountName, |text| {
         let fits = matches!(text.len(), 5..=32)

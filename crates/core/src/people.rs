@@ -1,6 +1,12 @@
 //! People, what they may do and where. A role is given for everything, for a project or for one environment.
 
-use crate::{environment::Environment, ids::*, names::UserName, secret::TokenHash, time::Time};
+use crate::{
+    environment::Environment,
+    ids::*,
+    names::{Mail, UserName},
+    secret::TokenHash,
+    time::Time,
+};
 use serde::{Deserialize, Serialize};
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
@@ -96,6 +102,8 @@ pub struct User {
     pub group_roles: Vec<(Role, Scope)>,
     /// Who the person is at their provider: issuer and subject.
     pub linked: Option<(String, String)>,
+    /// Where notices go.
+    pub mail: Option<Mail>,
     /// Signing in takes a code besides the password.
     pub second_factor: bool,
     /// Why the person is locked, while they are.

@@ -37,6 +37,8 @@ pub fn what(ledger: &Ledger, event: &Event) -> String {
         Event::SecondFactorSet { user } => format!("set a second factor for {}", person(ledger, *user)),
         Event::SecondFactorRemoved { user } => format!("removed the second factor of {}", person(ledger, *user)),
         Event::UserLinked { user, issuer, subject } => format!("knows {} as {} of {}", person(ledger, *user), shown(subject), shown(issuer)),
+        Event::MailSet { user, mail: Some(_) } => format!("set an address for the notices of {}", person(ledger, *user)),
+        Event::MailSet { user, mail: None } => format!("took away the address for the notices of {}", person(ledger, *user)),
         Event::GroupRolesSet { user, roles } => {
             let roles: Vec<String> = roles.iter().map(|(role, scope)| format!("{} {}", role.as_str(), place(scope))).collect();
             let roles = if roles.is_empty() { "no role".to_owned() } else { roles.join(", ") };

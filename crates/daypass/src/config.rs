@@ -21,6 +21,70 @@ pub struct Config {
     pub gateway: Gateway,
     pub console: Console,
     pub oidc: Option<Oidc>,
+    pub mail: Option<Mail>,
+    pub webhook: Vec<Webhook>,
+}
+
+/// How notices go out by mail.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Mail {
+    pub host: String,
+    #[serde(default = "Mail::port")]
+    pub port: u16,
+    #[serde(default)]
+    pub tls: MailTls,
+    /// The CA of the mail server (PEM); none: the system's.
+    pub ca: Option<PathBuf>,
+    pub user: Option<String>,
+    pub password_file: Option<PathBuf>,
+    pub from: String,
+}
+
+impl Mail {
+    fn port() -> u16 {
+        587
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MailTls {
+    /// Plain at first, then TLS, or nothing is sent.
+    #[default]
+    Starttls,
+    Tls,
+    /// In plain words: no TLS.
+    Off,
+}
+
+/// A place that notices are written to.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Webhook {
+    pub name: String,
+    pub kind: HookKind,
+    /// A file with the address: whoever has it can write there.
+    pub url_file: PathBuf,
+    /// A file with the key that signs (generic).
+    pub secret_file: Option<PathBuf>,
+    /// None: all.
+    #[serde(default)]
+    pub events: Vec<daypass_core::notice::Kind>,
+    /// None: all.
+    #[serde(default)]
+    pub environments: Vec<String>,
+    /// Also an address within a network of one's own, and without TLS.
+    #[serde(default)]
+    pub allow_private: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HookKind {
+    Slack,
+    Teams,
+    Generic,
 }
 
 /// A provider that people sign in with (OpenID Connect).
@@ -129,7 +193,15 @@ pub struct Gateway {
 
 impl Default for Config {
     fn default() -> Self {
-        Config { data_dir: "daypass-data".into(), api: Api::default(), gateway: Gateway::default(), console: Console::default(), oidc: None }
+        Config {
+            data_dir: "daypass-data".into(),
+            api: Api::default(),
+            gateway: Gateway::default(),
+            console: Console::default(),
+            oidc: None,
+            mail: None,
+            webhook: Vec::new(),
+        }
     }
 }
 

@@ -228,7 +228,7 @@ fn ends_access(command: &Command) -> bool {
         | Command::UnlockUser { .. }
         | Command::GiveRole { .. }
         | Command::AddToken { .. } => false,
-        Command::ChangePassword { .. } | Command::SetSecondFactor { .. } | Command::RemoveSecondFactor { .. } => false,
+        Command::SetMail { .. } | Command::ChangePassword { .. } | Command::SetSecondFactor { .. } | Command::RemoveSecondFactor { .. } => false,
         Command::RevealPass { .. } | Command::ReviewPass { .. } => false,
         Command::AddProject { .. } | Command::SetPolicy { .. } | Command::AddEnvironment { .. } | Command::AddAllow { .. } => false,
         Command::RequestPass { .. } | Command::ApprovePass { .. } | Command::ExtendPass { .. } => false,

@@ -8,6 +8,7 @@ mod demo;
 mod firewall;
 mod keeper;
 mod node;
+mod notify;
 mod pki;
 mod random;
 mod serve;

@@ -5,6 +5,7 @@ use crate::{
     control::{Control, Job},
     keeper,
     node::Node,
+    notify::{self, Notifier},
     pki::{self, Ca},
     web::{self, App, oidc::Provider, place::Place, sign_in::FIRST},
 };
@@ -99,6 +100,8 @@ pub async fn start(config: Config) -> Result<Running> {
     // where browsers reach the console
     let url = config.console.url.clone().unwrap_or_else(|| format!("https://{}:{}", place.server, api.port())).trim_end_matches('/').to_owned();
     let provider = config.oidc.clone().map(|oidc| Provider::new(oidc, &url)).transpose().context("oidc")?.map(Arc::new);
+    let notifier = Arc::new(Notifier::new(&config, &url)?);
+    let channels = notifier.channels();
     let app = App {
         node: node.clone(),
         control: control.clone(),
@@ -108,11 +111,13 @@ pub async fn start(config: Config) -> Result<Running> {
         provider,
         devices: Arc::default(),
         url: url.clone().into(),
+        channels: channels.into(),
         first_link: first_link_file.into(),
     };
     let first_link = first_link(&node, &control).await?.map(|code| Secret::new(format!("{url}/first/{}", code.expose())));
     tokio::spawn(web::serve(api_listener, web::router(app).0, certificate.clone()));
     tokio::spawn(pki::keep(config.gateway.clone(), ca, certificate));
+    tokio::spawn(notify::run(node.clone(), notifier));
     tokio::spawn(keeper::keep_all(node.clone(), control.clone()));
     Ok(Running { node, api, gateway, sqlserver, first_link })
 }

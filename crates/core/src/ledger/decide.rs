@@ -38,6 +38,11 @@ impl Ledger {
                 Ok(self.known_user(*user)?.locked.iter().map(|_| Event::UserUnlocked { user: *user }).collect())
             }
             Command::SignInFrom { user, name, issuer, subject, roles } => self.sign_in_from(by, *user, name, issuer, subject, roles),
+            Command::SetMail { user, mail } => {
+                self.oneself_or_people(by, *user)?;
+                let same = self.known_user(*user)?.mail == *mail;
+                Ok(if same { vec![] } else { vec![Event::MailSet { user: *user, mail: mail.clone() }] })
+            }
             Command::ChangePassword { user } => {
                 self.oneself_or_people(by, *user)?;
                 Ok(vec![Event::PasswordChanged { user: *user }])

@@ -748,3 +748,53 @@ fn who_comes_from_a_provider_has_the_roles_of_their_groups_and_loses_them_with_t
     let by_themselves = comes(7 << 90, "otto", "s-2", vec![(Role::Admin, Scope::All)]);
     assert_eq!(office.refused(by_themselves, office.maria).code, Code::NotPermitted, "only Daypass itself says so");
 }
+
+#[test]
+fn those_are_told_who_have_something_to_do() {
+    use crate::notice::{self, Kind};
+    let mut office = Office::open();
+    let told = |office: &Office, events: Vec<Event>, by: Actor| -> Vec<(Kind, Vec<String>)> {
+        let entry = |event| Entry { seq: 0, at: office.now, by, event };
+        let notices = events.into_iter().flat_map(|event| notice::of_entry(&office.ledger, &entry(event)));
+        let names = |to: &std::collections::BTreeSet<UserId>| to.iter().map(|id| office.ledger.user(*id).unwrap().name.to_string()).collect();
+        notices.map(|notice| (notice.kind, names(&notice.to))).collect()
+    };
+    office.policy(Policy { approval: [(Access::Read, Approvals::Two)].into(), break_glass: [Role::Requester].into(), ..Policy::default() });
+    let (amy, maria, bob) = (office.approver, office.maria, office.hires("bob", Role::Approver));
+    office.by_admin(Command::GiveRole { user: maria, role: Role::Approver, scope: Scope::All });
+    let ask = |office: &mut Office, break_glass, salt| {
+        let pass = PassId::new(office.id());
+        let wish = Wish { break_glass, ..Wish::new(Access::Read, "a look".parse().unwrap()) };
+        let command = Command::RequestPass { pass, environment: office.uat, wish, life: None, salt };
+        (pass, office.run(command, Actor::User(maria)).unwrap())
+    };
+    let (pass, events) = ask(&mut office, false, 70);
+    assert_eq!(told(&office, events, Actor::User(maria)), [(Kind::RequestWaits, vec!["amy".to_owned(), "bob".to_owned()])], "not who asked");
+    let approval = office.approval(pass);
+    let events = office.run(approval.clone(), Actor::User(amy)).unwrap();
+    assert_eq!(told(&office, events, Actor::User(amy)), [(Kind::RequestWaits, vec!["bob".to_owned()])], "not who agreed already");
+    let events = office.run(approval, Actor::User(bob)).unwrap();
+    assert_eq!(told(&office, events, Actor::User(bob)), [(Kind::Approved, vec!["maria".to_owned()])]);
+    let events = office.run(Command::Observed(Observed::LoginWorks { pass }), Actor::System).unwrap();
+    assert_eq!(told(&office, events, Actor::System), [(Kind::Ready, vec!["maria".to_owned()])]);
+
+    let soon = |office: &Office| notice::ends_soon(&office.ledger, office.ledger.pass(pass).unwrap(), office.now);
+    assert!(soon(&office).is_none());
+    office.wait(Ttl::minutes(7 * 60 + 46));
+    let notice = soon(&office).unwrap();
+    assert!(notice.path.ends_with("/extend") && notice.to == [maria].into(), "{notice:?}");
+
+    let (_, events) = ask(&mut office, true, 900);
+    let kinds = told(&office, events, Actor::User(maria));
+    assert!(kinds.len() == 1 && kinds[0].0 == Kind::BreakGlass && kinds[0].1.len() >= 4 && !kinds[0].1.contains(&"maria".to_owned()), "{kinds:?}");
+
+    let movement = MovementId::new(office.id());
+    let (environment, manager) = (office.uat, office.manager);
+    let begin = Command::BeginMovement { movement, environment, kind: MovementKind::External, why: "refresh".parse().unwrap() };
+    let events = office.run(begin, Actor::User(manager)).unwrap();
+    let kinds = told(&office, events, Actor::User(manager));
+    assert!(kinds[0].0 == Kind::Movement && kinds[0].1.contains(&"maria".to_owned()), "{kinds:?}");
+    office.wait(Ttl::minutes(1));
+    let events = office.run(Command::Observed(Observed::Gone { pass }), Actor::System).unwrap();
+    assert_eq!(told(&office, events, Actor::System), [(Kind::Ended, vec!["maria".to_owned()])]);
+}

@@ -5,7 +5,7 @@ use super::{
     duration, password,
     show::{Show, moment},
 };
-use crate::web::dto::{DeviceIssued, DeviceToken, FirstRequest, LoginRequest, Me, RoleView, TokenIssued, TokenRequest, TokenView};
+use crate::web::dto::{DeviceIssued, DeviceToken, FirstRequest, LoginRequest, MailSet, Me, RoleView, TokenIssued, TokenRequest, TokenView};
 use clap::Subcommand;
 use reqwest::Method;
 use std::path::PathBuf;
@@ -49,6 +49,8 @@ pub enum Verb {
     Logout,
     /// Who am I, from which address, with which roles
     Whoami,
+    /// Say where your notices go (nowhere, when no address is given)
+    Mail { address: Option<String> },
     /// Tokens for scripts
     #[command(subcommand)]
     Token(Token),
@@ -86,6 +88,11 @@ pub async fn run(verb: Verb, show: Show) -> Result<(), Failure> {
             let made: TokenIssued = Client::signed_in()?.post(&["tokens"], Some(&TokenRequest { label, life })).await?;
             show.progress(&format!("Token {} holds until {}. It is shown only now:", made.id, moment(&made.ends_at)));
             show.one(&made, |made| made.token.clone());
+            Ok(())
+        }
+        Verb::Mail { address } => {
+            Client::signed_in()?.tell(Method::PUT, &["mail"], Some(&MailSet { mail: address.clone() })).await?;
+            show.done(&address.map_or("You get no mail any more.".to_owned(), |address| format!("Your notices go to {address}.")));
             Ok(())
         }
         Verb::Token(Token::Ls) => {

@@ -66,6 +66,13 @@ pub struct NewPassword {
     pub password: String,
 }
 
+#[derive(Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MailSet {
+    /// None: no notices.
+    pub mail: Option<String>,
+}
+
 /// A sign-in or a token, without what it is made of.
 #[derive(Serialize, Deserialize, ToSchema)]
 pub struct TokenView {
@@ -135,6 +142,8 @@ pub struct PersonView {
     pub locked: Option<String>,
     /// Whether signing in takes a code as well.
     pub second_factor: bool,
+    /// Where notices go.
+    pub mail: Option<String>,
 }
 
 /// A reason for something that is done to somebody else.

@@ -47,6 +47,8 @@ pub struct App {
     /// What shows secrets or lets others in wants a sign-in no older than this.
     pub recent: Ttl,
     pub devices: Arc<device::Devices>,
+    /// Where notices go, in words.
+    pub channels: Arc<[String]>,
     /// Where browsers reach the console.
     pub url: Arc<str>,
     /// Where people may sign in besides here.

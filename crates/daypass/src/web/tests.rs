@@ -70,6 +70,7 @@ impl Installation {
             recent: Ttl::minutes(15),
             devices: Arc::default(),
             url: "https://localhost".into(),
+            channels: Arc::new([]),
             provider: None,
             first_link: directory.join("first-link").into(),
         };

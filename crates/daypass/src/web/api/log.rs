@@ -212,23 +212,22 @@ pub async fn doctor(State(app): State<App>, caller: Caller) -> Result<Json<Docto
     let last = app.node.store.log.read(seq.saturating_sub(1), 1).await?;
     let hash = last.first().and_then(|line| Some(line.get(line.len().checked_sub(66)?..line.len() - 2)?.to_owned())).unwrap_or_default();
     let troubles = app.node.troubles.all().into_iter();
-    let troubles = troubles.map(|(what, trouble)| TroubleView { what: named(&app, &what), since: trouble.since.to_string(), why: trouble.why }).collect();
+    let troubles = troubles.map(|(what, trouble)| TroubleView { what: named(&app.node, &what), since: trouble.since.to_string(), why: trouble.why }).collect();
     Ok(Json(Doctor { now: now.to_string(), head: format!("{seq}:{hash}"), live_sessions: app.node.sessions.all().len(), to_clean, troubles }))
 }
 
 /// An id is no name: people know the environment.
-fn named(app: &App, what: &str) -> String {
+pub fn named(node: &crate::node::Node, what: &str) -> String {
     let Some((kind, id)) = what.split_once(':') else { return what.to_owned() };
-    app.node
-        .ledger(|ledger| match kind {
-            "environment" | "firewall" => {
-                id.parse::<EnvironmentId>().ok().and_then(|id| ledger.environment(id)).map(|env| format!("environment {}", env.spec.name))
-            }
-            "target" => id.parse().ok().and_then(|id| ledger.target(id)).map(|target| format!("target {}:{}", target.spec.host, target.spec.port)),
-            "pass" => id.parse().ok().and_then(|id| ledger.pass(id)).map(|pass| format!("account {}", pass.account)),
-            _ => None,
-        })
-        .unwrap_or_else(|| what.to_owned())
+    node.ledger(|ledger| match kind {
+        "environment" | "firewall" => {
+            id.parse::<EnvironmentId>().ok().and_then(|id| ledger.environment(id)).map(|env| format!("environment {}", env.spec.name))
+        }
+        "target" => id.parse().ok().and_then(|id| ledger.target(id)).map(|target| format!("target {}:{}", target.spec.host, target.spec.port)),
+        "pass" => id.parse().ok().and_then(|id| ledger.pass(id)).map(|pass| format!("account {}", pass.account)),
+        _ => None,
+    })
+    .unwrap_or_else(|| what.to_owned())
 }
 
 /// Says each time something changed: server-sent events with the number of the newest event. What changed is asked anew.

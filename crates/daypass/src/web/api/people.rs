@@ -90,6 +90,23 @@ pub async fn change_password(State(app): State<App>, caller: Caller, Body(reques
     Ok(StatusCode::NO_CONTENT)
 }
 
+/// Where one's notices go; none: nowhere.
+#[utoipa::path(put, path = "/mail", request_body = MailSet, responses((status = 204), (status = "default", body = Problem, content_type = "application/problem+json")))]
+pub async fn set_own_mail(State(app): State<App>, caller: Caller, Body(request): Body<MailSet>) -> Result<StatusCode, Problem> {
+    let mail = request.mail.as_deref().map(str::parse).transpose()?;
+    app.control.run(Command::SetMail { user: caller.user, mail }, caller.actor()).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Where somebody's notices go.
+#[utoipa::path(put, path = "/people/{name}/mail", params(("name" = String, Path)), request_body = MailSet, responses((status = 204), (status = "default", body = Problem, content_type = "application/problem+json")))]
+pub async fn set_mail(State(app): State<App>, caller: Caller, Path(name): Path<String>, Body(request): Body<MailSet>) -> Result<StatusCode, Problem> {
+    caller.need(&app, Permission::ManagePeople)?;
+    let mail = request.mail.as_deref().map(str::parse).transpose()?;
+    app.control.run(Command::SetMail { user: person(&app, &name)?, mail }, caller.actor()).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
 /// A new password for somebody else; all their sign-ins end.
 #[utoipa::path(post, path = "/people/{name}/password", params(("name" = String, Path)), request_body = NewPassword, responses((status = 204), (status = "default", body = Problem, content_type = "application/problem+json")))]
 pub async fn set_password(State(app): State<App>, caller: Caller, Path(name): Path<String>, Body(request): Body<NewPassword>) -> Result<StatusCode, Problem> {
@@ -126,6 +143,7 @@ pub async fn list(State(app): State<App>, caller: Caller) -> Result<Json<Vec<Per
                 roles: role_views(ledger, user),
                 locked: user.locked.clone(),
                 second_factor: user.second_factor,
+                mail: user.mail.as_ref().map(ToString::to_string),
             })
             .collect()
     })))

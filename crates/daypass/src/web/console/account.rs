@@ -8,7 +8,7 @@ use super::{
 };
 use crate::web::{
     Problem, api,
-    dto::{PasswordChange, TokenRequest, TokenView},
+    dto::{MailSet, PasswordChange, TokenRequest, TokenView},
     problem::Body,
     sign_in,
 };
@@ -30,6 +30,7 @@ struct AccountPage {
     roles: Vec<String>,
     tokens: Vec<TokenView>,
     second_factor: bool,
+    mail: Option<String>,
     /// A token that was just made: shown now and never again.
     made: Option<String>,
 }
@@ -43,7 +44,8 @@ async fn account_page(visit: &Visit, made: Option<String>) -> Response {
     let Json(tokens) = api::people::tokens(State(visit.app.clone()), visit.caller.clone()).await;
     let second_factor = visit.app.node.ledger(|ledger| ledger.user(visit.caller.user).is_some_and(|user| user.second_factor));
     let roles = me.roles.iter().map(role_words).collect();
-    show(&AccountPage { shell: visit.shell(), name: me.name, address: me.address, roles, tokens, second_factor, made })
+    let mail = visit.app.node.ledger(|ledger| ledger.user(visit.caller.user).and_then(|user| user.mail.as_ref()).map(ToString::to_string));
+    show(&AccountPage { shell: visit.shell(), name: me.name, address: me.address, roles, tokens, second_factor, mail, made })
 }
 
 fn token_form() -> Form {
@@ -208,4 +210,24 @@ pub async fn device(visit: Visit, fields: Fields) -> Result<Response, Response> 
         }
     };
     Ok((cookie, answer).into_response())
+}
+
+fn mail_form(visit: &Visit) -> Form {
+    let mail = visit.app.node.ledger(|ledger| ledger.user(visit.caller.user).and_then(|user| user.mail.as_ref()).map(ToString::to_string));
+    Form::new("Mail for notices", "/account/mail", "Save")
+        .line("You are told when a request waits for you, when your access is ready, and before it ends.")
+        .with(Field::text("mail", "Address").value(&mail.unwrap_or_default()).hint("Leave it empty for no mail"))
+        .back("/account")
+}
+
+pub async fn mail_page(visit: Visit) -> Response {
+    visit.form(mail_form(&visit))
+}
+
+pub async fn mail(visit: Visit, fields: Fields) -> Response {
+    let set = MailSet { mail: fields.owned("mail") };
+    match api::people::set_own_mail(State(visit.app.clone()), visit.caller.clone(), Body(set)).await {
+        Ok(_) => visit.done("/account", "saved"),
+        Err(problem) => visit.refused(mail_form(&visit), &fields, problem),
+    }
 }

@@ -22,6 +22,7 @@ struct AdministrationPage {
     doctor: Option<Doctor>,
     environments: Vec<EnvironmentView>,
     projects: Vec<String>,
+    channels: Vec<String>,
     may_people: bool,
     may_environments: bool,
 }
@@ -33,7 +34,8 @@ pub async fn page(visit: Visit) -> Shown {
     let Json(projects) = api::environments::projects(state, caller.clone()).await;
     let may = |permission| visit.app.node.ledger(|ledger| ledger.may_somewhere(caller.user, permission));
     let (may_people, may_environments) = (may(Permission::ManagePeople), may(Permission::ManageEnvironments));
-    Ok(show(&AdministrationPage { shell: visit.shell(), doctor, environments, projects, may_people, may_environments }))
+    let channels = visit.app.channels.to_vec();
+    Ok(show(&AdministrationPage { shell: visit.shell(), doctor, channels, environments, projects, may_people, may_environments }))
 }
 
 pub async fn try_now(visit: Visit) -> Shown {

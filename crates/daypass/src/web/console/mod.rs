@@ -108,6 +108,7 @@ fn pages(app: &App) -> Pages {
         .add(SignedIn, "/account", get(account::page))
         .add(SignedIn, "/account/tokens", get(account::token_page).post(account::add_token))
         .add(SignedIn, "/account/tokens/{id}/remove", post(account::remove_token))
+        .add(SignedIn, "/account/mail", get(account::mail_page).post(account::mail))
         .add(SignedIn, "/account/password", get(account::password_page).post(account::password))
         .add(SignedIn, "/account/second-factor", get(account::second_factor_page).post(account::second_factor))
         .add(SignedIn, "/account/second-factor/remove", get(account::remove_second_factor_page).post(account::remove_second_factor))
