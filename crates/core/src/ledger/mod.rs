@@ -139,6 +139,11 @@ impl Ledger {
         [Scope::Environment(env.id), Scope::Project(env.project), Scope::All].iter().find_map(|scope| self.policies.get(scope)).unwrap_or(&self.default_policy)
     }
 
+    /// The policy that was set for just this.
+    pub fn own_policy(&self, scope: Scope) -> Option<&Policy> {
+        self.policies.get(&scope)
+    }
+
     pub fn allow(&self) -> &AllowList {
         &self.allow
     }

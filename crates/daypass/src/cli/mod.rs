@@ -4,6 +4,7 @@ mod access;
 mod account;
 mod client;
 mod connect;
+mod declared;
 mod environments;
 mod people;
 mod records;
@@ -70,6 +71,8 @@ enum Verb {
     People(people::Verb),
     #[command(flatten)]
     Records(records::Verb),
+    #[command(flatten)]
+    Declared(declared::Verb),
     /// Print a completion script, for example: daypass completions bash > /etc/bash_completion.d/daypass
     Completions { shell: clap_complete::Shell },
 }
@@ -103,6 +106,7 @@ async fn verb(verb: Verb, show: Show) -> Result<(), Failure> {
         Verb::Access(verb) => access::run(verb, &Client::signed_in()?, show).await,
         Verb::Environments(verb) => environments::run(verb, &Client::signed_in()?, show).await,
         Verb::People(verb) => people::run(verb, &Client::signed_in()?, show).await,
+        Verb::Declared(verb) => declared::run(verb, &Client::signed_in()?, show).await,
         Verb::Records(verb) => records::run(verb, &Client::signed_in()?, show).await,
     }
 }

@@ -63,7 +63,7 @@ pub enum People {
 }
 
 /// `requester`, `requester@env:uat`, `manager@project:main`.
-fn role(text: &str) -> Result<RoleView, String> {
+pub fn role(text: &str) -> Result<RoleView, String> {
     let (word, place) = text.split_once('@').map_or((text, None), |(word, place)| (word, Some(place)));
     let role = serde_json::from_value(serde_json::Value::String(word.to_owned()))
         .map_err(|_| "a role is admin, manager, approver, requester or auditor".to_owned())?;

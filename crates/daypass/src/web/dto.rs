@@ -551,3 +551,66 @@ pub struct PreviewView {
     /// What would happen, or the rule that forbids it.
     pub outcome: String,
 }
+
+/// What administrators set up, as a file can hold it. No secret stands in it: passwords lie in files of their own.
+#[derive(Clone, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Declared {
+    pub projects: std::collections::BTreeMap<String, DeclaredProject>,
+    pub environments: std::collections::BTreeMap<String, DeclaredEnvironment>,
+    pub people: std::collections::BTreeMap<String, DeclaredPerson>,
+}
+
+#[derive(Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct DeclaredProject {
+    /// A policy; what it leaves out is as usual. None: the usual one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<PolicyView>)]
+    pub policy: Option<serde_json::Value>,
+}
+
+#[derive(Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DeclaredEnvironment {
+    pub project: String,
+    /// `postgres` or `sqlserver`
+    pub engine: String,
+    pub host: String,
+    pub port: u16,
+    pub database: String,
+    pub admin: String,
+    /// `verify`, `strict` or `off`
+    #[serde(default = "verify")]
+    pub tls: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca: Option<String>,
+    #[serde(default)]
+    #[schema(value_type = String, example = "gateway")]
+    pub enforce: Enforce,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub heir: Option<String>,
+    /// Where the administrator's password lies: read when the environment is added.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password_file: Option<String>,
+    /// A policy of its own; what it leaves out is as usual. None: that of its project.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<PolicyView>)]
+    pub policy: Option<serde_json::Value>,
+}
+
+#[derive(Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct DeclaredPerson {
+    /// `requester`, `requester@env:uat`, `manager@project:main`
+    pub roles: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mail: Option<String>,
+    /// Where the first password lies: read when the person is added. None: they sign in with a provider or a token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub password_file: Option<String>,
+}
+
+fn verify() -> String {
+    "verify".to_owned()
+}

@@ -181,3 +181,38 @@ async fn where_the_policy_says_so_statements_are_not_recorded_and_a_password_is_
     assert!(code == 3 && said.contains("shown once"), "{said}");
     assert!(house.psql(&account, "SELECT 1").await.0, "it works on");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_set_up_is_written_to_a_file_and_made_again_from_it() {
+    let house = House::open().await;
+    let export = house.daypass("ada", &["export"]).await;
+    let text = String::from_utf8(export.stdout).unwrap();
+    assert!(text.contains("golden:") && text.contains("requester") && !text.contains("admin-secret") && !text.contains("a-long-password"), "{text}");
+    let file = house.path("daypass.yaml");
+    let apply = async |text: &str, more: &[&str]| {
+        std::fs::write(&file, text).unwrap();
+        let output = house.daypass("ada", &[&["apply", "--file", file.to_str().unwrap()], more].concat()).await;
+        (output.status.success(), format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr)))
+    };
+    let (ok, said) = apply(&text, &["--yes"]).await;
+    assert!(ok && said.contains("Nothing to do"), "{said}");
+    house.server.database("third").await.unwrap();
+    std::fs::write(house.path("third-password"), "admin-secret\n").unwrap();
+    let ca = std::fs::read_to_string(house.path("server-ca.pem")).unwrap().replace('\n', "\\n");
+    let wanted = format!(
+        "projects:\n  erp: {{ policy: {{ name: strict, access: [read], default_life: 1h, longest_life: 4h }} }}\nenvironments:\n  third: {{ project: erp, engine: postgres, host: localhost, port: {}, database: third, admin: daypass_admin, ca: \"{ca}\", password_file: third-password }}\npeople:\n  maria: {{ roles: [requester, 'approver@env:golden'] }}\n",
+        house.server.port
+    );
+    let (ok, said) = apply(&wanted, &[]).await;
+    assert!(!ok && said.contains("+ environment third") && said.contains("--yes"), "without a terminal nothing is done unasked: {said}");
+    let (ok, said) = apply(&wanted, &["--dry-run"]).await;
+    assert!(ok && said.contains("+ maria is approver@env:golden"), "{said}");
+    assert!(!house.json("ada", &["env", "ls"]).await.to_string().contains("third"));
+    let (ok, said) = apply(&wanted, &["--yes"]).await;
+    assert!(ok, "{said}");
+    let (code, said) = house.refused("maria", &["request", "third", "--access", "read_write", "--reason", "a look"]).await;
+    assert!(code == 3 && said.contains("Policy 'strict' does not allow read_write"), "{said}");
+    house.json("maria", &["request", "third", "--reason", "a look"]).await;
+    assert!(apply(&wanted, &["--yes"]).await.1.contains("Nothing to do"), "the same again changes nothing");
+    assert_eq!(house.refused("maria", &["export"]).await.0, 3);
+}

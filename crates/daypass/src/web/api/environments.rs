@@ -356,3 +356,49 @@ fn view(app: &App, ledger: &Ledger, env: &Environment) -> EnvironmentView {
         },
     }
 }
+
+/// All that administrators set up, in the form that `daypass apply` reads. Holds no secret.
+#[utoipa::path(get, path = "/export", responses((status = 200, body = Declared), (status = "default", body = Problem, content_type = "application/problem+json")))]
+pub async fn export(State(app): State<App>, caller: Caller) -> Result<Json<Declared>, Problem> {
+    caller.need(&app, Permission::ManageEnvironments)?;
+    caller.need(&app, Permission::ManagePeople)?;
+    Ok(Json(app.node.ledger(|ledger| {
+        let policy = |scope| ledger.own_policy(scope).and_then(|policy| serde_json::to_value(policy).ok());
+        let projects = ledger.projects().map(|(id, name)| (name.to_string(), DeclaredProject { policy: policy(Scope::Project(id)) }));
+        let environments = ledger.environments().filter_map(|env| {
+            let target = ledger.target(env.target)?;
+            let (tls, ca) = match &target.spec.tls {
+                TargetTls::VerifyFull { ca } => ("verify", ca.clone()),
+                TargetTls::Strict { ca } => ("strict", ca.clone()),
+                TargetTls::Off => ("off", None),
+            };
+            let declared = DeclaredEnvironment {
+                project: ledger.project_name(env.project)?.to_string(),
+                engine: target.spec.engine.as_str().to_owned(),
+                host: target.spec.host.to_string(),
+                port: target.spec.port,
+                database: env.spec.database.to_string(),
+                admin: target.spec.admin.clone(),
+                tls: tls.to_owned(),
+                ca,
+                enforce: env.spec.enforce,
+                heir: env.spec.heir.clone(),
+                password_file: None,
+                policy: policy(Scope::Environment(env.id)),
+            };
+            Some((env.spec.name.to_string(), declared))
+        });
+        let people = ledger.users().map(|user| {
+            let word = |(role, scope): &(daypass_core::people::Role, Scope)| match scope {
+                Scope::All => Some(role.as_str().to_owned()),
+                Scope::Project(id) => ledger.project_name(*id).map(|name| format!("{}@project:{name}", role.as_str())),
+                Scope::Environment(id) => ledger.environment(*id).map(|env| format!("{}@env:{}", role.as_str(), env.spec.name)),
+            };
+            // roles by group belong to the provider, and are not ours to declare
+            let declared =
+                DeclaredPerson { roles: user.roles.iter().filter_map(word).collect(), mail: user.mail.as_ref().map(ToString::to_string), password_file: None };
+            (user.name.to_string(), declared)
+        });
+        Declared { projects: projects.collect(), environments: environments.collect(), people: people.collect() }
+    })))
+}

@@ -60,6 +60,7 @@ pub fn router(app: &App) -> (Router<App>, utoipa::openapi::OpenApi) {
         .add(SignedIn, routes!(environments::projects))
         .add(Somewhere(ManageEnvironments), routes!(environments::add_project))
         .add(Somewhere(ManageEnvironments), routes!(environments::project_policy))
+        .add(Somewhere(ManageEnvironments), routes!(environments::export))
         .add(SignedIn, routes!(environments::list))
         .add(Somewhere(ManageEnvironments), routes!(environments::add))
         .add(Somewhere(SeeEnvironment), routes!(environments::show))

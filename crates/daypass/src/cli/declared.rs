@@ -1,0 +1,286 @@
+//! What administrators set up, as a file: shown as the difference to what is, then carried out. Nothing is ever removed because a file
+//! does not mention it; a role is taken from a person whom the file does mention.
+
+use super::{
+    client::{Client, Failure},
+    duration,
+    people::role,
+    show::Show,
+};
+use crate::web::dto::*;
+use clap::Subcommand;
+use daypass_core::policy::Policy;
+use reqwest::Method;
+use serde_json::Value;
+use std::{
+    collections::BTreeMap,
+    io::IsTerminal,
+    path::{Path, PathBuf},
+};
+
+#[derive(Subcommand)]
+pub enum Verb {
+    /// Make projects, environments, policies, people and roles as a file says; shows first what would change
+    Apply {
+        /// YAML, in the form that `daypass export` writes
+        #[arg(short, long, value_name = "FILE")]
+        file: PathBuf,
+        /// Do it without asking
+        #[arg(long)]
+        yes: bool,
+        /// Only show what would change
+        #[arg(long, conflicts_with = "yes")]
+        dry_run: bool,
+    },
+    /// Write what is set up, in the form that `daypass apply` reads: without any secret
+    Export,
+}
+
+pub async fn run(verb: Verb, client: &Client, show: Show) -> Result<(), Failure> {
+    let now: Declared = client.get(&["export"], &[]).await?;
+    match verb {
+        Verb::Export => {
+            let text = serde_norway::to_string(&now).map_err(|e| Failure::failed(e.to_string()))?;
+            show.text(&text);
+            Ok(())
+        }
+        Verb::Apply { file, yes, dry_run } => {
+            let text = std::fs::read_to_string(&file).map_err(|e| Failure::failed(format!("{} cannot be read: {e}", file.display())))?;
+            let wanted: Declared = serde_norway::from_str(&text).map_err(|e| Failure::failed(format!("{}: {e}", file.display())))?;
+            let steps = steps(&now, &wanted).map_err(|why| Failure::failed(format!("{}: {why}", file.display())))?;
+            if steps.is_empty() {
+                show.done("Nothing to do: all is as the file says.");
+                return Ok(());
+            }
+            for step in &steps {
+                show.text(&step.to_string());
+            }
+            if dry_run || !(yes || agreed()?) {
+                return Ok(());
+            }
+            let folder = file.parent().unwrap_or(Path::new("."));
+            for step in steps {
+                let what = step.to_string();
+                step.carry_out(client, folder).await.map_err(|failure| Failure { title: format!("{what}: {}", failure.title), ..failure })?;
+            }
+            show.done("Done.");
+            Ok(())
+        }
+    }
+}
+
+/// Asks on the terminal. Where there is none, the answer is to say `--yes`.
+fn agreed() -> Result<bool, Failure> {
+    if !std::io::stdin().is_terminal() {
+        return Err(Failure::failed("nothing was done: there is no terminal to ask on. Say --yes, or --dry-run to see only"));
+    }
+    eprint!("Do this? [y/N] ");
+    let mut line = String::new();
+    std::io::stdin().read_line(&mut line).map_err(|e| Failure::failed(e.to_string()))?;
+    Ok(matches!(line.trim(), "y" | "Y" | "yes"))
+}
+
+/// One change.
+enum Step {
+    AddProject(String),
+    ProjectPolicy(String, Box<PolicyView>),
+    AddEnvironment(String, Box<DeclaredEnvironment>),
+    EnvironmentPolicy(String, Box<PolicyView>),
+    AddPerson(String, DeclaredPerson),
+    Give(String, String),
+    Take(String, String),
+    Mail(String, Option<String>),
+}
+
+impl std::fmt::Display for Step {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Step::AddProject(name) => write!(f, "+ project {name}"),
+            Step::ProjectPolicy(name, policy) => write!(f, "~ policy of project {name}: {}", brief(policy)),
+            Step::AddEnvironment(name, env) => write!(f, "+ environment {name}: {} on {}:{}", env.database, env.host, env.port),
+            Step::EnvironmentPolicy(name, policy) => write!(f, "~ policy of {name}: {}", brief(policy)),
+            Step::AddPerson(name, _) => write!(f, "+ person {name}"),
+            Step::Give(name, role) => write!(f, "+ {name} is {role}"),
+            Step::Take(name, role) => write!(f, "- {name} is {role} no more"),
+            Step::Mail(name, Some(mail)) => write!(f, "~ notices of {name} go to {mail}"),
+            Step::Mail(name, None) => write!(f, "~ {name} gets no notices"),
+        }
+    }
+}
+
+fn brief(policy: &PolicyView) -> String {
+    let approval: Vec<String> = policy.approval.keys().map(|access| access.as_str().to_owned()).collect();
+    let approval = if approval.is_empty() { "no approval".to_owned() } else { format!("approval for {}", approval.join(", ")) };
+    format!("{} ({}, {approval})", policy.name, policy.access.join(", "))
+}
+
+/// What has to be done for things to be as wanted. Order: what others rest on comes first.
+fn steps(now: &Declared, wanted: &Declared) -> Result<Vec<Step>, String> {
+    let mut steps = Vec::new();
+    for (name, project) in &wanted.projects {
+        let known = now.projects.get(name);
+        if known.is_none() {
+            steps.push(Step::AddProject(name.clone()));
+        }
+        let changed =
+            changed(known.and_then(|known| known.policy.as_ref()), project.policy.as_ref()).map_err(|why| format!("projects.{name}.policy: {why}"))?;
+        steps.extend(changed.map(|policy| Step::ProjectPolicy(name.clone(), policy)));
+    }
+    for (name, env) in &wanted.environments {
+        let known = now.environments.get(name);
+        match known {
+            None => steps.push(Step::AddEnvironment(name.clone(), Box::new(env.clone()))),
+            Some(known) => {
+                let place = |env: &DeclaredEnvironment| DeclaredEnvironment { policy: None, password_file: None, ..env.clone() };
+                if place(known) != place(env) {
+                    return Err(format!(
+                        "environments.{name} is another database than before. Remove the environment first, so that all access to the old one ends: daypass env rm {name}"
+                    ));
+                }
+            }
+        }
+        let changed =
+            changed(known.and_then(|known| known.policy.as_ref()), env.policy.as_ref()).map_err(|why| format!("environments.{name}.policy: {why}"))?;
+        steps.extend(changed.map(|policy| Step::EnvironmentPolicy(name.clone(), policy)));
+    }
+    for (name, person) in &wanted.people {
+        let known = now.people.get(name);
+        for text in &person.roles {
+            role(text).map_err(|why| format!("people.{name}.roles: {why}"))?;
+        }
+        let Some(known) = known else {
+            steps.push(Step::AddPerson(name.clone(), person.clone()));
+            steps.extend(person.mail.is_some().then(|| Step::Mail(name.clone(), person.mail.clone())));
+            continue;
+        };
+        steps.extend(person.roles.iter().filter(|role| !known.roles.contains(role)).map(|role| Step::Give(name.clone(), role.clone())));
+        steps.extend(known.roles.iter().filter(|role| !person.roles.contains(role)).map(|role| Step::Take(name.clone(), role.clone())));
+        steps.extend((known.mail != person.mail).then(|| Step::Mail(name.clone(), person.mail.clone())));
+    }
+    Ok(steps)
+}
+
+/// The policy to set, when it is not set already. A file that names none leaves what is.
+fn changed(known: Option<&Value>, wanted: Option<&Value>) -> Result<Option<Box<PolicyView>>, String> {
+    let Some(wanted) = wanted else { return Ok(None) };
+    let wanted = whole(wanted)?;
+    let known = known.map(whole).transpose()?;
+    let same = known.is_some_and(|known| serde_json::to_value(&known).ok() == serde_json::to_value(&wanted).ok());
+    Ok(if same { None } else { Some(Box::new(wanted)) })
+}
+
+/// A policy of which a part is written: the rest is as usual. Lengths of time may be written as people do.
+fn whole(part: &Value) -> Result<PolicyView, String> {
+    let part = part.as_object().ok_or("it is a list of rules")?;
+    let mut all: BTreeMap<String, Value> = serde_json::to_value(Policy::default()).and_then(serde_json::from_value).map_err(|e| e.to_string())?;
+    for (name, value) in part {
+        let value = match (name.as_str(), value) {
+            ("default_life" | "longest_life" | "longest_total" | "idle", Value::String(text)) => {
+                Value::from(duration(text).map_err(|why| format!("{name}: {why}"))?)
+            }
+            _ => value.clone(),
+        };
+        if all.insert(name.clone(), value).is_none() {
+            return Err(format!("there is no rule '{name}'"));
+        }
+    }
+    let view: PolicyView = serde_json::to_value(all).and_then(serde_json::from_value).map_err(|e| e.to_string())?;
+    // what contradicts itself is found before anything is done
+    view.policy()?.check().map_err(|refusal| refusal.to_string())?;
+    Ok(view)
+}
+
+impl Step {
+    /// `folder` is that of the file: paths in it begin there.
+    async fn carry_out(self, client: &Client, folder: &Path) -> Result<(), Failure> {
+        let read = |path: &str| {
+            let path = folder.join(path);
+            std::fs::read_to_string(&path)
+                .map(|text| text.trim_end_matches(['\r', '\n']).to_owned())
+                .map_err(|e| Failure::failed(format!("{} cannot be read: {e}", path.display())))
+        };
+        match self {
+            Step::AddProject(name) => client.tell(Method::POST, &["projects"], Some(&NewProject { name })).await,
+            Step::ProjectPolicy(name, policy) => client.tell(Method::PUT, &["projects", &name, "policy"], Some(&policy)).await,
+            Step::EnvironmentPolicy(name, policy) => client.tell(Method::PUT, &["environments", &name, "policy"], Some(&policy)).await,
+            Step::AddEnvironment(name, env) => {
+                let file = env.password_file.as_deref().ok_or_else(|| Failure::failed("name the file with the administrator's password in password_file"))?;
+                let request = NewEnvironment {
+                    name,
+                    project: env.project,
+                    engine: env.engine,
+                    host: env.host,
+                    port: env.port,
+                    database: env.database,
+                    admin: env.admin,
+                    password: read(file)?,
+                    ca: env.ca,
+                    without_tls: env.tls == "off",
+                    strict_tls: env.tls == "strict",
+                    enforce: env.enforce,
+                    grants: Default::default(),
+                    heir: env.heir,
+                };
+                client.tell(Method::POST, &["environments"], Some(&request)).await
+            }
+            Step::AddPerson(name, person) => {
+                let password = person.password_file.as_deref().map(read).transpose()?;
+                let roles = person.roles.iter().map(|text| role(text)).collect::<Result<_, _>>().map_err(Failure::failed)?;
+                client.tell(Method::POST, &["people"], Some(&NewPerson { name, password, roles })).await
+            }
+            Step::Give(name, text) => client.tell(Method::POST, &["people", &name, "roles"], Some(&role(&text).map_err(Failure::failed)?)).await,
+            Step::Take(name, text) => client.tell(Method::POST, &["people", &name, "roles", "take"], Some(&role(&text).map_err(Failure::failed)?)).await,
+            Step::Mail(name, mail) => client.tell(Method::PUT, &["people", &name, "mail"], Some(&MailSet { mail })).await,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Declared {
+        serde_norway::from_str(text).unwrap()
+    }
+
+    fn told(now: &str, wanted: &str) -> Vec<String> {
+        steps(&read(now), &read(wanted)).unwrap().iter().map(ToString::to_string).collect()
+    }
+
+    const UAT: &str = "environments:\n  uat: { project: main, engine: postgres, host: db, port: 5432, database: uat, admin: a";
+
+    #[test]
+    fn the_difference_is_what_is_done() {
+        let now = "projects: { main: {} }\npeople: { maria: { roles: [requester, auditor] } }";
+        let wanted = format!(
+            "projects: {{ main: {{}}, erp: {{ policy: {{ longest_life: 2h, default_life: 1h }} }} }}\npeople: {{ maria: {{ roles: [requester, 'approver@env:uat'], mail: m@example.com }}, ben: {{}} }}\n{UAT}, password_file: p, policy: {{ approval: {{ read_write: two }} }} }}\n"
+        );
+        assert_eq!(
+            told(now, &wanted),
+            [
+                "+ project erp",
+                "~ policy of project erp: default (read, read_write, no approval)",
+                "+ environment uat: uat on db:5432",
+                "~ policy of uat: default (read, read_write, approval for read_write)",
+                "+ person ben",
+                "+ maria is approver@env:uat",
+                "- maria is auditor no more",
+                "~ notices of maria go to m@example.com",
+            ]
+        );
+        assert_eq!(told(&wanted, &wanted), [""; 0], "the same again changes nothing");
+        assert_eq!(told(&wanted, "{}"), [""; 0], "what a file does not mention stays");
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_with_its_place_before_anything_is_done() {
+        let wrong = |text: &str| steps(&read("{}"), &read(text)).err().unwrap();
+        assert!(wrong("projects: { erp: { policy: { longest_live: 2h } } }").contains("projects.erp.policy: there is no rule 'longest_live'"));
+        assert!(wrong("projects: { erp: { policy: { longest_life: soon } } }").contains("longest_life: 'soon' is not a length of time"));
+        assert!(wrong("projects: { erp: { policy: { longest_life: 2h } } }").contains("default_life may not be over longest_life"));
+        assert!(wrong("people: { maria: { roles: [king] } }").contains("people.maria.roles"));
+        assert!(serde_norway::from_str::<Declared>("peple: {}").is_err());
+        let other = steps(&read(&format!("{UAT} }}")), &read(&format!("{UAT}x }}"))).err().unwrap();
+        assert!(other.contains("another database") && other.contains("env rm uat"), "{other}");
+    }
+}
