@@ -1,13 +1,14 @@
 //! `make bench`: Daypass beside a direct PostgreSQL and PgBouncer, in one run, with the runs interleaved because machines are
 //! noisy. Prints medians as a table with the bars, and writes them to target/bench.json.
 //!
-//! `DAYPASS_BENCH_ROUNDS` (3) and `DAYPASS_BENCH_SECONDS` (3) say how long; `DAYPASS_BENCH_ONLY` what: core, queries, connections,
+//! `DAYPASS_BENCH_ROUNDS` (3) and `DAYPASS_BENCH_SECONDS` (3) say how long; `DAYPASS_BENCH_ONLY` what: core, pages, queries, connections,
 //! copy, statements, sessions, access, sqlserver, with commas.
 
 mod access;
 mod api;
 mod core;
 mod load;
+mod pages;
 mod report;
 mod sessions;
 mod stage;
@@ -30,10 +31,13 @@ async fn main() -> Result<()> {
     if wanted("core") {
         core::measure(&mut report);
     }
+    if wanted("pages") {
+        pages::measure(&mut report).await?;
+    }
     if wanted("sqlserver") {
         tds::measure(&mut report, setting("DAYPASS_BENCH_ROUNDS", 3)).await?;
     }
-    if !["core", "sqlserver"].contains(&only.as_str()) {
+    if !["core", "sqlserver", "pages"].contains(&only.as_str()) {
         let mut stage = Stage::set().await?;
         let rounds = setting("DAYPASS_BENCH_ROUNDS", 3);
         if wanted("queries") {

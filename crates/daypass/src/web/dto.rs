@@ -66,6 +66,34 @@ pub struct NewPassword {
     pub password: String,
 }
 
+/// What an authenticator is told.
+#[derive(Serialize, Deserialize, ToSchema)]
+pub struct SecondFactorKey {
+    pub key: String,
+    /// The same as an `otpauth:` address.
+    pub address: String,
+}
+
+#[derive(Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SecondFactorSet {
+    pub key: String,
+    /// What the authenticator shows for it.
+    pub code: String,
+    pub password: String,
+    /// A code of the second factor of before, if there was one.
+    #[serde(default)]
+    pub old_code: Option<String>,
+}
+
+#[derive(Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SecondFactorRemoved {
+    pub password: String,
+    #[serde(default)]
+    pub code: Option<String>,
+}
+
 #[derive(Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MailSet {

@@ -347,3 +347,30 @@ async fn a_sign_in_leads_back_into_the_console_and_nowhere_else() {
     }
     assert_eq!(super::console::local_way("/environments/uat?x=1"), "/environments/uat?x=1");
 }
+
+#[tokio::test]
+async fn guessing_passwords_by_other_spellings_of_a_name_brings_nothing_and_locks_nobody_out() {
+    let all = Installation::new().await;
+    let password = "a-password-that-is-long";
+    super::sign_in::change_password(&all.app, all.maria, Actor::System, None, password.to_owned()).await.unwrap();
+    let try_one = async |name: &str, password: &str, address: [u8; 4]| {
+        let body = serde_json::json!({ "name": name, "password": password }).to_string();
+        let mut request =
+            Request::builder().method(Method::POST).uri("/api/v1/login").header(header::CONTENT_TYPE, "application/json").body(Body::from(body)).unwrap();
+        request.extensions_mut().insert(axum::extract::ConnectInfo(std::net::SocketAddr::from((address, 1))));
+        all.router.clone().oneshot(request).await.unwrap().status()
+    };
+    let spelled = |n: usize| {
+        let letters = "maria".chars().enumerate().map(|(at, letter)| if n >> at & 1 == 1 { letter.to_ascii_uppercase() } else { letter });
+        format!("{}{}{}", " ".repeat(n / 32 % 6), letters.collect::<String>(), "\t".repeat(n / 192))
+    };
+    let mut looked_at = 0;
+    for n in 0..1_000 {
+        let status = try_one(&spelled(n), "a-wrong-password", [203, 0, 113, 9]).await;
+        assert!(status == StatusCode::UNAUTHORIZED || status == StatusCode::TOO_MANY_REQUESTS, "{status}");
+        looked_at += usize::from(status == StatusCode::UNAUTHORIZED);
+    }
+    assert!((10..=12).contains(&looked_at), "{looked_at} guesses of 1,000 were looked at");
+    assert_eq!(try_one("maria", password, [203, 0, 113, 9]).await, StatusCode::TOO_MANY_REQUESTS, "not even the right one, from there");
+    assert_eq!(try_one("maria", password, [203, 0, 113, 7]).await, StatusCode::OK, "maria herself comes from elsewhere");
+}

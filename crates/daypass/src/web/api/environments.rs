@@ -26,6 +26,7 @@ use daypass_core::{
 use daypass_gateway::World;
 use daypass_store::Change;
 use daypass_targets::{AnyTarget, Check, Target as _};
+use std::collections::HashMap;
 
 /// Projects.
 #[utoipa::path(get, path = "/projects", responses((status = 200, body = Vec<String>), (status = "default", body = Problem, content_type = "application/problem+json")))]
@@ -65,7 +66,8 @@ fn project_id(app: &App, name: &str) -> Result<ProjectId, Problem> {
 pub async fn list(State(app): State<App>, caller: Caller) -> Json<Vec<EnvironmentView>> {
     Json(app.node.ledger(|ledger| {
         let seen = ledger.environments().filter(|env| ledger.may(caller.user, Permission::SeeEnvironment, Some(env.id)));
-        seen.map(|env| view(&app, ledger, env)).collect()
+        let live = Live::of(&app, ledger);
+        seen.map(|env| view_with(&app, ledger, env, &live)).collect()
     }))
 }
 
@@ -317,10 +319,40 @@ fn allow_view(app: &App, ledger: &Ledger, entry: &AllowEntry) -> AllowView {
     }
 }
 
+/// How many passes are ready and how many sessions are open, by environment: counted once for all that are shown.
+struct Live(HashMap<EnvironmentId, (usize, usize)>);
+
+impl Live {
+    fn of(app: &App, ledger: &Ledger) -> Live {
+        let now = app.node.now();
+        let mut counted: HashMap<EnvironmentId, (usize, usize)> = HashMap::new();
+        for pass in ledger.open_passes() {
+            let count = counted.entry(pass.environment).or_default();
+            count.0 += usize::from(matches!(pass.state(), PassState::Ready { .. }) && ledger.over(pass, now).is_none());
+        }
+        for session in app.node.sessions.all() {
+            counted.entry(session.environment).or_default().1 += 1;
+        }
+        Live(counted)
+    }
+}
+
+/// The names of the environments that the caller may see.
+pub fn names(app: &App, caller: &Caller) -> Vec<String> {
+    app.node.ledger(|ledger| {
+        let seen = ledger.environments().filter(|env| ledger.may(caller.user, Permission::SeeEnvironment, Some(env.id)));
+        seen.map(|env| env.spec.name.to_string()).collect()
+    })
+}
+
 fn view(app: &App, ledger: &Ledger, env: &Environment) -> EnvironmentView {
+    view_with(app, ledger, env, &Live::of(app, ledger))
+}
+
+fn view_with(app: &App, ledger: &Ledger, env: &Environment, live: &Live) -> EnvironmentView {
+    let (live_passes, live_sessions) = live.0.get(&env.id).copied().unwrap_or_default();
     let target = ledger.target(env.target);
     let way = app.place.way(ledger, env);
-    let now = app.node.now();
     let trouble = app
         .node
         .troubles
@@ -332,8 +364,6 @@ fn view(app: &App, ledger: &Ledger, env: &Environment) -> EnvironmentView {
         (None, Some(trouble)) => trouble.why,
         (None, None) => "open".to_owned(),
     };
-    let live =
-        |pass: &&daypass_core::pass::Pass| pass.environment == env.id && matches!(pass.state(), PassState::Ready { .. }) && ledger.over(pass, now).is_none();
     EnvironmentView {
         id: env.id.to_string(),
         name: env.spec.name.to_string(),
@@ -349,8 +379,8 @@ fn view(app: &App, ledger: &Ledger, env: &Environment) -> EnvironmentView {
         epoch: env.epoch(),
         without_tls: target.is_some_and(|t| t.spec.tls == TargetTls::Off),
         movement: env.frozen_by.map(|id| id.to_string()),
-        live_passes: ledger.open_passes().filter(live).count(),
-        live_sessions: ledger.open_passes().filter(|pass| pass.environment == env.id).map(|pass| app.node.sessions.of(pass.id)).sum(),
+        live_passes,
+        live_sessions,
         kind: match env.spec.kind {
             Kind::SelfService => "self-service".to_owned(),
         },

@@ -115,6 +115,32 @@ pub async fn set_password(State(app): State<App>, caller: Caller, Path(name): Pa
     Ok(StatusCode::NO_CONTENT)
 }
 
+/// A key for a second factor, to be put into an authenticator. Nothing is set by this.
+#[utoipa::path(post, path = "/second-factor/key", responses((status = 200, body = SecondFactorKey), (status = "default", body = Problem, content_type = "application/problem+json")))]
+pub async fn second_factor_key(caller: Caller) -> Result<Json<SecondFactorKey>, Problem> {
+    let key = sign_in::new_second_factor();
+    let address = sign_in::address_of(&caller.name, &key).ok_or_else(|| Problem::unavailable("The second factor could not be made."))?;
+    Ok(Json(SecondFactorKey { key, address }))
+}
+
+/// Sets one's second factor, with the password once more and a code of the key.
+#[utoipa::path(post, path = "/second-factor", request_body = SecondFactorSet, responses((status = 204), (status = "default", body = Problem, content_type = "application/problem+json")))]
+pub async fn set_second_factor(State(app): State<App>, caller: Caller, Body(request): Body<SecondFactorSet>) -> Result<StatusCode, Problem> {
+    let proof = Proof { name: caller.name.as_str(), password: request.password, code: request.old_code.as_deref(), address: caller.address };
+    sign_in::prove(&app, proof).await?;
+    sign_in::set_second_factor(&app, caller.user, &request.key, &request.code).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Removes one's second factor, with the password once more and a code.
+#[utoipa::path(post, path = "/second-factor/remove", request_body = SecondFactorRemoved, responses((status = 204), (status = "default", body = Problem, content_type = "application/problem+json")))]
+pub async fn remove_own_second_factor(State(app): State<App>, caller: Caller, Body(request): Body<SecondFactorRemoved>) -> Result<StatusCode, Problem> {
+    let proof = Proof { name: caller.name.as_str(), password: request.password, code: request.code.as_deref(), address: caller.address };
+    sign_in::prove(&app, proof).await?;
+    sign_in::remove_second_factor(&app, caller.user, caller.actor()).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
 /// Takes somebody's second factor away, when the device is lost.
 #[utoipa::path(post, path = "/people/{name}/second-factor/remove", params(("name" = String, Path)), responses((status = 204), (status = "default", body = Problem, content_type = "application/problem+json")))]
 pub async fn remove_second_factor(State(app): State<App>, caller: Caller, Path(name): Path<String>) -> Result<StatusCode, Problem> {

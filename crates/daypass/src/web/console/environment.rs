@@ -29,6 +29,14 @@ use daypass_gateway::World;
 
 /// Lines of history on the page; the log has all.
 const HISTORY: usize = 15;
+/// Rows of a table on the page; `daypass passes` and the report have all.
+const ROWS: usize = 100;
+
+/// How many rows are not on the page.
+struct LeftOut {
+    accounts: usize,
+    allowed: usize,
+}
 
 #[derive(Template)]
 #[template(path = "environment.html")]
@@ -43,6 +51,7 @@ struct Page {
     request: Option<Form>,
     policy: Vec<String>,
     may: May,
+    left_out: LeftOut,
 }
 
 /// What the reader may do here.
@@ -78,10 +87,16 @@ pub async fn page(visit: Visit, Path(name): Path<String>) -> Shown {
     let filter = api::passes::Filter { environment: Some(name.clone()), all: false, at: None };
     let Json(live) = api::passes::list(state.clone(), caller.clone(), Ok(Query(filter))).await?;
     let ending = api::passes::ending(&visit.app, &visit.caller, env.id);
-    let accounts = live.into_iter().chain(ending).collect();
+    let mut accounts: Vec<PassView> = live.into_iter().chain(ending).collect();
+    // one's own first: nobody scrolls past hundreds to find theirs
+    accounts.sort_by_key(|pass| (pass.holder != visit.caller.name.as_str(), pass.state != "requested"));
+    let all_accounts = accounts.len();
+    accounts.truncate(ROWS);
     let Json(allowed) = api::environments::allowed(state.clone(), caller.clone(), Path(name.clone())).await?;
-    let allowed = allowed.into_iter().filter(|entry| entry.live).collect();
-    let filter = api::sessions::Filter { environment: Some(name.clone()), live: true, limit: None };
+    let allowed: Vec<AllowView> = allowed.into_iter().filter(|entry| entry.live).collect();
+    let left_out = LeftOut { accounts: all_accounts.saturating_sub(ROWS), allowed: allowed.len().saturating_sub(ROWS) };
+    let allowed = allowed.into_iter().take(ROWS).collect();
+    let filter = api::sessions::Filter { environment: Some(name.clone()), live: true, limit: Some(ROWS as u32) };
     let Json(sessions) = api::sessions::list(state, caller, Ok(Query(filter))).await?;
     let may = May::of(&visit, &env);
     let history = match may.see_access {
@@ -101,6 +116,7 @@ pub async fn page(visit: Visit, Path(name): Path<String>) -> Shown {
         request,
         policy: super::policy::sentences(&policy),
         may,
+        left_out,
     };
     Ok(show(&shown))
 }

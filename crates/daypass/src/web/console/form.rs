@@ -123,9 +123,9 @@ impl Field {
         Field { required: true, ..self }
     }
 
-    /// The id of the element, for its label.
-    pub fn id(&self) -> String {
-        format!("field-{}", self.name)
+    /// The id of the element, for its label. A page and the dialog before it may both have a field of this name.
+    pub fn id(&self, form: &str) -> String {
+        format!("{form}-{}", self.name)
     }
 
     pub fn is(&self, kind: &str) -> bool {
@@ -193,6 +193,11 @@ impl Form {
 
     pub fn back(self, to: impl Into<String>) -> Form {
         Form { back: to.into(), ..self }
+    }
+
+    /// What the ids of its fields begin with.
+    pub fn slug(&self) -> String {
+        format!("f{}", self.action.replace(|c: char| !c.is_ascii_alphanumeric(), "-"))
     }
 
     /// A password manager then wants to know whose it is.

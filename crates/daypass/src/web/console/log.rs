@@ -85,13 +85,13 @@ async fn log_page(visit: &Visit, asked: Asked, verified: Option<String>) -> Show
         Ok(Json(lines)) => (lines, None),
         Err(problem) => (Vec::new(), Some(problem)),
     };
-    let Json(environments) = api::environments::list(State(visit.app.clone()), visit.caller.clone()).await;
+    let environments = api::environments::names(&visit.app, &visit.caller);
     let older = lines.last().filter(|_| lines.len() == LINES as usize).map(|last| asked.older(last.seq));
     let shown = LogPage {
         shell: visit.shell(),
         older,
         lines,
-        environments: environments.into_iter().map(|env| env.name).collect(),
+        environments,
         kinds: Kind::ALL.map(Kind::as_str).to_vec(),
         environment: asked.text("environment"),
         person: asked.text("person"),

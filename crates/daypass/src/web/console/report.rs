@@ -7,8 +7,7 @@ use super::{
 use crate::web::{Problem, api, dto::HeldView, environment as find};
 use askama::Template;
 use axum::{
-    Json,
-    extract::{Query, State},
+    extract::Query,
     http::header,
     response::{IntoResponse, Response},
 };
@@ -71,12 +70,12 @@ pub async fn page(visit: Visit, Query(query): Query<HashMap<String, String>>) ->
         Err(problem) => (Asked::of(&visit, &HashMap::new())?, Some(problem)),
     };
     let held = api::log::held(&visit.app, &visit.caller, asked.env, asked.from, asked.until).await?;
-    let Json(environments) = api::environments::list(State(visit.app.clone()), visit.caller.clone()).await;
+    let environments = api::environments::names(&visit.app, &visit.caller);
     let shown = ReportPage {
         shell: visit.shell(),
         picture: if asked.moment { None } else { Some(Picture::of(&held, asked.from, asked.until)) },
         moment: asked.moment.then(|| asked.from.to_string()),
-        environments: environments.into_iter().map(|env| env.name).collect(),
+        environments,
         csv: format!("/report.csv?environment={}&from={}&until={}", asked.environment, field(asked.from), field(asked.until)),
         environment: asked.environment,
         from: field(asked.from),

@@ -36,8 +36,7 @@ pub async fn list(visit: Visit, Query(query): Query<HashMap<String, String>>) ->
     let Json(found) = api::sessions::list(State(visit.app.clone()), visit.caller.clone(), Ok(Query(filter))).await?;
     let wanted = |session: &SessionView| person.is_empty() || session.person == person || session.account == person;
     let sessions = found.into_iter().filter(wanted).take(200).collect();
-    let Json(environments) = api::environments::list(State(visit.app.clone()), visit.caller.clone()).await;
-    let environments = environments.into_iter().map(|env| env.name).collect();
+    let environments = api::environments::names(&visit.app, &visit.caller);
     Ok(show(&ListPage { shell: visit.shell(), sessions, environments, environment, person, live }))
 }
 
