@@ -155,6 +155,7 @@ async fn in_directory(directory: &std::path::Path, report: &mut Report) -> Resul
                 times.push(began.elapsed().as_secs_f64() * 1e3);
             }
         }
+        report.row(&format!("p50, {name}"), quantile(&times, 0.5), "ms");
         report.row(&format!("p95, {name}"), quantile(&times, 0.95), "ms");
         all.push(quantile(&times, 0.95));
     }

@@ -8,6 +8,7 @@ use crate::{
     names::shown,
     pass::{Approver, Cause},
     people::Scope,
+    time::Time,
 };
 
 /// Who did it: a person's name, or Daypass itself.
@@ -27,6 +28,7 @@ pub fn what(ledger: &Ledger, event: &Event) -> String {
         Scope::Project(id) => format!("in project {}", ledger.project_name(*id).map_or_else(|| id.to_string(), ToString::to_string)),
         Scope::Environment(id) => format!("on {}", env(id)),
     };
+    let minute = |at: &Time| jiff::Timestamp::from_microsecond(at.micros()).map_or_else(|_| at.to_string(), |at| at.strftime("%Y-%m-%d %H:%M UTC").to_string());
     let word = |word: &Option<crate::names::Reason>| word.as_ref().map(|word| format!(": {word}")).unwrap_or_default();
     match event {
         Event::StoreCreated { .. } => "began this log".to_owned(),
@@ -46,7 +48,10 @@ pub fn what(ledger: &Ledger, event: &Event) -> String {
         }
         Event::RoleGiven { user, role, scope } => format!("made {} {} {}", person(ledger, *user), role.as_str(), place(scope)),
         Event::RoleTaken { user, role, scope } => format!("took from {} the role {} {}", person(ledger, *user), role.as_str(), place(scope)),
-        Event::TokenAdded { user, label, ends_at, .. } => format!("let {} in until {ends_at} ({})", person(ledger, *user), shown(label)),
+        Event::TokenAdded { user, label, ends_at, .. } => {
+            let ends = minute(ends_at);
+            format!("signed {} in until {ends} ({})", person(ledger, *user), shown(label))
+        }
         Event::TokenRemoved { .. } => "ended a sign-in".to_owned(),
         Event::ProjectAdded { name, .. } => format!("added the project {name}"),
         Event::PolicySet { scope, policy } => format!("set the policy {} {}", policy.name, place(scope)),
@@ -62,7 +67,10 @@ pub fn what(ledger: &Ledger, event: &Event) -> String {
                 Owner::Person(user) => person(ledger, *user),
                 Owner::Shared => "everyone".to_owned(),
             };
-            format!("allowed {} on {} for {whom} until {ends_at}{}", ranges.join(";"), env(environment), word(note))
+            {
+                let ends = minute(ends_at);
+                format!("allowed {} on {} for {whom} until {ends}{}", ranges.join(";"), env(environment), word(note))
+            }
         }
         Event::AllowRemoved { entry } => {
             let known = ledger.allow().get(*entry);
@@ -79,9 +87,18 @@ pub fn what(ledger: &Ledger, event: &Event) -> String {
         }
         Event::PassAgreed { pass, word: said, .. } => format!("agreed to {}, which waits for another approval{}", of(pass), word(said)),
         Event::PassApproved { pass, approver, ends_at, word: said, .. } => match approver {
-            Approver::Person(_) => format!("approved {} until {ends_at}{}", of(pass), word(said)),
-            Approver::Policy(name) => format!("got {} until {ends_at} by policy {name}", of(pass)),
-            Approver::BreakGlass => format!("got {} until {ends_at} without an approval", of(pass)),
+            Approver::Person(_) => {
+                let ends = minute(ends_at);
+                format!("approved {} until {ends}{}", of(pass), word(said))
+            }
+            Approver::Policy(name) => {
+                let ends = minute(ends_at);
+                format!("got {} until {ends} by policy {name}", of(pass))
+            }
+            Approver::BreakGlass => {
+                let ends = minute(ends_at);
+                format!("got {} until {ends} without an approval", of(pass))
+            }
         },
         Event::PassDenied { pass, why } => format!("denied {}: {why}", of(pass)),
         Event::PassWithdrawn { pass } => format!("withdrew the request for {}", of(pass)),
@@ -89,7 +106,10 @@ pub fn what(ledger: &Ledger, event: &Event) -> String {
         Event::PassReady { pass } => format!("made {}, and proved it by a login", of(pass)),
         Event::PassRevealed { pass } => format!("was shown the password of {}", of(pass)),
         Event::PassReviewed { pass, word } => format!("reviewed {}: {word}", of(pass)),
-        Event::PassExtended { pass, ends_at } => format!("extended {} until {ends_at}", of(pass)),
+        Event::PassExtended { pass, ends_at } => {
+            let ends = minute(ends_at);
+            format!("extended {} until {ends}", of(pass))
+        }
         Event::PassEnding { pass, cause } => match cause {
             Cause::Returned => format!("gave {} back", of(pass)),
             Cause::Revoked { why, .. } => format!("revoked {}: {why}", of(pass)),

@@ -101,7 +101,7 @@ async fn every_page_is_for_everybody_in_light_and_dark_wide_and_narrow() {
     ];
     let mine = house.json("maria", &["passes", "--env", "uat"]).await[0]["id"].as_str().unwrap().to_owned();
     let (extend, end, revoke) = (format!("/passes/{mine}/extend"), format!("/passes/{mine}/end"), format!("/passes/{mine}/end"));
-    let pages: [(&Browser, &str, &str); 38] = [
+    let pages: [(&Browser, &str, &str); 39] = [
         (&nobody, "sign-in", "/sign-in"),
         (&maria, "environments", "/environments"),
         (&maria, "environment-requester", "/environments/uat"),
@@ -137,6 +137,7 @@ async fn every_page_is_for_everybody_in_light_and_dark_wide_and_narrow() {
         (&ada, "remove-environment", "/environments/uat/remove"),
         (&ada, "policy", "/environments/uat/policy"),
         (&ada, "change-policy", "/environments/uat/policy/set"),
+        (&ada, "project-policy", "/projects/main/policy"),
         (&ada, "recipe", "/environments/uat/recipe"),
         (&ada, "token", "/account/tokens"),
         (&sam, "movement", "/environments/golden/move"),

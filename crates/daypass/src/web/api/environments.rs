@@ -56,7 +56,7 @@ pub async fn project_policy(
     Ok(StatusCode::NO_CONTENT)
 }
 
-fn project_id(app: &App, name: &str) -> Result<ProjectId, Problem> {
+pub fn project_id(app: &App, name: &str) -> Result<ProjectId, Problem> {
     let parsed: Name = name.parse()?;
     app.node.ledger(|ledger| ledger.project_named(&parsed)).ok_or_else(|| Refusal::not_found("project", name).into())
 }

@@ -94,6 +94,7 @@ fn pages(app: &App) -> Pages {
         .add(Somewhere(SeeAccess), "/report.csv", get(report::export_table))
         .add(Somewhere(SeeAccess), "/administration", get(administration::page))
         .add(Somewhere(SeeAccess), "/administration/try", post(administration::try_now))
+        .add(Somewhere(ManageEnvironments), "/projects/{project}/policy", get(policy::project_page).post(policy::set_project))
         .add(Somewhere(ManageEnvironments), "/projects/add", get(administration::add_project_page).post(administration::add_project))
         .add(Somewhere(ManagePeople), "/people", get(people::list))
         .add(Somewhere(ManagePeople), "/people/add", get(people::add_page).post(people::add))

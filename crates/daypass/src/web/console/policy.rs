@@ -18,8 +18,9 @@ use axum::{
 };
 use daypass_core::{
     environment::Engine,
+    ledger::Ledger,
     pass::Access,
-    people::{Permission, Role},
+    people::{Permission, Role, Scope},
     policy::{Approvals, Extra, Policy, Reveal},
 };
 use daypass_gateway::World;
@@ -131,9 +132,14 @@ pub async fn preview(visit: Visit, Path(name): Path<String>, fields: Fields) -> 
     }
 }
 
-fn set_form(visit: &Visit, name: &str) -> Result<Form, Problem> {
+/// The policy that holds on an environment, and whether its engine has rights besides reading and writing.
+fn known(visit: &Visit, name: &str) -> Result<(Policy, bool), Problem> {
     let env = find(&visit.app, &visit.caller, name)?;
-    let (policy, engine) = visit.app.node.ledger(|ledger| (ledger.policy(&env).clone(), ledger.target(env.target).map(|target| target.spec.engine)));
+    let engine = |ledger: &Ledger| ledger.target(env.target).map(|target| target.spec.engine);
+    Ok(visit.app.node.ledger(|ledger| (ledger.policy(&env).clone(), engine(ledger) == Some(Engine::SqlServer))))
+}
+
+fn set_form(policy: &Policy, with_extras: bool, of: &str, action: &str) -> Form {
     let approvals = |access: Access| {
         let chosen = match policy.approvals(access) {
             0 => "none",
@@ -147,8 +153,8 @@ fn set_form(visit: &Visit, name: &str) -> Result<Form, Problem> {
     let time = |name: &str, label: &str, ttl: daypass_core::time::Ttl| Field::text(name, label).required().value(&short(ttl.as_seconds()));
     let number = |name: &str, label: &str, n: u64| Field::text(name, label).required().value(&n.to_string());
     let categories: Vec<&str> = policy.categories.iter().map(|category| category.as_str()).collect();
-    let mut form = Form::new(&format!("Policy of {name}"), &format!("/environments/{name}/policy/set"), "Save the policy")
-        .line("It holds for this environment from now on: for new requests, at each approval and at each connect.")
+    let mut form = Form::new(&format!("Policy of {of}"), action, "Save the policy")
+        .line("It holds from now on: for new requests, at each approval and at each connect.")
         .with(Field::text("name", "Name").required().value(policy.name.as_str()))
         .with(Field::tick("access_read", "Read access may be asked for", policy.access.contains(&Access::Read)))
         .with(approvals(Access::Read))
@@ -188,28 +194,56 @@ fn set_form(visit: &Visit, name: &str) -> Result<Form, Problem> {
         .with(number("sessions_per_pass", "Sessions at once per account", policy.sessions_per_pass.into()))
         .with(number("widest_v4", "Widest IPv4 range", policy.widest_v4.into()).hint("A prefix length: 24 allows 256 addresses"))
         .with(number("widest_v6", "Widest IPv6 range", policy.widest_v6.into()));
-    if engine == Some(Engine::SqlServer) {
+    if with_extras {
         for extra in Extra::ALL {
             form = form.with(Field::tick(&format!("extra_{}", extra.as_sql()), &format!("Accounts have {}", extra.as_sql()), policy.extras.contains(&extra)));
         }
     }
-    Ok(form.back(format!("/environments/{name}/policy")))
+    form
+}
+
+fn environment_form(visit: &Visit, name: &str) -> Result<Form, Problem> {
+    let (policy, with_extras) = known(visit, name)?;
+    Ok(set_form(&policy, with_extras, name, &format!("/environments/{name}/policy/set")).back(format!("/environments/{name}/policy")))
 }
 
 pub async fn set_page(visit: Visit, Path(name): Path<String>) -> Shown {
-    Ok(visit.form(set_form(&visit, &name)?))
+    Ok(visit.form(environment_form(&visit, &name)?))
 }
 
 pub async fn set(visit: Visit, Path(name): Path<String>, fields: Fields) -> Shown {
-    let env = find(&visit.app, &visit.caller, &name)?;
-    let (known, engine) = visit.app.node.ledger(|ledger| (ledger.policy(&env).clone(), ledger.target(env.target).map(|target| target.spec.engine)));
+    let (policy, with_extras) = known(&visit, &name)?;
     let set = async {
-        let policy = of_fields(&fields, &known, engine == Some(Engine::SqlServer))?;
+        let policy = of_fields(&fields, &policy, with_extras)?;
         api::environments::set_policy(State(visit.app.clone()), visit.caller.clone(), Path(name.clone()), Body(policy)).await
     };
     match set.await {
         Ok(_) => Ok(visit.done(&format!("/environments/{name}/policy"), "saved")),
-        Err(problem) => Ok(visit.refused(set_form(&visit, &name)?, &fields, problem)),
+        Err(problem) => Ok(visit.refused(environment_form(&visit, &name)?, &fields, problem)),
+    }
+}
+
+/// The policy of a project: for all its environments that have none of their own.
+fn project_form(visit: &Visit, name: &str) -> Result<(Policy, Form), Problem> {
+    let id = api::environments::project_id(&visit.app, name)?;
+    let policy = visit.app.node.ledger(|ledger| ledger.own_policy(Scope::Project(id)).cloned()).unwrap_or_default();
+    let form = set_form(&policy, true, &format!("project {name}"), &format!("/projects/{name}/policy"));
+    Ok((policy, form.line("It holds on all environments of the project that have no policy of their own.").back("/administration")))
+}
+
+pub async fn project_page(visit: Visit, Path(name): Path<String>) -> Shown {
+    Ok(visit.form(project_form(&visit, &name)?.1))
+}
+
+pub async fn set_project(visit: Visit, Path(name): Path<String>, fields: Fields) -> Shown {
+    let (policy, form) = project_form(&visit, &name)?;
+    let set = async {
+        let policy = of_fields(&fields, &policy, true)?;
+        api::environments::project_policy(State(visit.app.clone()), visit.caller.clone(), Path(name.clone()), Body(policy)).await
+    };
+    match set.await {
+        Ok(_) => Ok(visit.done("/administration", "saved")),
+        Err(problem) => Ok(visit.refused(form, &fields, problem)),
     }
 }
 
