@@ -374,3 +374,37 @@ async fn guessing_passwords_by_other_spellings_of_a_name_brings_nothing_and_lock
     assert_eq!(try_one("maria", password, [203, 0, 113, 9]).await, StatusCode::TOO_MANY_REQUESTS, "not even the right one, from there");
     assert_eq!(try_one("maria", password, [203, 0, 113, 7]).await, StatusCode::OK, "maria herself comes from elsewhere");
 }
+
+#[tokio::test]
+async fn how_long_a_sign_in_takes_does_not_tell_whether_a_name_is_there() {
+    const PAIRS: usize = 150;
+    let all = Installation::new().await;
+    super::sign_in::change_password(&all.app, all.maria, Actor::System, None, "a-password-that-is-long".to_owned()).await.unwrap();
+    let time = async |name: &str, n: usize| {
+        // each from an address of its own: attempts are counted
+        let address = std::net::IpAddr::from([10, 0, (n >> 8) as u8, n as u8]);
+        let proof = sign_in::Proof { name, password: "a-wrong-password".to_owned(), code: None, address };
+        let began = std::time::Instant::now();
+        assert!(sign_in::prove(&all.app, proof).await.is_err());
+        began.elapsed().as_secs_f64()
+    };
+    // the first of each warms up
+    (time("maria", 0).await, time("nobody", 1).await);
+    let mut differences = Vec::new();
+    for n in 0..PAIRS {
+        // by turns, so that what else the machine does falls on both
+        let at = 2 + 2 * n;
+        let (known, unknown) = match n % 2 {
+            0 => (time("maria", at).await, time("nobody", at + 1).await),
+            _ => {
+                let unknown = time("nobody", at + 1).await;
+                (time("maria", at).await, unknown)
+            }
+        };
+        differences.push(known - unknown);
+    }
+    let mean = differences.iter().sum::<f64>() / PAIRS as f64;
+    let variance = differences.iter().map(|difference| (difference - mean).powi(2)).sum::<f64>() / (PAIRS - 1) as f64;
+    let t = mean / (variance / PAIRS as f64).sqrt();
+    assert!(t.abs() < 4.5, "{t:.1} standard errors apart: {mean:.6} s");
+}

@@ -170,6 +170,33 @@ async fn every_page_is_for_everybody_in_light_and_dark_wide_and_narrow() {
         let complaints = browser.complaints().await.into_iter().filter(|line| !(name == "not-there" && line.contains("404")));
         found.extend(complaints.map(|line| format!("{name}: {line}")));
     }
+    // what answers a form, and what stands in a dialog
+    for browser in [&maria, &ada] {
+        browser.dress(false, 1280).await;
+    }
+    maria.go("/environments/uat").await;
+    maria.click("Show").await;
+    maria.part("#way-password").await;
+    found.extend(maria.hurdles(&axe).await.into_iter().map(|hurdle| format!("an account in a dialog: {hurdle}")));
+    maria.go("/environments/uat/enable").await;
+    maria.fill("Address", "10.0.0.0/8").await;
+    maria.click_in("#form", "Enable access").await;
+    maria.sees("wider than policy").await;
+    found.extend(maria.hurdles(&axe).await.into_iter().map(|hurdle| format!("a form that was refused: {hurdle}")));
+    ada.go("/log").await;
+    ada.click("Verify").await;
+    ada.sees("follow from each other").await;
+    found.extend(ada.hurdles(&axe).await.into_iter().map(|hurdle| format!("a verified log: {hurdle}")));
+    ada.go("/environments/uat").await;
+    ada.click("Maintain").await;
+    ada.click("Test the target").await;
+    ada.sees("Test of the target of uat").await;
+    found.extend(ada.hurdles(&axe).await.into_iter().map(|hurdle| format!("a tested target: {hurdle}")));
+    ada.go("/environments/uat/policy").await;
+    ada.choose("If this person asks", "maria").await;
+    ada.click("Try it").await;
+    ada.sees("maria gets in at once").await;
+    found.extend(ada.hurdles(&axe).await.into_iter().map(|hurdle| format!("a preview: {hurdle}")));
     assert!(found.is_empty(), "{}", found.join("\n"));
 }
 

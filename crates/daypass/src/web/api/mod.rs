@@ -57,6 +57,7 @@ pub fn router(app: &App) -> (Router<App>, utoipa::openapi::OpenApi) {
         .add(Somewhere(ManagePeople), routes!(people::unlock))
         .add(Somewhere(ManagePeople), routes!(people::set_password))
         .add(Somewhere(ManagePeople), routes!(people::set_mail))
+        .add(Somewhere(ManagePeople), routes!(people::tokens_of_person))
         .add(Somewhere(ManagePeople), routes!(people::remove_second_factor))
         .add(Somewhere(ManagePeople), routes!(people::give_role))
         .add(Somewhere(ManagePeople), routes!(people::take_role))

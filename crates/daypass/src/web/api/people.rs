@@ -65,9 +65,22 @@ pub async fn add_token(State(app): State<App>, caller: Caller, Body(request): Bo
 /// The caller's sign-ins and tokens that hold now.
 #[utoipa::path(get, path = "/tokens", responses((status = 200, body = Vec<TokenView>), (status = "default", body = Problem, content_type = "application/problem+json")))]
 pub async fn tokens(State(app): State<App>, caller: Caller) -> Json<Vec<TokenView>> {
+    Json(tokens_of(&app, &caller, caller.user))
+}
+
+/// Somebody's sign-ins and tokens that hold now; `DELETE /tokens/{id}` ends one.
+#[utoipa::path(get, path = "/people/{name}/tokens", params(("name" = String, Path)), responses((status = 200, body = Vec<TokenView>), (status = "default", body = Problem, content_type = "application/problem+json")))]
+pub async fn tokens_of_person(State(app): State<App>, caller: Caller, Path(name): Path<String>) -> Result<Json<Vec<TokenView>>, Problem> {
+    caller.need(&app, Permission::ManagePeople)?;
+    let user = person(&app, &name)?;
+    Ok(Json(tokens_of(&app, &caller, user)))
+}
+
+fn tokens_of(app: &App, caller: &Caller, user: UserId) -> Vec<TokenView> {
     let now = app.node.now();
-    Json(app.node.ledger(|ledger| {
-        let mine = ledger.tokens().filter(|token| token.user == caller.user && now < token.ends_at);
+    app.node.ledger(|ledger| {
+        let locks = ledger.user(user).map(|user| user.locks());
+        let theirs = ledger.tokens().filter(|token| token.user == user && now < token.ends_at && Some(token.locks) == locks);
         let view = |token: &Token| TokenView {
             id: token.id.to_string(),
             label: token.label.clone(),
@@ -76,8 +89,8 @@ pub async fn tokens(State(app): State<App>, caller: Caller) -> Json<Vec<TokenVie
             ends_at: token.ends_at.to_string(),
             this_one: token.id == caller.token,
         };
-        mine.map(view).collect()
-    }))
+        theirs.map(view).collect()
+    })
 }
 
 /// A new password for oneself; all other sign-ins end.

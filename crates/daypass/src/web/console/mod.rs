@@ -103,6 +103,7 @@ fn pages(app: &App) -> Pages {
         .add(Somewhere(ManagePeople), "/people/{name}/unlock", post(people::unlock))
         .add(Somewhere(ManagePeople), "/people/{name}/password", get(people::password_page).post(people::password))
         .add(Somewhere(ManagePeople), "/people/{name}/second-factor/remove", post(people::remove_second_factor))
+        .add(Somewhere(ManagePeople), "/people/{name}/tokens/{token}/remove", post(people::remove_token))
         .add(Somewhere(ManagePeople), "/people/{name}/roles", get(people::role_page).post(people::give_role))
         .add(Somewhere(ManagePeople), "/people/{name}/roles/take", post(people::take_role))
         .add(SignedIn, "/device", get(account::device_page).post(account::device))

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::web::{
     Problem, api,
-    dto::{LogLine, NewPassword, NewPerson, PersonView, RoleView, Why},
+    dto::{LogLine, NewPassword, NewPerson, PersonView, RoleView, TokenView, Why},
     problem::Body,
 };
 use askama::Template;
@@ -101,6 +101,7 @@ pub async fn add(visit: Visit, fields: Fields) -> Response {
 struct PersonPage {
     shell: Shell,
     person: PersonView,
+    tokens: Vec<TokenView>,
     history: Vec<LogLine>,
     oneself: bool,
 }
@@ -110,8 +111,15 @@ pub async fn page(visit: Visit, Path(name): Path<String>) -> Shown {
     let person = people.into_iter().find(|person| person.name == name).ok_or_else(|| Refusal::not_found("person", &name))?;
     let user = visit.app.node.ledger(|ledger| person.name.parse().ok().and_then(|name| ledger.user_named(&name)).map(|user| user.id));
     let history = api::log::lines(&visit.app, &Filter { person: user, ..Filter::default() }, 20).await?;
+    let Json(tokens) = api::people::tokens_of_person(State(visit.app.clone()), visit.caller.clone(), Path(name)).await?;
     let oneself = user == Some(visit.caller.user);
-    Ok(show(&PersonPage { shell: visit.shell(), person, history, oneself }))
+    Ok(show(&PersonPage { shell: visit.shell(), person, tokens, history, oneself }))
+}
+
+/// Ends one of somebody's sign-ins or tokens.
+pub async fn remove_token(visit: Visit, Path((name, id)): Path<(String, String)>) -> Shown {
+    api::people::remove_token(State(visit.app.clone()), visit.caller.clone(), Path(id)).await?;
+    Ok(visit.done(&format!("/people/{name}"), "removed"))
 }
 
 fn lock_form(name: &str) -> Form {
