@@ -182,7 +182,8 @@ async fn first_link(node: &Node, control: &Control) -> Result<Option<Secret>> {
     }
     let code = Secret::new(crate::random::password());
     let command = Command::AddProject { project: ProjectId::new(crate::random::id()), name: "main".parse().map_err(anyhow::Error::msg)? };
-    let changes = vec![Change::Put { id: FIRST.to_owned(), secret: code.clone() }];
+    let nobody = web::auth::nobodys_password().await.map_err(anyhow::Error::msg)?;
+    let changes = vec![Change::Put { id: FIRST.to_owned(), secret: code.clone() }, nobody];
     control.run_job(Job { command, by: Actor::System, changes, secrets: None }).await?;
     Ok(Some(code))
 }

@@ -18,10 +18,7 @@ use daypass_core::{
     time::Time,
 };
 use daypass_gateway::World;
-use std::{
-    net::{IpAddr, SocketAddr},
-    sync::OnceLock,
-};
+use std::net::{IpAddr, SocketAddr};
 
 /// The person behind a request.
 #[derive(Clone)]
@@ -100,6 +97,15 @@ pub fn password_secret(user: UserId) -> String {
     format!("password:{user}")
 }
 
+/// Whose password a name that is not there is compared with: it lies in the store like any other, so that both take the same way.
+pub const NOBODY: UserId = UserId::new(uuid::Uuid::nil());
+
+/// The password that nobody has, to be put into the store.
+pub async fn nobodys_password() -> Result<daypass_store::Change, String> {
+    let hash = hash_password(crate::random::password()).await?;
+    Ok(daypass_store::Change::Put { id: password_secret(NOBODY), secret: daypass_core::secret::Secret::new(hash) })
+}
+
 /// The argon2id hash of a password, as a PHC text. Slow on purpose: never on a thread that serves others.
 pub async fn hash_password(password: String) -> Result<String, String> {
     if password.chars().count() < 10 {
@@ -112,15 +118,9 @@ pub async fn hash_password(password: String) -> Result<String, String> {
     hash.await.map_err(|e| e.to_string())?.map_err(|e| e.to_string())
 }
 
-/// Checks a password against its hash; without one, the same work is done for nothing.
-pub async fn check_password(password: String, hash: Option<String>) -> bool {
-    // the hash of a password that nobody has
-    static NOBODY: OnceLock<String> = OnceLock::new();
-    let known = hash.is_some();
-    let checked = tokio::task::spawn_blocking(move || {
-        let nobody = || Argon2::default().hash_password(crate::random::password().as_bytes()).map(|hash| hash.to_string()).unwrap_or_default();
-        let hash = hash.unwrap_or_else(|| NOBODY.get_or_init(nobody).clone());
-        PasswordHash::new(&hash).is_ok_and(|hash| Argon2::default().verify_password(password.as_bytes(), &hash).is_ok())
-    });
+/// Checks a password against its hash; `known` says whether it is anybody's. The work is the same either way.
+pub async fn check_password(password: String, hash: String, known: bool) -> bool {
+    let checked =
+        tokio::task::spawn_blocking(move || PasswordHash::new(&hash).is_ok_and(|hash| Argon2::default().verify_password(password.as_bytes(), &hash).is_ok()));
     checked.await.unwrap_or(false) && known
 }

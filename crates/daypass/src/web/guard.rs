@@ -49,13 +49,18 @@ impl Routes {
         Routes { app: app.clone(), router }
     }
 
-    pub fn add(self, need: Need, (schemas, mut paths, methods): UtoipaMethodRouter<App>) -> Routes {
+    pub fn add(self, need: Need, routes: UtoipaMethodRouter<App>) -> Routes {
+        self.add_in(need, routes, IntoResponse::into_response)
+    }
+
+    /// The same for a route whose errors have another form.
+    pub fn add_in(self, need: Need, (schemas, mut paths, methods): UtoipaMethodRouter<App>, refuse: fn(Problem) -> Response) -> Routes {
         for item in paths.paths.values_mut() {
             operations(item).for_each(|operation| {
                 operation.extensions = Some(Extensions::builder().add("x-needs", need.word()).build());
             });
         }
-        let guarded = methods.route_layer(axum::middleware::from_fn_with_state((self.app.clone(), need), api));
+        let guarded = methods.route_layer(axum::middleware::from_fn_with_state((self.app.clone(), need, refuse), api));
         Routes { router: self.router.routes((schemas, paths, guarded)), ..self }
     }
 
@@ -69,13 +74,13 @@ fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
 }
 
 /// Lets a call of the API through, with its caller.
-async fn api(State((app, need)): State<(App, Need)>, mut request: Request, next: Next) -> Response {
+async fn api(State((app, need, refuse)): State<(App, Need, fn(Problem) -> Response)>, mut request: Request, next: Next) -> Response {
     if need == Need::Nothing {
         return next.run(request).await;
     }
-    let Some(caller) = auth::bearer(&app, request.headers(), request.extensions()) else { return Problem::not_signed_in().into_response() };
+    let Some(caller) = auth::bearer(&app, request.headers(), request.extensions()) else { return refuse(Problem::not_signed_in()) };
     if let Err(problem) = check(&app, &caller, need) {
-        return problem.into_response();
+        return refuse(problem);
     }
     request.extensions_mut().insert(caller);
     next.run(request).await

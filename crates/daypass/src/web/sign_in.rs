@@ -116,10 +116,16 @@ pub async fn prove(app: &App, proof: Proof<'_>) -> Result<UserId, Problem> {
     app.sign_ins.attempt(name.as_ref(), proof.address)?;
     let known = name.and_then(|name| app.node.ledger(|ledger| ledger.user_named(&name).map(|user| (user.id, user.second_factor, user.locked.is_some()))));
     // nobody's password is looked up as well, so that a name that is not there takes no less work
-    let looked_up = known.map_or(UserId::new(uuid::Uuid::nil()), |(user, ..)| user);
-    let hash = app.node.store.log.secret(&auth::password_secret(looked_up)).await?.map(|hash| hash.expose().to_owned());
+    let looked_up = known.map_or(auth::NOBODY, |(user, ..)| user);
+    // somebody who signs in with a provider only has none: then nobody's is compared as well
+    let secret = async |user| app.node.store.log.secret(&auth::password_secret(user)).await;
+    let (kept, known_hash) = match secret(looked_up).await? {
+        Some(hash) => (Some(hash), known.is_some()),
+        None => (secret(auth::NOBODY).await?, false),
+    };
+    let hash = kept.map(|hash| hash.expose().to_owned()).unwrap_or_default();
     let place = app.sign_ins.place().await?;
-    let good = auth::check_password(proof.password, hash).await;
+    let good = auth::check_password(proof.password, hash, known_hash).await;
     drop(place);
     let (user, second_factor, _) = known.filter(|(.., locked)| good && !locked).ok_or_else(wrong)?;
     if !second_factor {

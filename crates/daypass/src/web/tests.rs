@@ -80,7 +80,9 @@ impl Installation {
         let (maria, pass, waiting, entry) = (UserId::new(id()), PassId::new(id()), PassId::new(id()), AllowId::new(id()));
         let all = Installation { app, router, document, directory, uat, golden, maria, pass, waiting, entry };
         let project = ProjectId::new(id());
-        all.run(Command::AddProject { project, name: "main".parse().unwrap() }, Actor::System).await;
+        let command = Command::AddProject { project, name: "main".parse().unwrap() };
+        let changes = vec![super::auth::nobodys_password().await.unwrap()];
+        all.app.control.run_job(crate::control::Job { command, by: Actor::System, changes, secrets: None }).await.unwrap();
         for (environment, name) in [(uat, "uat"), (golden, "golden")] {
             let target_spec =
                 TargetSpec { engine: Engine::Postgres, host: "db.example.com".parse().unwrap(), port: 5432, admin: "a".into(), tls: TargetTls::Off };

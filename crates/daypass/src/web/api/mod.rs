@@ -102,7 +102,8 @@ pub fn router(app: &App) -> (Router<App>, utoipa::openapi::OpenApi) {
         .add(SignedIn, routes!(log::watch))
         .done();
     let documented = OpenApiRouter::with_openapi(Documentation::openapi()).nest("/api/v1", api);
-    let documented = Routes::new(app, documented).add(Somewhere(Request), routes!(compat::jit_access)).done();
+    let documented =
+        Routes::new(app, documented).add_in(Somewhere(Request), routes!(compat::jit_access), |problem| compat::Failed::from(problem).into_response()).done();
     let (router, document) = documented.split_for_parts();
     let text = document.to_json().unwrap_or_default();
     let serve_document = move || async move { ([(header::CONTENT_TYPE, "application/json")], text) };
