@@ -38,6 +38,9 @@ impl Need {
     }
 }
 
+/// How a route words what it refuses.
+type Refuse = fn(Problem) -> Response;
+
 /// The routes of the API, each with what it needs.
 pub struct Routes {
     app: App,
@@ -54,7 +57,7 @@ impl Routes {
     }
 
     /// The same for a route whose errors have another form.
-    pub fn add_in(self, need: Need, (schemas, mut paths, methods): UtoipaMethodRouter<App>, refuse: fn(Problem) -> Response) -> Routes {
+    pub fn add_in(self, need: Need, (schemas, mut paths, methods): UtoipaMethodRouter<App>, refuse: Refuse) -> Routes {
         for item in paths.paths.values_mut() {
             operations(item).for_each(|operation| {
                 operation.extensions = Some(Extensions::builder().add("x-needs", need.word()).build());
@@ -74,7 +77,7 @@ fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
 }
 
 /// Lets a call of the API through, with its caller.
-async fn api(State((app, need, refuse)): State<(App, Need, fn(Problem) -> Response)>, mut request: Request, next: Next) -> Response {
+async fn api(State((app, need, refuse)): State<(App, Need, Refuse)>, mut request: Request, next: Next) -> Response {
     if need == Need::Nothing {
         return next.run(request).await;
     }
