@@ -33,6 +33,8 @@ const STUCK: Ttl = Ttl::minutes(5);
 const PAUSES: [u64; 8] = [1, 5, 15, 60, 300, 600, 1200, 1500];
 /// Messages on their way at once.
 const AT_ONCE: usize = 8;
+/// Messages that wait to be sent, or to be tried again; what is more is dropped, and said.
+const MOST: usize = 1_000;
 
 /// Where notices go.
 pub struct Notifier {
@@ -93,7 +95,7 @@ pub async fn run(node: Arc<Node>, notifier: Arc<Notifier>) {
     if notifier.mail.is_none() && notifier.hooks.is_empty() {
         return;
     }
-    let places = Arc::new(Semaphore::new(AT_ONCE));
+    let (places, waiting) = (Arc::new(Semaphore::new(AT_ONCE)), Arc::new(Semaphore::new(MOST)));
     let mut changes = node.changes();
     let now = node.ledger(daypass_core::ledger::Ledger::seq);
     let mut told = std::fs::read_to_string(&notifier.told).ok().and_then(|text| text.trim().parse().ok()).map_or(now, |told: u64| told.min(now));
@@ -102,7 +104,7 @@ pub async fn run(node: Arc<Node>, notifier: Arc<Notifier>) {
         match follow(&node, told).await {
             Ok((notices, head)) => {
                 for notice in notices.into_iter().chain(clock.look(&node)) {
-                    send(&node, &notifier, &places, &notice);
+                    send(&node, &notifier, &places, &waiting, &notice);
                 }
                 if head != told {
                     told = head;
@@ -110,6 +112,8 @@ pub async fn run(node: Arc<Node>, notifier: Arc<Notifier>) {
                     if let Err(error) = std::fs::write(&notifier.told, format!("{told}\n")) {
                         tracing::warn!(%error, "how far notices have been told could not be written");
                     }
+                    // there may be more behind it
+                    continue;
                 }
             }
             Err(why) => tracing::warn!(%why, "the log could not be read for notices"),
@@ -167,13 +171,20 @@ impl Clock {
     }
 }
 
-fn send(node: &Arc<Node>, notifier: &Arc<Notifier>, places: &Arc<Semaphore>, notice: &Notice) {
+fn send(node: &Arc<Node>, notifier: &Arc<Notifier>, places: &Arc<Semaphore>, waiting: &Arc<Semaphore>, notice: &Notice) {
     let message = notifier.message(node, notice);
     let mut ways: Vec<Way> = message.addresses.iter().cloned().map(Way::Mail).filter(|_| notifier.mail.is_some()).collect();
     ways.extend((0..notifier.hooks.len()).filter(|n| notifier.hooks[*n].wants(&message)).map(Way::Hook));
     for way in ways {
+        let Ok(one) = waiting.clone().try_acquire_owned() else {
+            tracing::error!(subject = message.subject, "too many notices wait to be sent; this one is dropped");
+            continue;
+        };
         let (notifier, places, message) = (notifier.clone(), places.clone(), message.clone());
-        tokio::spawn(async move { deliver(&notifier, &places, &message, way).await });
+        tokio::spawn(async move {
+            deliver(&notifier, &places, &message, way).await;
+            drop(one);
+        });
     }
 }
 

@@ -58,9 +58,14 @@ impl Devices {
 
     /// Its person says yes.
     pub fn approve(&self, device: &Device, person: UserId, now: Time) {
-        if let Some(known) = self.lock(now).values_mut().find(|known| known.code == device.code) {
+        if let Some(known) = self.lock(now).values_mut().find(|known| known.code == device.code && known.person.is_none()) {
             known.person = Some(person);
         }
+    }
+
+    /// Whoever said yes before their password changed said it with the old one.
+    pub fn forget(&self, person: UserId, now: Time) {
+        self.lock(now).retain(|_, device| device.person != Some(person));
     }
 }
 

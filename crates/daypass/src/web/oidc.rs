@@ -13,6 +13,7 @@ use daypass_core::{
     names::UserName,
     people::{Role, Scope},
     refusal::Refusal,
+    time::Ttl,
 };
 use daypass_gateway::World;
 use openidconnect::{
@@ -38,6 +39,8 @@ const PENDING: Duration = Duration::from_secs(600);
 const MOST_PENDING: usize = 1_000;
 /// The provider's keys and addresses are asked anew after so long.
 const KNOWN: Duration = Duration::from_secs(600);
+/// Clocks of two machines differ by no more (seconds).
+const SKEW: i64 = 60;
 /// An answer of the provider is no larger than this, and takes no longer.
 const ANSWER: usize = 1 << 20;
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -155,14 +158,17 @@ impl Provider {
     }
 
     /// Begins a sign-in: where to send the browser, and what it has to bring back.
-    pub async fn begin(&self, to: &str) -> Result<(String, String), Problem> {
+    pub async fn begin(&self, to: &str, recent: Ttl, again: bool) -> Result<(String, String), Problem> {
         let client = self.client(self.metadata(false).await?)?;
         let (challenge, verifier) = PkceCodeChallenge::new_random_sha256();
         let mut asked = client.authorize_url(CoreAuthenticationFlow::AuthorizationCode, CsrfToken::new_random, Nonce::new_random);
         for scope in &self.config.scopes {
             asked = asked.add_scope(Asked::new(scope.clone()));
         }
-        let (address, state, nonce) = asked.set_pkce_challenge(challenge).url();
+        if again {
+            asked = asked.add_prompt(CoreAuthPrompt::Login);
+        }
+        let (address, state, nonce) = asked.set_pkce_challenge(challenge).set_max_age(Duration::from_secs(recent.as_seconds())).url();
         let state = state.into_secret();
         let mut pending = self.pending();
         pending.retain(|_, pending| pending.begun.elapsed() < PENDING);
@@ -232,6 +238,12 @@ impl Provider {
             }
             Err(error) => return Err(not_proved(&error)),
         };
+        // sections 2 and 3.1.2.1: asked for a greatest age, the provider says when the person proved who they are. A sign-in is taken for a
+        // recent proof, and an old session at the provider is none
+        let age = claims.auth_time().map(|at| app.node.now().seconds() - at.timestamp());
+        if !age.is_some_and(|age| (-SKEW..=app.recent.as_seconds() as i64 + SKEW).contains(&age)) {
+            return Err(not_proved(&"it does not say (auth_time) that the person proved who they are just now"));
+        }
         // section 3.1.3.7, step 5: the library asks for no authorized party when there is one audience
         if claims.authorized_party().is_some_and(|party| party.as_str() != self.config.client_id) {
             return Err(not_proved(&"it was made for another party"));

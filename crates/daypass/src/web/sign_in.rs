@@ -217,6 +217,7 @@ pub async fn change_password(app: &App, user: UserId, by: Actor, keep: Option<To
     let changes = vec![daypass_store::Change::Put { id: auth::password_secret(user), secret: Secret::new(hash) }];
     app.control.run_job(crate::control::Job { command: Command::ChangePassword { user }, by, changes, secrets: None }).await?;
     let now = app.node.now();
+    app.devices.forget(user, now);
     let old: Vec<TokenId> = app.node.ledger(|ledger| {
         let theirs = ledger.tokens().filter(|token| token.user == user && Some(token.id) != keep && now < token.ends_at);
         theirs.map(|token| token.id).collect()

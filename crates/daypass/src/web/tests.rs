@@ -411,3 +411,20 @@ async fn how_long_a_sign_in_takes_does_not_tell_whether_a_name_is_there() {
     let t = mean / (variance / PAIRS as f64).sqrt();
     assert!(t.abs() < 4.5, "{t:.1} standard errors apart: {mean:.6} s");
 }
+
+#[tokio::test]
+async fn a_script_whose_sign_in_has_ended_is_led_to_a_new_one() {
+    let all = Installation::new().await;
+    let ask = async |by_script: bool| {
+        let mut request = Request::builder().uri("/environments/uat").header(header::HOST, "localhost");
+        if by_script {
+            request = request.header("hx-request", "true");
+        }
+        let answer = all.router.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+        let header = |name: &str| answer.headers().get(name).map(|value| value.to_str().unwrap().to_owned());
+        (answer.status(), header("hx-redirect"), header("location"), header("strict-transport-security"))
+    };
+    let to = Some("/sign-in?to=/environments/uat".to_owned());
+    assert_eq!(ask(true).await, (StatusCode::OK, to.clone(), None, None), "and on a machine of one's own no browser is told to be strict");
+    assert_eq!(ask(false).await, (StatusCode::SEE_OTHER, None, to, None));
+}

@@ -47,9 +47,11 @@ const bad = await listen(hostile);
 const issuer = `https://localhost:${bad}`;
 const token = async () => {
   const now = Math.floor(Date.now() / 1000);
-  const claims = { iss: issuer, sub: "s-1", aud: "daypass", iat: now, exp: now + 300, nonce, preferred_username: "nina", groups: ["dba"] };
+  const claims = { iss: issuer, sub: "s-1", aud: "daypass", iat: now, exp: now + 300, auth_time: now, nonce, preferred_username: "nina", groups: ["dba"] };
   if (wish === "nonce") claims.nonce = "another";
   if (wish === "no-nonce") delete claims.nonce;
+  if (wish === "stale") claims.auth_time = now - 7200;
+  if (wish === "no-auth-time") delete claims.auth_time;
   if (wish === "audience") claims.aud = "another";
   if (wish === "two-audiences") claims.aud = ["daypass", "another"];
   if (wish === "authorized-party") { claims.aud = ["daypass"]; claims.azp = "another"; }

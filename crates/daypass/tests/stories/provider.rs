@@ -41,7 +41,7 @@ async fn house(which: &str) -> (House, Providers) {
     let providers = Providers { _node: node, _lines: lines, real: ports["real"].as_u64().unwrap(), hostile: ports["hostile"].as_u64().unwrap() };
     let port = if which == "real" { providers.real } else { providers.hostile };
     house.extra_config = format!(
-        "[console]\nurl = \"https://localhost:{}\"\n[oidc]\nissuer = \"https://localhost:{port}\"\nclient_id = \"daypass\"\nclient_secret_file = {:?}\nca = {:?}\n\
+        "[console]\nurl = \"https://localhost:{}\"\nrecent_seconds = 10\n[oidc]\nissuer = \"https://localhost:{port}\"\nclient_id = \"daypass\"\nclient_secret_file = {:?}\nca = {:?}\n\
          label = \"Sign in with Example\"\nscopes = [\"profile\", \"groups\"]\n[[oidc.role]]\ngroup = \"dba\"\nrole = \"requester\"\nenvironment = \"uat\"\n\
          [[oidc.role]]\ngroup = \"dba-leads\"\nrole = \"approver\"\n",
         house.api.port(),
@@ -79,6 +79,27 @@ async fn people_sign_in_with_their_provider_and_their_groups_are_their_roles() {
     nina.click("Request access").await;
     nina.sees("ready").await;
 
+    // she has no password: when her sign-in is no longer recent, she confirms with the provider, which asks anew
+    let deadline = std::time::Instant::now() + PATIENCE * 2;
+    loop {
+        nina.go("/environments/uat").await;
+        nina.click("Show").await;
+        nina.part("dialog #form h1").await;
+        if nina.text().await.contains("Confirm that it is you") {
+            break;
+        }
+        assert!(std::time::Instant::now() < deadline, "a sign-in stays recent for ever");
+    }
+    nina.click_in("dialog", "Sign in with Example").await;
+    nina.sees("Sign-in").await;
+    nina.run(
+        "document.querySelector('[name=login]').value = 'nina'; document.querySelector('[name=password]').value = 'x'; document.querySelector('form').submit()",
+    )
+    .await;
+    nina.sees("Database accounts").await;
+    nina.click("Show").await;
+    assert!(nina.part("#way-account").await.starts_with("jit_nina_"));
+
     // somebody whose groups give no role here
     let otto = browsers.open(&server, "otto", true).await;
     otto.go("/sign-in").await;
@@ -94,6 +115,7 @@ async fn people_sign_in_with_their_provider_and_their_groups_are_their_roles() {
 
     // she leaves the group: the next sign-in ends what rested on it
     http(&house).get(format!("https://localhost:{}/leave/nina", providers.real)).send().await.unwrap();
+    nina.click("Done").await;
     nina.click("Sign out").await;
     nina.sees("You are signed out of Daypass.").await;
     nina.click("Sign in with Example").await;
@@ -134,6 +156,8 @@ async fn a_provider_that_lies_lets_nobody_in() {
     let lies = [
         "state",
         "nonce",
+        "stale",
+        "no-auth-time",
         "no-nonce",
         "audience",
         "two-audiences",

@@ -61,7 +61,7 @@ pub async fn token_page(visit: Visit) -> Response {
 }
 
 pub async fn add_token(visit: Visit, fields: Fields) -> Result<Response, Response> {
-    let (visit, cookie) = visit.prove(&fields, "Make the token").await?;
+    let (visit, cookie) = visit.prove(&fields, "Make the token", "/account/tokens").await?;
     let made = async {
         let life = length(&fields.text("life"))?.ok_or("Say how long it holds.".to_owned())?;
         let request = TokenRequest { label: fields.text("label"), life };
@@ -147,7 +147,7 @@ pub async fn second_factor_page(visit: Visit) -> Shown {
 }
 
 pub async fn second_factor(visit: Visit, fields: Fields) -> Result<Response, Response> {
-    let (visit, cookie) = visit.prove(&fields, "Set the second factor").await?;
+    let (visit, cookie) = visit.prove(&fields, "Set the second factor", "/account/second-factor").await?;
     let secret = fields.text("secret");
     let answer = match sign_in::set_second_factor(&visit.app, visit.caller.user, &secret, &fields.text("code")).await {
         Ok(()) => visit.done("/account", "factor"),
@@ -168,7 +168,7 @@ pub async fn remove_second_factor_page(visit: Visit) -> Response {
 }
 
 pub async fn remove_second_factor(visit: Visit, fields: Fields) -> Result<Response, Response> {
-    let (visit, cookie) = visit.prove(&fields, "Remove the second factor").await?;
+    let (visit, cookie) = visit.prove(&fields, "Remove the second factor", "/account/second-factor/remove").await?;
     let answer = match sign_in::remove_second_factor(&visit.app, visit.caller.user, visit.caller.actor()).await {
         Ok(()) => visit.done("/account", "no-factor"),
         Err(problem) => visit.refused(remove_form(), &fields, problem),
@@ -189,7 +189,7 @@ pub async fn device_page(visit: Visit, Query(query): Query<HashMap<String, Strin
 
 /// Asks once more, with where the command line runs; then signs it in.
 pub async fn device(visit: Visit, fields: Fields) -> Result<Response, Response> {
-    let (visit, cookie) = visit.prove(&fields, "Go on").await?;
+    let (visit, cookie) = visit.prove(&fields, "Go on", "/device").await?;
     let (typed, now) = (fields.text("device"), visit.app.node.now());
     let answer = match (visit.app.devices.find(&typed, now), fields.ticked("sure")) {
         (None, _) => {

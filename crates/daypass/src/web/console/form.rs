@@ -154,6 +154,8 @@ pub struct Form {
     /// What it does cannot be taken back.
     pub danger: bool,
     pub problem: Option<Problem>,
+    /// A way to take in place of sending the form: its words and its address.
+    pub link: Option<(String, String)>,
     pub back: String,
 }
 
@@ -168,6 +170,7 @@ impl Form {
             submit: submit.to_owned(),
             danger: false,
             problem: None,
+            link: None,
             back: "/environments".to_owned(),
         }
     }
@@ -185,6 +188,10 @@ impl Form {
     pub fn with(mut self, field: Field) -> Form {
         self.fields.push(field);
         self
+    }
+
+    pub fn link(self, label: &str, to: &str) -> Form {
+        Form { link: Some((label.to_owned(), to.to_owned())), ..self }
     }
 
     pub fn danger(self) -> Form {

@@ -32,11 +32,11 @@ struct ShownPage {
 
 /// The account with its password, and what to type in each tool. It answers a form and never stands under an address of its own.
 pub async fn show(visit: Visit, Path(id): Path<String>, fields: Fields) -> Result<Response, Response> {
-    let (visit, cookie) = visit.prove(&fields, "Show the account").await?;
+    let known = pass(&visit, &id).await.map_err(|problem| Fault(problem).into_response())?;
+    let (visit, cookie) = visit.prove(&fields, "Show the account", &format!("/environments/{}", known.environment)).await?;
     let shown = async {
         let Json(way) = api::passes::reveal(State(visit.app.clone()), visit.caller.clone(), Path(id.clone())).await?;
-        let pass = pass(&visit, &id).await?;
-        Ok::<_, Problem>(page(&ShownPage { shell: visit.shell(), pass, way }))
+        Ok::<_, Problem>(page(&ShownPage { shell: visit.shell(), pass: known, way }))
     };
     let answer = shown.await.map_err(|problem| Fault(problem).into_response())?;
     Ok((cookie, answer).into_response())

@@ -107,7 +107,7 @@ async fn refused(visit: &Visit, id: &str, fields: &Fields, problem: Problem) -> 
 }
 
 pub async fn approve(visit: Visit, Path(id): Path<String>, fields: Fields) -> Result<Response, Response> {
-    let (visit, cookie) = visit.prove(&fields, "Approve").await?;
+    let (visit, cookie) = visit.prove(&fields, "Approve", &format!("/requests/{id}")).await?;
     let body = Approve { digest: fields.text("digest"), word: fields.owned("word") };
     let answer = match api::passes::approve(State(visit.app.clone()), visit.caller.clone(), Path(id.clone()), Body(body)).await {
         Ok(_) => visit.done("/requests", "approved"),

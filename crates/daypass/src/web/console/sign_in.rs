@@ -51,7 +51,7 @@ pub async fn page(State(app): State<App>, Query(query): Query<HashMap<String, St
 pub async fn with_provider(State(app): State<App>, Query(query): Query<HashMap<String, String>>) -> Response {
     let to = local(query.get("to").map_or("/environments", String::as_str));
     let Some(provider) = &app.provider else { return Redirect::to("/sign-in").into_response() };
-    match provider.begin(to).await {
+    match provider.begin(to, app.recent, query.contains_key("again")).await {
         Ok((address, state)) => (begun(state), Redirect::to(&address)).into_response(),
         Err(problem) => refused(SignInPage { to: to.to_owned(), ..SignInPage::new(&app) }, problem),
     }

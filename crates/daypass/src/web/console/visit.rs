@@ -13,7 +13,7 @@ use super::{
 use askama::Template;
 use axum::{
     extract::{FromRequestParts, Request, State},
-    http::{HeaderMap, HeaderName, Method, StatusCode, Uri, header, request::Parts},
+    http::{HeaderMap, HeaderName, Method, StatusCode, header, request::Parts},
     middleware::Next,
     response::{Html, IntoResponse, Redirect, Response, Sse, sse},
 };
@@ -137,15 +137,26 @@ impl Visit {
     }
 
     /// That it is really them, for what shows secrets or lets others in. A sign-in that is not recent takes the password again: the answer
-    /// is then a page that asks for it and carries along all that was typed. Gives the visit anew, with the cookie of the fresh sign-in.
-    pub async fn prove(mut self, fields: &Fields, title: &str) -> Result<(Visit, CookieJar), Response> {
+    /// is then a page that asks for it and carries along all that was typed. Who has no password goes by the provider, and comes back to
+    /// `back`. Gives the visit anew, with the cookie of the fresh sign-in.
+    pub async fn prove(mut self, fields: &Fields, title: &str, back: &str) -> Result<(Visit, CookieJar), Response> {
         if self.app.node.now() < self.caller.proved_at.after(self.app.recent) {
             return Ok((self, CookieJar::new()));
+        }
+        let password = self.app.node.store.log.secret(&auth::password_secret(self.caller.user)).await;
+        if password.map_err(|error| Fault::from(error).into_response())?.is_none() {
+            let label = self.app.provider.as_ref().map_or("Sign in again", |provider| provider.label());
+            let form = Form::new("Confirm that it is you", &self.path, "")
+                .line("You signed in a while ago. What follows shows a secret or lets somebody in, so sign in once more; then do it again.")
+                .link(label, &format!("/sign-in/with?again&to={back}"))
+                .back(back);
+            return Err(self.form(form));
         }
         let second_factor = self.app.node.ledger(|ledger| ledger.user(self.caller.user).is_some_and(|user| user.second_factor));
         let ask = |visit: &Visit, problem: Option<Problem>| {
             let mut form = Form::new("Confirm that it is you", &visit.path, title)
-                .line("You signed in a while ago. What follows shows a secret or lets somebody in, so type your password once more.");
+                .line("You signed in a while ago. What follows shows a secret or lets somebody in, so type your password once more.")
+                .back(back);
             form.fields = fields.0.iter().filter(|(name, _)| !name.starts_with("own_")).map(|(name, value)| Field::hidden(name, value)).collect();
             form = form.with(Field::password("own_password", "Your password", "current-password"));
             if second_factor {
@@ -212,7 +223,7 @@ pub async fn guard(State((app, need)): State<(App, Need)>, jar: CookieJar, mut r
         return next.run(request).await;
     }
     let caller = jar.get(COOKIE).and_then(|cookie| auth::of_token(&app, cookie.value(), TokenKind::Browser, request.extensions()));
-    let Some(caller) = caller else { return to_sign_in(request.method(), request.uri()) };
+    let Some(caller) = caller else { return to_sign_in(&request) };
     if let Err(problem) = guard::check(&app, &caller, need) {
         return Fault(problem).into_response();
     }
@@ -220,15 +231,20 @@ pub async fn guard(State((app, need)): State<(App, Need)>, jar: CookieJar, mut r
     next.run(request).await
 }
 
-fn to_sign_in(method: &Method, uri: &Uri) -> Response {
+fn to_sign_in(request: &Request) -> Response {
+    let uri = request.uri();
     if uri.path() == "/live" {
         return StatusCode::UNAUTHORIZED.into_response();
     }
-    let back = if *method == Method::GET { uri.path_and_query().map_or("/", |path| path.as_str()) } else { "/environments" };
+    let back = if *request.method() == Method::GET { uri.path_and_query().map_or("/", |path| path.as_str()) } else { "/environments" };
     let encoded: String =
         back.bytes().map(|b| if b.is_ascii_alphanumeric() || b"/-._".contains(&b) { (b as char).to_string() } else { format!("%{b:02X}") }).collect();
-    (StatusCode::SEE_OTHER, [(header::LOCATION, format!("/sign-in?to={encoded}")), (HeaderName::from_static("hx-redirect"), "/sign-in".to_owned())])
-        .into_response()
+    let to = format!("/sign-in?to={encoded}");
+    // a script would follow the redirect by itself and look for a part of the page that the sign-in does not have
+    match request.headers().contains_key("hx-request") {
+        true => (StatusCode::OK, [(HeaderName::from_static("hx-redirect"), to)]).into_response(),
+        false => Redirect::to(&to).into_response(),
+    }
 }
 
 /// In what state a page was written. The page compares it with what [`live`] says.
@@ -236,25 +252,30 @@ fn state(app: &App) -> String {
     format!("{}.{}", *app.node.changes().borrow(), *app.node.sessions.changes().borrow())
 }
 
-/// Says in what state things are, now and each time that something changed, for as long as the sign-in holds.
+/// Says in what state things are, now and each time that something changed, for as long as the sign-in holds. Its end is a change as well:
+/// the page asks once more, and is led to the sign-in.
 pub async fn live(State(app): State<App>, caller: Caller) -> Sse<impl Stream<Item = Result<sse::Event, Infallible>>> {
     let mut changes = (app.node.changes(), app.node.sessions.changes());
     // what happened between the page and this stream is said at once
     changes.0.mark_changed();
-    let stream = futures_util::stream::unfold((app, caller, changes), |(app, caller, (mut ledger, mut sessions))| async move {
+    let says = |state: String| Ok(sse::Event::default().event("changed").data(state));
+    let stream = futures_util::stream::unfold(Some((app, caller, changes)), move |signed_in| async move {
+        let (app, caller, (mut ledger, mut sessions)) = signed_in?;
         loop {
-            let ends = auth::ends_at(&app, &caller)?;
+            let Some(ends) = auth::ends_at(&app, &caller) else { return Some((says("over".to_owned()), None)) };
             let left = ends.since(app.node.now()).clamp(0, 3_600_000_000) as u64;
             tokio::select! {
                 changed = ledger.changed() => changed.ok()?,
                 changed = sessions.changed() => changed.ok()?,
                 () = tokio::time::sleep(std::time::Duration::from_micros(left)) => continue,
             }
-            auth::ends_at(&app, &caller)?;
+            if auth::ends_at(&app, &caller).is_none() {
+                continue;
+            }
             // many changes at once are one
             tokio::time::sleep(std::time::Duration::from_millis(50)).await;
             let state = format!("{}.{}", *ledger.borrow_and_update(), *sessions.borrow_and_update());
-            return Some((Ok(sse::Event::default().event("changed").data(state)), (app, caller, (ledger, sessions))));
+            return Some((says(state), Some((app, caller, (ledger, sessions)))));
         }
     });
     Sse::new(stream).keep_alive(sse::KeepAlive::default())
