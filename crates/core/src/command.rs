@@ -3,7 +3,7 @@
 use crate::{
     environment::*,
     ids::*,
-    movement::MovementKind,
+    movement::{Kept, Made, MovementKind, Phase, Swept},
     names::*,
     net::Range,
     pass::{Digest, Wish},
@@ -147,16 +147,28 @@ pub enum Command {
         by: Ttl,
     },
 
+    /// `notice`: how long before the cut holders are told; none: access ends at once.
     BeginMovement {
         movement: MovementId,
         environment: EnvironmentId,
         kind: MovementKind,
+        why: Reason,
+        notice: Option<Ttl>,
+    },
+    /// Before it began: it does not. While it runs: it stops, and the environment stays closed.
+    CancelMovement {
+        movement: MovementId,
         why: Reason,
     },
     FailMovement {
         movement: MovementId,
         why: Reason,
     },
+    /// A failed one of ours, once more.
+    RetryMovement {
+        movement: MovementId,
+    },
+    /// Another tool's movement is done, or a failed one is to keep the environment closed no longer.
     FinishMovement {
         movement: MovementId,
     },
@@ -188,5 +200,25 @@ pub enum Observed {
     /// The pass waits for an approval that will not come any more.
     Lapse {
         pass: PassId,
+    },
+    /// The time that holders were given is over, or nobody has access any more.
+    Due {
+        movement: MovementId,
+    },
+    Reached {
+        movement: MovementId,
+        phase: Phase,
+    },
+    Swept {
+        movement: MovementId,
+        swept: Vec<Swept>,
+    },
+    Moved {
+        movement: MovementId,
+        kept: Option<Kept>,
+        made: Option<Made>,
+    },
+    KeptGone {
+        movement: MovementId,
     },
 }

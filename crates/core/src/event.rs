@@ -1,7 +1,17 @@
 //! The events of the log. An event says what became true; it holds no secret and nothing that grows with traffic.
 
 use crate::{
-    allow::Owner, environment::*, ids::*, movement::MovementKind, names::*, net::Range, pass::*, people::*, policy::Policy, secret::TokenHash, time::*,
+    allow::Owner,
+    environment::*,
+    ids::*,
+    movement::{Kept, Made, MovementKind, Phase, Swept},
+    names::*,
+    net::Range,
+    pass::*,
+    people::*,
+    policy::Policy,
+    secret::TokenHash,
+    time::*,
 };
 use serde::{Deserialize, Serialize};
 
@@ -204,18 +214,52 @@ pub enum Event {
         cause: Cause,
     },
 
-    /// Ends the epoch and freezes the environment.
+    /// Holders are told; new requests wait. Access ends at `cuts_at`, or when nobody has any more.
+    MovementPlanned {
+        movement: MovementId,
+        environment: EnvironmentId,
+        kind: MovementKind,
+        why: Reason,
+        cuts_at: Time,
+    },
+    /// Given up before it began.
+    MovementWithdrawn {
+        movement: MovementId,
+    },
+    /// Ends the epoch and freezes the environment, unless it only copies.
     MovementBegun {
         movement: MovementId,
         environment: EnvironmentId,
         kind: MovementKind,
         why: Reason,
     },
+    MovementReached {
+        movement: MovementId,
+        phase: Phase,
+    },
+    /// What came inside the copy, and what was done about it.
+    MovementSwept {
+        movement: MovementId,
+        swept: Vec<Swept>,
+    },
     MovementFailed {
         movement: MovementId,
         why: Reason,
     },
+    /// It failed, and runs once more from the beginning.
+    MovementRetried {
+        movement: MovementId,
+    },
+    /// The environment is open again.
     MovementFinished {
+        movement: MovementId,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        kept: Option<Kept>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        made: Option<Made>,
+    },
+    /// The database that was put aside is gone: its time was over, or it was brought back.
+    MovementKeptGone {
         movement: MovementId,
     },
 }

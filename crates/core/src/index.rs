@@ -147,10 +147,18 @@ pub fn about(ledger: &Ledger, event: &Event) -> About {
         Event::UserLinked { user, .. } | Event::GroupRolesSet { user, .. } | Event::MailSet { user, .. } => people(Some(*user)),
         Event::RoleGiven { user, .. } | Event::RoleTaken { user, .. } | Event::TokenAdded { user, .. } => people(Some(*user)),
         Event::TokenRemoved { .. } => people(None),
-        Event::DatabaseIdentified { environment, .. } | Event::DatabaseReplaced { environment, .. } | Event::MovementBegun { environment, .. } => {
+        Event::DatabaseIdentified { environment, .. } | Event::DatabaseReplaced { environment, .. } => {
             About { kind: Kind::Movements, environment: Some(*environment), person: None }
         }
-        Event::MovementFailed { movement, .. } | Event::MovementFinished { movement } => {
+        Event::MovementPlanned { movement, .. }
+        | Event::MovementWithdrawn { movement }
+        | Event::MovementBegun { movement, .. }
+        | Event::MovementReached { movement, .. }
+        | Event::MovementSwept { movement, .. }
+        | Event::MovementFailed { movement, .. }
+        | Event::MovementRetried { movement }
+        | Event::MovementFinished { movement, .. }
+        | Event::MovementKeptGone { movement } => {
             About { kind: Kind::Movements, environment: ledger.movement(*movement).map(|movement| movement.environment), person: None }
         }
         Event::AllowAdded { entry, .. } | Event::AllowRemoved { entry } => {

@@ -1,23 +1,163 @@
-//! Movements: operations that replace or copy a database. Here the kind `external`: somebody else's tool does it and tells us.
+//! Movements: operations that replace a database, or copy it out of here.
 //!
-//! The begin of a movement ends all access at once, because it raises the environment's epoch; until it is finished the
-//! environment is frozen. A failed movement stays frozen until a person finishes it: nobody knows what state it left.
+//! A movement that replaces is *planned* first when holders are to be told (new requests wait, access goes on), then it *begins*: one
+//! event raises the environment's epoch, which ends all access, and freezes the environment until the movement is over. What failed
+//! stays frozen until it is tried again or a person opens the environment: nobody else knows what state is right.
 
-use crate::{ids::*, names::Reason, time::Time};
+use crate::{
+    environment::Environment,
+    ids::*,
+    names::{DatabaseName, FileName, Reason},
+    time::{Time, Ttl},
+};
 use serde::{Deserialize, Serialize};
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+/// What is to be done.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum MovementKind {
+    /// Somebody else's tool does it, and tells us.
     External,
+    /// A copy of another environment's database takes the place of this one.
+    Refresh { from: EnvironmentId },
+    /// A dump takes its place.
+    Import { file: FileName },
+    /// Its own state of an earlier moment takes its place.
+    Restore { to: Time },
+    /// The database that an earlier movement put aside comes back.
+    Undo { of: MovementId },
+    /// A dump is made of it; it stays.
+    Export { file: FileName },
+}
+
+impl MovementKind {
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            MovementKind::External => "external",
+            MovementKind::Refresh { .. } => "refresh",
+            MovementKind::Import { .. } => "import",
+            MovementKind::Restore { .. } => "restore",
+            MovementKind::Undo { .. } => "undo",
+            MovementKind::Export { .. } => "export",
+        }
+    }
+
+    /// Whether access ends by it.
+    pub fn replaces(&self) -> bool {
+        !matches!(self, MovementKind::Export { .. })
+    }
+
+    /// Whether Daypass carries it out itself.
+    pub fn is_ours(&self) -> bool {
+        !matches!(self, MovementKind::External)
+    }
+}
+
+/// How far a movement of ours is.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// Access has ended; its sessions and accounts go.
+    Freeze,
+    /// The new database is made, beside the old one.
+    Copy,
+    /// What came inside the copy is found and disabled; the operator's scripts run.
+    Sweep,
+    /// The new database takes the name of the old one, which is put aside.
+    Swap,
+}
+
+impl Phase {
+    pub const ALL: [Phase; 4] = [Phase::Freeze, Phase::Copy, Phase::Sweep, Phase::Swap];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Phase::Freeze => "freeze",
+            Phase::Copy => "copy",
+            Phase::Sweep => "sweep",
+            Phase::Swap => "swap",
+        }
+    }
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum MovementState {
-    Running,
-    Failed { why: Reason },
-    Finished { at: Time },
+    /// Holders were told; access ends at `cuts_at`, or when nobody has any more.
+    Planned {
+        cuts_at: Time,
+    },
+    Running {
+        phase: Phase,
+    },
+    Failed {
+        why: Reason,
+        phase: Phase,
+    },
+    Finished {
+        at: Time,
+    },
+    /// It failed, and a person opened the environment again.
+    SignedOff {
+        at: Time,
+    },
+    /// Given up before it began.
+    Withdrawn {
+        at: Time,
+    },
 }
+
+impl MovementState {
+    /// Whether nothing comes after it.
+    pub fn is_final(&self) -> bool {
+        matches!(self, MovementState::Finished { .. } | MovementState::SignedOff { .. } | MovementState::Withdrawn { .. })
+    }
+
+    /// As Lifecycle Services calls it (OperationStatus of its Database Movement API).
+    pub fn status(&self, kind: &MovementKind) -> &'static str {
+        let undo = matches!(kind, MovementKind::Undo { .. });
+        match self {
+            MovementState::Planned { .. } => "NotStarted",
+            MovementState::Running { .. } if undo => "RollbackInProgress",
+            MovementState::Running { .. } => "InProgress",
+            MovementState::Failed { .. } if undo => "RollbackFailed",
+            MovementState::Failed { .. } => "Failed",
+            MovementState::Finished { .. } if undo => "RollbackCompleted",
+            MovementState::Finished { .. } => "Completed",
+            MovementState::SignedOff { .. } => "SignedOff",
+            MovementState::Withdrawn { .. } => "Aborted",
+        }
+    }
+}
+
+/// The database that a movement put aside: the way back.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Kept {
+    pub database: DatabaseName,
+    /// Until when it is kept.
+    pub until: Time,
+}
+
+/// The dump that an export made.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Made {
+    pub bytes: u64,
+    /// SHA-256 of the file, in hex.
+    pub sha256: String,
+}
+
+/// Something that came inside the copy, or that a script said.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Swept {
+    pub what: String,
+    pub done: String,
+}
+
+/// The report of a sweep has at most so many lines, each of at most so many characters.
+pub const MOST_SWEPT: usize = 200;
+pub const LONGEST_SWEPT: usize = 2_000;
 
 #[derive(Clone, Debug)]
 pub struct Movement {
@@ -25,6 +165,58 @@ pub struct Movement {
     pub environment: EnvironmentId,
     pub kind: MovementKind,
     pub why: Reason,
-    pub begun_at: Time,
+    /// When it was asked for.
+    pub asked_at: Time,
+    /// When access ended by it; for an export, when it began.
+    pub begun_at: Option<Time>,
     pub state: MovementState,
+    pub swept: Vec<Swept>,
+    /// None as well when it was dropped again.
+    pub kept: Option<Kept>,
+    pub made: Option<Made>,
 }
+
+impl Movement {
+    /// One that was just asked for.
+    pub fn asked(id: MovementId, environment: EnvironmentId, kind: MovementKind, why: Reason, at: Time) -> Movement {
+        let state = MovementState::Running { phase: Phase::Freeze };
+        Movement { id, environment, kind, why, asked_at: at, begun_at: None, state, swept: Vec::new(), kept: None, made: None }
+    }
+
+    /// When it was over, if it is.
+    pub fn over_at(&self) -> Option<Time> {
+        match self.state {
+            MovementState::Finished { at } | MovementState::SignedOff { at } | MovementState::Withdrawn { at } => Some(at),
+            _ => None,
+        }
+    }
+
+    /// Whether it is an attempt that counts against the policy's number a day. What somebody else's tool does is not ours to count.
+    pub fn counts_since(&self, since: Time) -> bool {
+        self.kind.is_ours() && self.asked_at > since && !matches!(self.state, MovementState::Withdrawn { .. })
+    }
+}
+
+/// The names that a movement uses on the target. They follow from the database and the movement, so that a crash loses none.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Names {
+    /// Where the new database is made.
+    pub scratch: DatabaseName,
+    /// Where the old one is put aside.
+    pub old: DatabaseName,
+    /// As whom the copy is restored.
+    pub role: String,
+}
+
+impl Names {
+    pub fn of(env: &Environment, movement: MovementId) -> Result<Names, String> {
+        let tag: String = movement.uuid().simple().to_string().chars().rev().take(10).collect();
+        // a name in PostgreSQL has 63 bytes at most
+        let database = env.spec.database.as_str();
+        let base = &database[..database.floor_char_boundary(44)];
+        Ok(Names { scratch: format!("{base}__in_{tag}").parse()?, old: format!("{base}__old_{tag}").parse()?, role: format!("daypass_in_{tag}") })
+    }
+}
+
+/// How long before the cut holders may be told.
+pub const LONGEST_NOTICE: Ttl = Ttl::hours(24);

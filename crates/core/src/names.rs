@@ -90,6 +90,15 @@ texts! {
         let fits = text.len() <= 254 && text.chars().all(plain) && text.split_once('@').is_some_and(|(who, host)| !who.is_empty() && host.contains('.') && !host.contains('@'));
         fits.then(|| text.to_owned()).ok_or_else(|| format!("'{}' is not an address for mail", shown(text)))
     };
+    /// The name of a dump in Daypass's folder of files: 1 to 100 of `A-Z a-z 0-9 . _ -`, starting with a letter or a digit. No path.
+    FileName, |text| {
+        let fits = matches!(text.len(), 1..=100)
+            && text.starts_with(|c: char| c.is_ascii_alphanumeric())
+            && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
+        fits.then(|| text.to_owned()).ok_or_else(|| {
+            format!("'{}' is not the name of a file here; use 1 to 100 of a-z, A-Z, 0-9, '.', '_' and -, starting with a letter or a digit", shown(text))
+        })
+    };
     /// A database account that belongs to a pass: `jit_<person>_<suffix>`, at most 32 of `a-z 0-9 _`.
     AccountName, |text| {
         let fits = matches!(text.len(), 5..=32)

@@ -98,21 +98,61 @@ pub fn of_entry(ledger: &Ledger, entry: &Entry) -> Vec<Notice> {
         // what its holder gave back, and what was told when it was revoked, is no news
         Event::PassEnded { cause: Cause::Returned | Cause::Revoked { .. }, .. } => vec![],
         Event::PassEnded { pass, cause } => to_holder(ledger, *pass, Kind::Ended, "Your access has ended", ended(cause, told())),
+        Event::MovementPlanned { environment, cuts_at, .. } => {
+            let live = ledger.open_passes().filter(|pass| pass.environment == *environment && ledger.over(pass, entry.at).is_none());
+            let to = movers(ledger, *environment, live, entry.by);
+            let text = format!("{} Finish what you are doing: what is not committed by then is lost.", told());
+            vec![movement(ledger, *environment, to, |name| format!("The database of {name} will be moved: access ends at {cuts_at}"), text)]
+        }
+        Event::MovementBegun { kind, .. } if !kind.replaces() => vec![],
         Event::MovementBegun { environment, .. } => {
             let held = ledger.passes().filter(|pass| pass.environment == *environment);
             let lost = held.filter(|pass| ledger.held(pass, entry.at).is_some_and(|held| held.until == entry.at));
-            let managers = ledger.users().filter(|user| ledger.may(user.id, Permission::Move, Some(*environment))).map(|user| user.id);
-            let mut to: BTreeSet<UserId> = lost.map(|pass| pass.holder).chain(managers).collect();
-            if let Actor::User(by) = entry.by {
-                to.remove(&by);
-            }
-            let name = ledger.environment(*environment).map(|env| env.spec.name.to_string()).unwrap_or_default();
-            let subject = format!("The database of {name} is being moved");
-            let path = format!("/environments/{name}");
-            vec![Notice { kind: Kind::Movement, environment: Some(*environment), to, subject, text: format!("{} All access to it has ended.", told()), path }]
+            let to = movers(ledger, *environment, lost, entry.by);
+            vec![movement(ledger, *environment, to, |name| format!("The database of {name} is being moved"), format!("{} All access to it has ended.", told()))]
+        }
+        Event::MovementFailed { movement: id, .. } => {
+            let Some(known) = ledger.movement(*id) else { return vec![] };
+            let to = movers(ledger, known.environment, std::iter::empty(), entry.by);
+            let closed = if known.kind.replaces() {
+                " The database of before is in place; the environment stays closed until somebody runs it again or opens it."
+            } else {
+                ""
+            };
+            vec![movement(ledger, known.environment, to, |name| format!("The movement of {name} failed"), format!("{}{closed}", told()))]
+        }
+        Event::MovementFinished { movement: id, .. } => {
+            let Some(known) = ledger.movement(*id).filter(|known| known.kind.is_ours()) else { return vec![] };
+            // those who lost their access by it may ask again
+            let lost = ledger.passes().filter(|pass| pass.environment == known.environment);
+            let lost = lost.filter(|pass| matches!(ledger.over(pass, entry.at), Some(Cause::Moved { movement }) if movement == *id));
+            let to = movers(ledger, known.environment, lost, entry.by);
+            vec![movement(ledger, known.environment, to, |name| format!("The movement of {name} is finished"), told())]
+        }
+        Event::DatabaseReplaced { environment, .. } => {
+            let lost = ledger.passes().filter(|pass| pass.environment == *environment);
+            let lost = lost.filter(|pass| ledger.held(pass, entry.at).is_some_and(|held| held.until == entry.at));
+            let to = movers(ledger, *environment, lost, entry.by);
+            let text = format!("{} Nobody had told Daypass of it.", told());
+            vec![movement(ledger, *environment, to, |name| format!("The database of {name} was replaced"), text)]
         }
         _ => vec![],
     }
+}
+
+/// These holders, and those who may move the database; not who did it.
+fn movers<'a>(ledger: &Ledger, environment: EnvironmentId, holders: impl Iterator<Item = &'a Pass>, by: Actor) -> BTreeSet<UserId> {
+    let managers = ledger.users().filter(|user| ledger.may(user.id, Permission::Move, Some(environment))).map(|user| user.id);
+    let mut to: BTreeSet<UserId> = holders.map(|pass| pass.holder).chain(managers).collect();
+    if let Actor::User(by) = by {
+        to.remove(&by);
+    }
+    to
+}
+
+fn movement(ledger: &Ledger, environment: EnvironmentId, to: BTreeSet<UserId>, subject: impl FnOnce(&str) -> String, text: String) -> Notice {
+    let name = ledger.environment(environment).map(|env| env.spec.name.to_string()).unwrap_or_default();
+    Notice { kind: Kind::Movement, environment: Some(environment), to, subject: subject(&name), text, path: format!("/environments/{name}") }
 }
 
 /// A pass that is about to end.

@@ -58,6 +58,12 @@ pub struct Policy {
     pub widest_v4: u8,
     /// The widest IPv6 range, as a prefix length.
     pub widest_v6: u8,
+    /// How many movements may be started on one environment within 24 hours; none: as many as one likes.
+    #[serde(default)]
+    pub movements_per_day: Option<u16>,
+    /// How many days the database that a movement replaced is kept as a way back; 0: it goes at once.
+    #[serde(default = "Policy::usual_keep")]
+    pub keep_days: u16,
     /// What an account gets besides reading or writing rows, where the engine has such a right.
     #[serde(default = "Extra::usual")]
     pub extras: BTreeSet<Extra>,
@@ -138,12 +144,19 @@ impl Default for Policy {
             sessions_per_pass: 20,
             widest_v4: 24,
             widest_v6: 64,
+            movements_per_day: None,
+            keep_days: Policy::usual_keep(),
             extras: Extra::usual(),
         }
     }
 }
 
 impl Policy {
+    /// Three days: a weekend, and a day to notice.
+    fn usual_keep() -> u16 {
+        3
+    }
+
     /// Whether the rules make sense together.
     pub fn check(&self) -> Result<(), Refusal> {
         let wrong = |why: &str| Err(Refusal::invalid(format!("Policy '{}': {why}.", self.name)));

@@ -24,6 +24,11 @@ impl Time {
         Time(self.0.saturating_add(ttl.micros()))
     }
 
+    /// The moment `ttl` earlier.
+    pub fn before(self, ttl: Ttl) -> Time {
+        Time(self.0.saturating_sub(ttl.micros()))
+    }
+
     /// Microseconds from `earlier` to `self`; negative when `self` is the earlier one.
     pub fn since(self, earlier: Time) -> i64 {
         self.0.saturating_sub(earlier.0)

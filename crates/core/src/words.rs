@@ -5,6 +5,7 @@ use crate::{
     event::{Actor, Entry, Event},
     ids::*,
     ledger::Ledger,
+    movement::{MovementKind, Phase},
     names::shown,
     pass::{Approver, Cause},
     people::Scope,
@@ -116,9 +117,59 @@ pub fn what(ledger: &Ledger, event: &Event) -> String {
             other => format!("ended {}, which {}", of(pass), other.words()),
         },
         Event::PassEnded { pass, cause } => format!("removed {}, which {}; nothing of it is left", of(pass), cause.words()),
-        Event::MovementBegun { environment, why, .. } => format!("closed {} to move its database: {why}", env(environment)),
+        Event::MovementPlanned { environment, kind, why, cuts_at, .. } => {
+            let ends = minute(cuts_at);
+            format!(
+                "told everybody that the database of {} will be moved ({}); access ends at {ends} at the latest: {why}",
+                env(environment),
+                order(ledger, kind)
+            )
+        }
+        Event::MovementWithdrawn { movement } => format!("gave up the movement of {} before it began", moved(ledger, *movement)),
+        Event::MovementBegun { environment, kind: kind @ MovementKind::Export { .. }, why, .. } => {
+            format!("began to copy the database of {} ({}): {why}", env(environment), order(ledger, kind))
+        }
+        Event::MovementBegun { environment, kind, why, .. } => format!("closed {} to move its database ({}): {why}", env(environment), order(ledger, kind)),
+        Event::MovementReached { movement, phase } => format!("went on with the movement of {}: {}", moved(ledger, *movement), doing(*phase)),
+        Event::MovementSwept { movement, swept } => {
+            let lines: Vec<String> = swept.iter().map(|line| format!("{} ({})", shown(&line.what), shown(&line.done))).collect();
+            let lines = if lines.is_empty() { "nothing had to go".to_owned() } else { lines.join("; ") };
+            format!("swept the new database of {}: {lines}", moved(ledger, *movement))
+        }
         Event::MovementFailed { movement, why } => format!("said that the movement of {} failed: {why}", moved(ledger, *movement)),
-        Event::MovementFinished { movement } => format!("opened {} again", moved(ledger, *movement)),
+        Event::MovementRetried { movement } => format!("began the movement of {} once more", moved(ledger, *movement)),
+        Event::MovementFinished { movement, made: Some(made), .. } => {
+            format!("finished the copy of {}: {} bytes, SHA-256 {}", moved(ledger, *movement), made.bytes, made.sha256)
+        }
+        Event::MovementFinished { movement, kept: Some(kept), .. } => {
+            format!("opened {} again; the database of before is kept as {} until {}", moved(ledger, *movement), kept.database, minute(&kept.until))
+        }
+        Event::MovementFinished { movement, .. } => format!("opened {} again", moved(ledger, *movement)),
+        Event::MovementKeptGone { movement } => format!("keeps the database of before no longer on {}", moved(ledger, *movement)),
+    }
+}
+
+/// What a movement is to do.
+pub fn order(ledger: &Ledger, kind: &MovementKind) -> String {
+    match kind {
+        MovementKind::External => "by another tool".to_owned(),
+        MovementKind::Refresh { from } => {
+            format!("refresh from {}", ledger.environment(*from).map_or_else(|| from.to_string(), |env| env.spec.name.to_string()))
+        }
+        MovementKind::Import { file } => format!("import of {file}"),
+        MovementKind::Restore { to } => format!("restore to {to}"),
+        MovementKind::Undo { .. } => "back to the database of before".to_owned(),
+        MovementKind::Export { file } => format!("export to {file}"),
+    }
+}
+
+/// What happens in a phase.
+pub fn doing(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Freeze => "access ends",
+        Phase::Copy => "the new database is made",
+        Phase::Sweep => "what came inside it is swept",
+        Phase::Swap => "it takes its place",
     }
 }
 

@@ -20,9 +20,33 @@ pub struct Config {
     pub api: Api,
     pub gateway: Gateway,
     pub console: Console,
+    pub movement: Movement,
     pub oidc: Option<Oidc>,
     pub mail: Option<Mail>,
     pub webhook: Vec<Webhook>,
+}
+
+/// How databases are moved.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Movement {
+    /// The folder of pg_dump, pg_restore and psql; none: the newest that is installed.
+    pub postgres_bin: Option<PathBuf>,
+    pub sqlpackage: Option<PathBuf>,
+    /// Where dumps lie; none: `files` in the data directory.
+    pub files: Option<PathBuf>,
+    /// A folder for each environment, with scripts that run before it opens; none: `scripts` in the data directory.
+    pub scripts: Option<PathBuf>,
+    /// How many tables are copied at once.
+    pub jobs: u16,
+    /// By environment: the command that brings up a server with its state of an earlier moment.
+    pub restore: std::collections::BTreeMap<String, Vec<String>>,
+}
+
+impl Default for Movement {
+    fn default() -> Self {
+        Movement { postgres_bin: None, sqlpackage: None, files: None, scripts: None, jobs: 1, restore: std::collections::BTreeMap::new() }
+    }
 }
 
 /// How notices go out by mail.
@@ -198,6 +222,7 @@ impl Default for Config {
             api: Api::default(),
             gateway: Gateway::default(),
             console: Console::default(),
+            movement: Movement::default(),
             oidc: None,
             mail: None,
             webhook: Vec::new(),
@@ -284,6 +309,9 @@ impl Config {
         }
         if !(1..=43_200).contains(&self.console.recent_seconds) {
             return Err("console.recent_seconds is between 1 and 43200 (12 hours)".to_owned());
+        }
+        if !(1..=64).contains(&self.movement.jobs) {
+            return Err("movement.jobs is between 1 and 64".to_owned());
         }
         if !(1..=60).contains(&self.gateway.login_seconds) {
             return Err("gateway.login_seconds is between 1 and 60".to_owned());

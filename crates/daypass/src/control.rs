@@ -221,7 +221,7 @@ fn ends_access(command: &Command) -> bool {
     match command {
         Command::EndPass { .. } | Command::LockUser { .. } | Command::RemoveAllow { .. } | Command::BeginMovement { .. } => true,
         Command::RemoveToken { .. } | Command::RemoveEnvironment { .. } | Command::TakeRole { .. } | Command::DenyPass { .. } => true,
-        Command::Observed(Observed::Identity { .. }) => true,
+        Command::Observed(Observed::Identity { .. } | Observed::Due { .. }) => true,
         Command::AddFirstUser { .. }
         | Command::SignInFrom { .. }
         | Command::AddUser { .. }
@@ -232,8 +232,9 @@ fn ends_access(command: &Command) -> bool {
         Command::RevealPass { .. } | Command::ReviewPass { .. } => false,
         Command::AddProject { .. } | Command::SetPolicy { .. } | Command::AddEnvironment { .. } | Command::AddAllow { .. } => false,
         Command::RequestPass { .. } | Command::ApprovePass { .. } | Command::ExtendPass { .. } => false,
-        Command::FailMovement { .. } | Command::FinishMovement { .. } => false,
+        Command::CancelMovement { .. } | Command::FailMovement { .. } | Command::RetryMovement { .. } | Command::FinishMovement { .. } => false,
         Command::Observed(Observed::LoginWorks { .. } | Observed::Gone { .. } | Observed::Lapse { .. }) => false,
+        Command::Observed(Observed::Reached { .. } | Observed::Swept { .. } | Observed::Moved { .. } | Observed::KeptGone { .. }) => false,
     }
 }
 

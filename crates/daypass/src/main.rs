@@ -7,6 +7,7 @@ mod control;
 mod demo;
 mod firewall;
 mod keeper;
+mod mover;
 mod node;
 mod notify;
 mod pki;

@@ -4,6 +4,7 @@ use crate::{
     config::Config,
     control::{Control, Job},
     keeper,
+    mover::{self, Mover},
     node::Node,
     notify::{self, Notifier},
     pki::{self, Ca},
@@ -102,8 +103,10 @@ pub async fn start(config: Config) -> Result<Running> {
     let provider = config.oidc.clone().map(|oidc| Provider::new(oidc, &url)).transpose().context("oidc")?.map(Arc::new);
     let notifier = Arc::new(Notifier::new(&config, &url)?);
     let channels = notifier.channels();
+    let moving = Arc::new(Mover::new(config.movement.clone(), &config.data_dir));
     let app = App {
         node: node.clone(),
+        mover: moving.clone(),
         control: control.clone(),
         place: Arc::new(place),
         sign_ins: Arc::default(),
@@ -118,6 +121,7 @@ pub async fn start(config: Config) -> Result<Running> {
     tokio::spawn(web::serve(api_listener, web::router(app).0, certificate.clone()));
     tokio::spawn(pki::keep(config.gateway.clone(), ca, certificate));
     tokio::spawn(notify::run(node.clone(), notifier));
+    tokio::spawn(mover::run(node.clone(), control.clone(), moving));
     tokio::spawn(keeper::keep_all(node.clone(), control.clone()));
     Ok(Running { node, api, gateway, sqlserver, first_link })
 }

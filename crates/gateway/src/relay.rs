@@ -26,6 +26,9 @@ const RECORD_DELAY: Duration = Duration::from_millis(250);
 /// How long the end of a session may take: to the next message boundary, and for the reason to get out.
 const LAST_WORDS: Duration = Duration::from_millis(150);
 
+/// How soon words for a client are tried again that had no place yet.
+const ASIDE: Duration = Duration::from_millis(100);
+
 thread_local! {
     static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; CHUNK]);
 }
@@ -166,6 +169,12 @@ impl<W: World> Relay<W> {
             if let Some(why) = self.session.fenced(self.world.now()) {
                 break End::Cut(why);
             }
+            // what waits for this client has been observed already, so the words stand behind it
+            if let Some(aside) = self.session.word().and_then(|words| self.observer.aside(&words)) {
+                self.session.told();
+                self.to_client.left.extend(aside);
+                self.to_client.unflushed = true;
+            }
             if let Some(idle) = self.session.idle.filter(|_| self.idle_left() == Some(0)) {
                 break End::Cut(format!("nothing happened in this session for {idle}, and the policy of {} ends it then", self.session.environment_name));
             }
@@ -242,7 +251,11 @@ impl<W: World> Relay<W> {
         let left = self.session.until().since(self.world.now()).clamp(0, 3_600_000_000) as u64;
         let left = self.idle_left().map_or(left, |idle| left.min(idle));
         let deadline = Instant::now() + Duration::from_micros(left);
-        let at = record_at.map_or(deadline, |record| record.min(deadline));
+        let mut at = record_at.map_or(deadline, |record| record.min(deadline));
+        // the client is in the middle of a message: its words are tried again in a moment
+        if self.session.word().is_some() {
+            at = at.min(Instant::now() + ASIDE);
+        }
         if timer.deadline() != at {
             timer.reset(at);
         }

@@ -45,10 +45,27 @@ pub struct Session {
     pub upstream: SocketAddr,
     until: AtomicI64,
     cut: OnceLock<String>,
+    /// What its client is to be told while it goes on.
+    word: Mutex<Option<String>>,
     wake: Notify,
 }
 
 impl Session {
+    /// Has the client told something, at the next place where the protocol takes it; where it takes none, nothing is said.
+    pub fn tell(&self, words: &str) {
+        *self.word.lock().unwrap_or_else(PoisonError::into_inner) = Some(words.to_owned());
+        self.wake.notify_one();
+    }
+
+    /// What waits to be told.
+    pub fn word(&self) -> Option<String> {
+        self.word.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub fn told(&self) {
+        *self.word.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
     /// Why no byte may pass any more, if so.
     pub fn fenced(&self, now: Time) -> Option<String> {
         match self.cut.get() {
@@ -180,6 +197,7 @@ impl Sessions {
             upstream,
             until: AtomicI64::new(until.micros()),
             cut: OnceLock::new(),
+            word: Mutex::default(),
             wake: Notify::new(),
         });
         let mut live = self.lock();

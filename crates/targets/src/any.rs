@@ -1,15 +1,24 @@
 //! A target of whichever engine its spec names.
 
-use crate::{AccountSpec, Check, SessionAt, Target, TargetError, postgres::Postgres, sqlserver::SqlServer};
+use crate::{
+    AccountSpec, Check, SessionAt, Target, TargetError,
+    movement::{Move, Source, Standing},
+    postgres::Postgres,
+    sqlserver::SqlServer,
+};
 use daypass_core::{
     environment::{Engine, Identity, TargetSpec},
     firewall::Rule,
     ids::*,
+    movement::{Made, Swept},
     names::DatabaseName,
     plan::Observation,
     secret::Secret,
 };
-use std::sync::Arc;
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 #[expect(clippy::large_enum_variant, reason = "one for each target, not one for each of many")]
 pub enum AnyTarget {
@@ -68,6 +77,24 @@ impl Target for AnyTarget {
     }
     async fn test(&self, database: &DatabaseName) -> Vec<Check> {
         delegate!(self, target => target.test(database))
+    }
+    async fn copy(&self, movement: &Move<'_>, source: &Source<'_>) -> Result<(), TargetError> {
+        delegate!(self, target => target.copy(movement, source))
+    }
+    async fn sweep(&self, movement: &Move<'_>, scripts: &[PathBuf]) -> Result<Vec<Swept>, TargetError> {
+        delegate!(self, target => target.sweep(movement, scripts))
+    }
+    async fn swap(&self, movement: &Move<'_>, incoming: &DatabaseName) -> Result<(), TargetError> {
+        delegate!(self, target => target.swap(movement, incoming))
+    }
+    async fn settle(&self, movement: &Move<'_>, incoming: &DatabaseName) -> Result<Standing, TargetError> {
+        delegate!(self, target => target.settle(movement, incoming))
+    }
+    async fn drop_kept(&self, database: &DatabaseName) -> Result<(), TargetError> {
+        delegate!(self, target => target.drop_kept(database))
+    }
+    async fn export(&self, movement: &Move<'_>, file: &Path) -> Result<Made, TargetError> {
+        delegate!(self, target => target.export(movement, file))
     }
     async fn sessions(&self, database: &DatabaseName) -> Result<Vec<SessionAt>, TargetError> {
         delegate!(self, target => target.sessions(database))

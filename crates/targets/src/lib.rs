@@ -5,6 +5,7 @@
 
 mod any;
 mod error;
+pub mod movement;
 pub mod postgres;
 pub mod sqlserver;
 
@@ -15,6 +16,7 @@ use daypass_core::{
     environment::{Grants, Identity},
     firewall::Rule,
     ids::*,
+    movement::{Made, Swept},
     names::{AccountName, DatabaseName},
     pass::Access,
     plan::Observation,
@@ -22,7 +24,13 @@ use daypass_core::{
     secret::Secret,
     time::Ttl,
 };
-use std::{collections::BTreeSet, future::Future, net::IpAddr};
+use movement::{Move, Source, Standing};
+use std::{
+    collections::BTreeSet,
+    future::Future,
+    net::IpAddr,
+    path::{Path, PathBuf},
+};
 
 /// The account that a pass wants on a target.
 pub struct AccountSpec<'a> {
@@ -83,6 +91,39 @@ pub trait Target: Send + Sync {
     fn kill(&self, account: &str, id: u32, database: &DatabaseName) -> impl Future<Output = Result<(), TargetError>> + Send;
     /// What works and what is missing.
     fn test(&self, database: &DatabaseName) -> impl Future<Output = Vec<Check>> + Send;
+
+    // What follows is for movements; the steps of one are called in this order.
+
+    /// Makes the new database beside the old one, under the movement's scratch name, closed to everybody.
+    fn copy(&self, movement: &Move<'_>, source: &Source<'_>) -> impl Future<Output = Result<(), TargetError>> + Send {
+        let _ = (movement, source);
+        async { movement::not_here() }
+    }
+    /// Disables what came inside the copy, runs the operator's scripts, and says what it did.
+    fn sweep(&self, movement: &Move<'_>, scripts: &[PathBuf]) -> impl Future<Output = Result<Vec<Swept>, TargetError>> + Send {
+        let _ = (movement, scripts);
+        async { movement::not_here() }
+    }
+    /// Gives `incoming` the database's name, and puts the database aside as the movement names it.
+    fn swap(&self, movement: &Move<'_>, incoming: &DatabaseName) -> impl Future<Output = Result<(), TargetError>> + Send {
+        let _ = (movement, incoming);
+        async { movement::not_here() }
+    }
+    /// Finds out where an interrupted movement stands, removes what it had half made, and opens the database that is in place.
+    fn settle(&self, movement: &Move<'_>, incoming: &DatabaseName) -> impl Future<Output = Result<Standing, TargetError>> + Send {
+        let _ = (movement, incoming);
+        async { movement::not_here() }
+    }
+    /// Drops a database that was put aside; it may be gone already.
+    fn drop_kept(&self, database: &DatabaseName) -> impl Future<Output = Result<(), TargetError>> + Send {
+        let _ = database;
+        async { movement::not_here() }
+    }
+    /// Writes a dump of the database to a file that is not there yet.
+    fn export(&self, movement: &Move<'_>, file: &Path) -> impl Future<Output = Result<Made, TargetError>> + Send {
+        let _ = (movement, file);
+        async { movement::not_here() }
+    }
 
     // What follows is for targets whose own firewall keeps people out.
 

@@ -145,7 +145,7 @@ impl Postgres {
 
     /// An administrator role for Daypass that is no superuser, with the password `admin-secret`, as the recipe makes it.
     pub async fn administrator(&self) -> Result<()> {
-        self.sql("postgres", "CREATE ROLE daypass_admin LOGIN CREATEROLE PASSWORD 'admin-secret'; GRANT pg_signal_backend TO daypass_admin").await?;
+        self.sql("postgres", "CREATE ROLE daypass_admin LOGIN CREATEROLE CREATEDB PASSWORD 'admin-secret'; GRANT pg_signal_backend TO daypass_admin").await?;
         Ok(())
     }
 

@@ -65,6 +65,11 @@ pub trait Observe {
     fn give_up(&self) -> Vec<u8> {
         Vec::new()
     }
+    /// Words for the client while the session goes on; none where the protocol has no place for them, or not right now.
+    fn aside(&self, words: &str) -> Option<Vec<u8>> {
+        let _ = words;
+        None
+    }
     /// The session has to end, and its client should hear why. Asked first with nothing, then with what the server sends
     /// next, until it answers [`LastWords::Last`].
     fn last_words(&mut self, next: &[u8], why: &str, now: u64) -> LastWords;

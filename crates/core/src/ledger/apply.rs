@@ -6,7 +6,7 @@ use crate::{
     environment::*,
     event::{Actor, Entry, Event},
     ids::*,
-    movement::{Movement, MovementState},
+    movement::{Movement, MovementState, Phase},
     pass::{NoSuchStep, Pass, Review, State, Step},
     people::*,
     time::Time,
@@ -102,6 +102,7 @@ impl Ledger {
                     spec: spec.clone(),
                     ended_epochs: Vec::new(),
                     identity: None,
+                    moving: None,
                     frozen_by: None,
                     removed_at: None,
                 };
@@ -184,24 +185,50 @@ impl Ledger {
             Event::PassExtended { pass, ends_at } => self.step(*pass, Step::Extend { ends_at: *ends_at })?,
             Event::PassEnding { pass, cause } => self.step(*pass, Step::BeginEnd { cause: cause.clone(), at })?,
             Event::PassEnded { pass, cause } => self.step(*pass, Step::End { cause: cause.clone(), at })?,
+            Event::MovementPlanned { movement, environment, kind, why, cuts_at } => {
+                self.environment_mut(*environment)?.moving = Some(*movement);
+                let fresh = Movement::asked(*movement, *environment, kind.clone(), why.clone(), at);
+                self.movements.insert(*movement, Movement { state: MovementState::Planned { cuts_at: *cuts_at }, ..fresh });
+            }
+            Event::MovementWithdrawn { movement } => self.movement_over(*movement, MovementState::Withdrawn { at })?,
             Event::MovementBegun { movement, environment, kind, why } => {
                 let env = self.environment_mut(*environment)?;
-                env.ended_epochs.push((EpochEnd::Moved(*movement), at));
-                env.frozen_by = Some(*movement);
-                // what comes back is another database: its identity is learned anew after the movement
-                env.identity = None;
-                let fresh = Movement { id: *movement, environment: *environment, kind: *kind, why: why.clone(), begun_at: at, state: MovementState::Running };
-                self.movements.insert(*movement, fresh);
+                env.moving = Some(*movement);
+                if kind.replaces() {
+                    env.ended_epochs.push((EpochEnd::Moved(*movement), at));
+                    env.frozen_by = Some(*movement);
+                    // what comes back is another database: its identity is learned anew after the movement
+                    env.identity = None;
+                }
+                let known = self.movements.entry(*movement).or_insert_with(|| Movement::asked(*movement, *environment, kind.clone(), why.clone(), at));
+                known.begun_at = Some(at);
+                known.state = MovementState::Running { phase: Phase::Freeze };
             }
+            Event::MovementReached { movement, phase } => self.movement_mut(*movement)?.state = MovementState::Running { phase: *phase },
+            Event::MovementSwept { movement, swept } => self.movement_mut(*movement)?.swept.clone_from(swept),
             Event::MovementFailed { movement, why } => {
-                self.movement_mut(*movement)?.state = MovementState::Failed { why: why.clone() };
-            }
-            Event::MovementFinished { movement } => {
                 let moved = self.movement_mut(*movement)?;
-                moved.state = MovementState::Finished { at };
-                let environment = moved.environment;
-                self.environment_mut(environment)?.frozen_by = None;
+                let phase = if let MovementState::Running { phase } = moved.state { phase } else { Phase::Freeze };
+                moved.state = MovementState::Failed { why: why.clone(), phase };
+                // a copy that failed keeps nothing closed
+                if !moved.kind.replaces() {
+                    let environment = moved.environment;
+                    self.environment_mut(environment)?.moving = None;
+                }
             }
+            Event::MovementRetried { movement } => {
+                let moved = self.movement_mut(*movement)?;
+                moved.state = MovementState::Running { phase: Phase::Freeze };
+                moved.swept.clear();
+            }
+            Event::MovementFinished { movement, kept, made } => {
+                let moved = self.movement_mut(*movement)?;
+                let failed = matches!(moved.state, MovementState::Failed { .. });
+                moved.kept.clone_from(kept);
+                moved.made.clone_from(made);
+                self.movement_over(*movement, if failed { MovementState::SignedOff { at } } else { MovementState::Finished { at } })?;
+            }
+            Event::MovementKeptGone { movement } => self.movement_mut(*movement)?.kept = None,
         }
         Ok(())
     }
@@ -229,6 +256,17 @@ impl Ledger {
 
     fn environment_mut(&mut self, id: EnvironmentId) -> Result<&mut Environment, String> {
         self.environments.get_mut(&id).ok_or_else(|| format!("there is no environment {id}"))
+    }
+
+    /// Nothing of it is under way any more.
+    fn movement_over(&mut self, id: MovementId, state: MovementState) -> Result<(), String> {
+        let moved = self.movement_mut(id)?;
+        moved.state = state;
+        let environment = moved.environment;
+        let env = self.environment_mut(environment)?;
+        env.moving = None;
+        env.frozen_by = None;
+        Ok(())
     }
 
     fn movement_mut(&mut self, id: MovementId) -> Result<&mut Movement, String> {

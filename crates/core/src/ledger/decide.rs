@@ -7,7 +7,6 @@ use crate::{
     environment::*,
     event::{Actor, Event},
     ids::*,
-    movement::{MovementKind, MovementState},
     names::*,
     net::Range,
     pass::{Approver, Cause, Digest, Pass, Review, State, Wish},
@@ -20,7 +19,7 @@ use crate::{
 /// A request that nobody approved lapses after so long.
 pub const APPROVAL_LAPSES: Ttl = Ttl::hours(24);
 
-type Decided = Result<Vec<Event>, Refusal>;
+pub(super) type Decided = Result<Vec<Event>, Refusal>;
 
 impl Ledger {
     /// The events that carry out `command`, or why not. Asking for what is already so is no error: it gives no events.
@@ -117,26 +116,16 @@ impl Ledger {
             }
             Command::EndPass { pass, why } => self.end(by, *pass, why.as_ref(), now),
             Command::ExtendPass { pass, by: more } => self.extend(by, *pass, *more, now),
-            Command::BeginMovement { movement, environment, kind, why } => self.begin_movement(by, *movement, *environment, *kind, why),
-            Command::FailMovement { movement, why } => {
-                let state = self.movement_for(by, *movement)?;
-                Ok(match state {
-                    MovementState::Running => vec![Event::MovementFailed { movement: *movement, why: why.clone() }],
-                    MovementState::Failed { .. } => vec![],
-                    MovementState::Finished { .. } => {
-                        return Err(Refusal::state("This movement is finished.", "A new one begins with `daypass move ENV begin`."));
-                    }
-                })
-            }
-            Command::FinishMovement { movement } => Ok(match self.movement_for(by, *movement)? {
-                MovementState::Running | MovementState::Failed { .. } => vec![Event::MovementFinished { movement: *movement }],
-                MovementState::Finished { .. } => vec![],
-            }),
+            Command::BeginMovement { movement, environment, kind, why, notice } => self.begin_movement(by, *movement, *environment, kind, why, *notice, now),
+            Command::CancelMovement { movement, why } => self.cancel_movement(by, *movement, why),
+            Command::FailMovement { movement, why } => self.fail_movement(by, *movement, why),
+            Command::RetryMovement { movement } => self.retry_movement(by, *movement),
+            Command::FinishMovement { movement } => self.finish_movement(by, *movement),
             Command::Observed(observed) => self.observed(by, observed, now),
         }
     }
 
-    fn need(&self, by: Actor, permission: Permission, environment: Option<EnvironmentId>) -> Result<(), Refusal> {
+    pub(super) fn need(&self, by: Actor, permission: Permission, environment: Option<EnvironmentId>) -> Result<(), Refusal> {
         let allowed = match by {
             Actor::System => true,
             Actor::User(user) => self.may(user, permission, environment),
@@ -162,7 +151,7 @@ impl Ledger {
     }
 
     /// The environment, if the actor may see it. What one may not see is not there.
-    fn seen_environment(&self, by: Actor, id: EnvironmentId) -> Result<&Environment, Refusal> {
+    pub(super) fn seen_environment(&self, by: Actor, id: EnvironmentId) -> Result<&Environment, Refusal> {
         let seen = match by {
             Actor::System => true,
             Actor::User(user) => self.may(user, Permission::SeeEnvironment, Some(id)),
@@ -344,7 +333,7 @@ impl Ledger {
         if let Some(known) = self.allow.get(entry) {
             return repeated((known.environment, known.owner, known.ranges.as_slice()) == (environment, owner, ranges));
         }
-        not_frozen(env)?;
+        self.not_moving(env)?;
         let policy = self.policy(env);
         let life = policy.life(life)?;
         if ranges.is_empty() {
@@ -383,7 +372,7 @@ impl Ledger {
         if let Some(known) = self.passes.get(&pass) {
             return repeated((known.holder, known.environment, known.wish.access) == (holder, environment, wish.access));
         }
-        not_frozen(env)?;
+        self.not_moving(env)?;
         let policy = self.policy(env);
         policy.check_wish(wish, now)?;
         let life = policy.life(life)?;
@@ -447,7 +436,7 @@ impl Ledger {
             return Err(Refusal::state("This is not the request that you saw.", "Look at it again, then approve what it says now."));
         }
         let env = self.seen_environment(by, pass.environment)?;
-        not_frozen(env)?;
+        self.not_moving(env)?;
         let policy = self.policy(env);
         policy.check_access(pass.wish.access)?;
         let life = policy.life(Some(pass.life))?;
@@ -530,30 +519,6 @@ impl Ledger {
         Ok(vec![Event::PassExtended { pass: id, ends_at: wanted }])
     }
 
-    fn begin_movement(&self, by: Actor, movement: MovementId, environment: EnvironmentId, kind: MovementKind, why: &Reason) -> Decided {
-        let env = self.seen_environment(by, environment)?;
-        self.need(by, Permission::Move, Some(environment))?;
-        match env.frozen_by {
-            Some(running) if running == movement => Ok(vec![]),
-            Some(running) => Err(Refusal::state(
-                format!("Movement {running} already keeps {} closed.", env.spec.name),
-                format!("End it first with `daypass move {} finish`.", env.spec.name),
-            )),
-            None if self.movements.contains_key(&movement) => Ok(vec![]),
-            None => Ok(vec![Event::MovementBegun { movement, environment, kind, why: why.clone() }]),
-        }
-    }
-
-    fn movement_for(&self, by: Actor, id: MovementId) -> Result<&MovementState, Refusal> {
-        let movement = self
-            .movements
-            .get(&id)
-            .filter(|m| self.seen_environment(by, m.environment).is_ok())
-            .ok_or_else(|| Refusal::not_found("movement", &id.to_string()))?;
-        self.need(by, Permission::Move, Some(movement.environment))?;
-        Ok(&movement.state)
-    }
-
     fn observed(&self, by: Actor, observed: &Observed, now: Time) -> Decided {
         if by != Actor::System {
             return Err(Refusal::new(Code::NotPermitted, "Only Daypass itself reports what it observed.", "There is nothing to do."));
@@ -582,6 +547,9 @@ impl Ledger {
                 let lapsed = waiting.filter(|p| self.over(p, now).is_some() || now >= p.requested_at.after(APPROVAL_LAPSES));
                 Ok(lapsed.map(|p| Event::PassLapsed { pass: p.id }).into_iter().collect())
             }
+            Observed::Due { .. } | Observed::Reached { .. } | Observed::Swept { .. } | Observed::Moved { .. } | Observed::KeptGone { .. } => {
+                Ok(self.movement_observed(observed, now))
+            }
         }
     }
 }
@@ -599,14 +567,4 @@ fn repeated(the_same: bool) -> Decided {
 
 fn taken(what: &str, name: &str) -> Refusal {
     Refusal::new(Code::Taken, format!("There already is a {what} '{name}'."), "Choose another name.")
-}
-
-fn not_frozen(env: &Environment) -> Result<(), Refusal> {
-    match env.frozen_by {
-        None => Ok(()),
-        Some(_) => Err(Refusal::state(
-            format!("{} is closed while its database is being moved.", env.spec.name),
-            "Try again when the movement is finished; `daypass env show` tells.",
-        )),
-    }
 }

@@ -2,6 +2,7 @@
 
 mod apply;
 mod decide;
+mod moves;
 #[cfg(test)]
 mod tests;
 

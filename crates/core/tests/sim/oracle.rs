@@ -20,6 +20,8 @@ pub struct Oracle {
     pub accounts: BTreeSet<String>,
     allow: BTreeMap<AllowId, Allowed>,
     frozen: BTreeMap<EnvironmentId, MovementId>,
+    /// Environments whose movement is planned: nothing new begins there.
+    held: BTreeMap<EnvironmentId, MovementId>,
     /// How many have to agree to a change, by environment.
     wanted: BTreeMap<EnvironmentId, usize>,
 }
@@ -60,6 +62,7 @@ impl Oracle {
                 self.wanted.insert(*environment, policy.approvals(Access::ReadWrite));
             }
             Event::PassRequested { pass, environment, holder, account, wish, .. } => {
+                self.open(*environment)?;
                 if !self.accounts.insert(account.to_string()) {
                     return Err(format!("I4: the account {account} was given twice"));
                 }
@@ -82,6 +85,8 @@ impl Oracle {
                     let digest = digest.ok_or_else(|| format!("I5: pass {pass} was approved without saying what"))?;
                     self.agreed(*pass, *approver, entry.by, digest)?;
                 }
+                let environment = self.known(*pass)?.environment;
+                self.open(environment)?;
                 let wanted = self.wanted.clone();
                 let known = self.known(*pass)?;
                 let most = wanted.get(&known.environment).filter(|_| known.access == Access::ReadWrite).copied().unwrap_or_default();
@@ -116,11 +121,16 @@ impl Oracle {
                 self.over(*pass, now, true)?;
             }
             Event::UserLocked { user, .. } => self.passes.values_mut().filter(|p| p.holder == *user).for_each(|p| p.end(now)),
+            Event::MovementPlanned { movement, environment, .. } => {
+                self.held.insert(*environment, *movement);
+            }
+            Event::MovementWithdrawn { movement } => self.held.retain(|_, held| held != movement),
             Event::MovementBegun { movement, environment, .. } => {
+                self.held.remove(environment);
                 self.frozen.insert(*environment, *movement);
                 self.epoch_ends(*environment, now);
             }
-            Event::MovementFinished { movement } => self.frozen.retain(|_, running| running != movement),
+            Event::MovementFinished { movement, .. } => self.frozen.retain(|_, running| running != movement),
             Event::DatabaseReplaced { environment, .. } => self.epoch_ends(*environment, now),
             Event::EnvironmentRemoved { environment } => self.epoch_ends(*environment, now),
             Event::AllowAdded { entry, environment, owner, ranges, ends_at, .. } => {
@@ -194,6 +204,14 @@ impl Oracle {
     pub fn unfinished(&self, now: i64) -> Vec<PassId> {
         let over = |p: &&Known| p.over_since.is_some_and(|since| since <= now) || p.ends_at.is_some_and(|at| at.micros() <= now);
         self.passes.iter().filter(|(_, p)| !p.ended && over(p)).map(|(id, _)| *id).collect()
+    }
+
+    /// I8: nothing new begins while a movement is planned or runs.
+    fn open(&self, environment: EnvironmentId) -> Result<(), String> {
+        match self.held.get(&environment).or(self.frozen.get(&environment)) {
+            Some(movement) => Err(format!("I8: access was given while movement {movement} was planned or ran")),
+            None => Ok(()),
+        }
     }
 
     pub fn is_frozen(&self, environment: EnvironmentId) -> bool {

@@ -9,7 +9,7 @@ use daypass_core::{
     event::{Actor, Entry, Event},
     ids::*,
     ledger::Ledger,
-    movement::MovementKind,
+    movement::{MovementKind, MovementState, Phase},
     net::Range,
     pass::{Access, State, Wish},
     people::{Role, Scope},
@@ -439,19 +439,36 @@ impl World {
     }
 
     fn movement(&mut self, node: usize, environment: EnvironmentId) -> Result<(), String> {
-        let running = self.nodes[node].ledger.environment(environment).and_then(|env| env.frozen_by);
-        let command = match running {
-            None => {
-                let movement = MovementId::new(self.id());
-                Command::BeginMovement { movement, environment, kind: MovementKind::External, why: "a simulated refresh".parse()? }
-            }
-            Some(movement) if self.rng.one_in(4) => Command::FailMovement { movement, why: "it broke".parse()? },
-            Some(movement) => {
+        let ledger = &self.nodes[node].ledger;
+        let moving = ledger.environment(environment).and_then(|env| env.moving).and_then(|id| ledger.movement(id)).cloned();
+        let Some(known) = moving else {
+            let movement = MovementId::new(self.id());
+            let kind = if self.rng.one_in(2) { MovementKind::External } else { MovementKind::Import { file: "a.dump".parse()? } };
+            let notice = self.rng.one_in(2).then_some(Ttl::minutes(10));
+            let begin = Command::BeginMovement { movement, environment, kind, why: "a simulated refresh".parse()?, notice };
+            return self.submit(node, begin, Actor::User(self.manager)).map(drop);
+        };
+        let (movement, ours, why) = (known.id, known.kind.is_ours(), "it broke".parse()?);
+        let (command, by) = match known.state {
+            MovementState::Planned { .. } if self.rng.one_in(4) => (Command::CancelMovement { movement, why }, Actor::User(self.manager)),
+            MovementState::Planned { .. } => (Command::Observed(Observed::Due { movement }), Actor::System),
+            MovementState::Running { .. } if ours && self.rng.one_in(4) => (Command::FailMovement { movement, why }, Actor::System),
+            MovementState::Running { phase: Phase::Swap } if ours => {
                 *self.identities.entry(environment).or_default() += 1;
-                Command::FinishMovement { movement }
+                (Command::Observed(Observed::Moved { movement, kept: None, made: None }), Actor::System)
+            }
+            MovementState::Running { phase } if ours => {
+                let next = Phase::ALL.into_iter().find(|next| *next > phase).unwrap_or(Phase::Swap);
+                (Command::Observed(Observed::Reached { movement, phase: next }), Actor::System)
+            }
+            MovementState::Failed { .. } if ours && self.rng.one_in(2) => (Command::RetryMovement { movement }, Actor::User(self.manager)),
+            _ if self.rng.one_in(4) => (Command::FailMovement { movement, why }, Actor::User(self.manager)),
+            _ => {
+                *self.identities.entry(environment).or_default() += 1;
+                (Command::FinishMovement { movement }, Actor::User(self.manager))
             }
         };
-        self.submit(node, command, Actor::User(self.manager)).map(drop)
+        self.submit(node, command, by).map(drop)
     }
 
     fn lock_or_unlock(&mut self, node: usize, person: UserId) -> Result<(), String> {

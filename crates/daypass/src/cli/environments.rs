@@ -1,4 +1,4 @@
-//! Environments, projects and movements: for administrators and managers.
+//! Environments and projects: for administrators and managers.
 
 use super::{
     client::{Client, Failure, NOTHING},
@@ -6,7 +6,7 @@ use super::{
     show::Show,
 };
 use crate::web::dto::*;
-use clap::{Subcommand, ValueEnum};
+use clap::Subcommand;
 use daypass_core::environment::{Enforce, Engine, Grants};
 use reqwest::Method;
 use std::path::PathBuf;
@@ -31,24 +31,6 @@ pub enum Verb {
         #[command(flatten)]
         wish: super::access::Wish,
     },
-    /// A movement replaces the database: all access ends when it begins, and opens again when it is finished
-    Move {
-        environment: String,
-        step: Step,
-        /// Why (for begin and fail)
-        #[arg(long)]
-        reason: Option<String>,
-    },
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-pub enum Step {
-    /// Another tool is about to replace the database: end all access now
-    Begin,
-    /// The new database is there: open for new access
-    Finish,
-    /// It went wrong: stay closed until it is finished
-    Fail,
 }
 
 #[derive(Subcommand)]
@@ -159,20 +141,6 @@ pub async fn run(verb: Verb, client: &Client, show: Show) -> Result<(), Failure>
             Ok(())
         }
         Verb::Policy { environment, set, preview, wish } => policy(client, &environment, set, preview, &wish, show).await,
-        Verb::Move { environment, step, reason } => {
-            let word = match step {
-                Step::Begin => "begin",
-                Step::Finish => "finish",
-                Step::Fail => "fail",
-            };
-            let path = ["environments", &environment, "movement", word];
-            let moved: MovementView = match step {
-                Step::Finish => client.post(&path, NOTHING).await?,
-                _ => client.post(&path, Some(&Why { why: reason })).await?,
-            };
-            show.one(&moved, |moved| format!("Movement of {}: {}.", moved.environment, moved.state));
-            Ok(())
-        }
     }
 }
 

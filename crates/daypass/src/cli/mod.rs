@@ -6,6 +6,7 @@ mod client;
 mod connect;
 mod declared;
 mod environments;
+mod movements;
 mod people;
 mod records;
 mod server;
@@ -68,6 +69,8 @@ enum Verb {
     #[command(flatten)]
     Environments(environments::Verb),
     #[command(flatten)]
+    Movements(movements::Verb),
+    #[command(flatten)]
     People(people::Verb),
     #[command(flatten)]
     Records(records::Verb),
@@ -105,6 +108,7 @@ async fn verb(verb: Verb, show: Show) -> Result<(), Failure> {
         }
         Verb::Access(verb) => access::run(verb, &Client::signed_in()?, show).await,
         Verb::Environments(verb) => environments::run(verb, &Client::signed_in()?, show).await,
+        Verb::Movements(verb) => movements::run(verb, &Client::signed_in()?, show).await,
         Verb::People(verb) => people::run(verb, &Client::signed_in()?, show).await,
         Verb::Declared(verb) => declared::run(verb, &Client::signed_in()?, show).await,
         Verb::Records(verb) => records::run(verb, &Client::signed_in()?, show).await,

@@ -122,7 +122,7 @@ async fn movement(stage: &mut Stage) -> Result<()> {
     )
     .await?;
     let begun = Instant::now();
-    right(stage.daypass(MANAGER, &["move", "uat", "begin", "--reason", "refresh from golden"]).await?.ok, "the movement begins")?;
+    right(stage.daypass(MANAGER, &["move", "uat", "external", "begin", "--reason", "refresh from golden"]).await?.ok, "the movement begins")?;
     let output = tokio::time::timeout(Duration::from_secs(10), running.wait_with_output()).await.context("the query was not cut")??;
     println!("  and in Maria's window, {} ms after Sam pressed Enter:", begun.elapsed().as_millis());
     right(show(&output).text.contains("being replaced"), "psql says why")?;
@@ -136,7 +136,7 @@ async fn movement(stage: &mut Stage) -> Result<()> {
         println!("postgres=# {sql};");
         stage.postgres.sql("postgres", sql).await?;
     }
-    right(stage.daypass(MANAGER, &["move", "uat", "finish"]).await?.ok, "the movement is finished")?;
+    right(stage.daypass(MANAGER, &["move", "uat", "external", "finish"]).await?.ok, "the movement is finished")?;
     let old = finish(stage.psql(&account, "SELECT 1")).await?;
     right(!old.ok, "the account of before opens nothing")?;
     right(stage.daypass(REQUESTER, &["passes"]).await?.ok, "no pass is left")?;

@@ -1,5 +1,9 @@
 //! What goes over the API, in both directions: the server writes these and the CLI reads them.
 
+mod movement;
+
+pub use movement::*;
+
 use daypass_core::{
     environment::{Enforce, Grants},
     pass::Access,
@@ -227,7 +231,7 @@ pub struct EnvironmentView {
     pub id: String,
     pub name: String,
     pub project: String,
-    /// `open`, `closed while its database is moved`, or what is wrong with its target.
+    /// `open`, `about to be moved`, `closed while its database is moved`, or what is wrong with its target.
     pub state: String,
     pub engine: String,
     /// `self-service`: passes are the only way in.
@@ -245,7 +249,8 @@ pub struct EnvironmentView {
     pub drift: Vec<String>,
     /// The wire to the target is not encrypted.
     pub without_tls: bool,
-    pub movement: Option<String>,
+    /// The movement that is under way.
+    pub movement: Option<MovementView>,
     /// Passes that are ready now.
     pub live_passes: usize,
     /// Sessions that are open now.
@@ -403,14 +408,6 @@ pub struct Extend {
 }
 
 #[derive(Serialize, Deserialize, ToSchema)]
-pub struct MovementView {
-    pub id: String,
-    pub environment: String,
-    pub state: String,
-    pub why: String,
-}
-
-#[derive(Serialize, Deserialize, ToSchema)]
 pub struct SessionView {
     pub id: String,
     pub account: String,
@@ -507,6 +504,12 @@ pub struct PolicyView {
     pub sessions_per_pass: u16,
     pub widest_v4: u8,
     pub widest_v6: u8,
+    /// How many movements may be started within 24 hours; none: as many as one likes.
+    #[serde(default)]
+    pub movements_per_day: Option<u16>,
+    /// How many days the database that a movement replaced is kept as a way back.
+    #[serde(default = "three")]
+    pub keep_days: u16,
     /// On SQL Server, besides reading or writing rows: `execute`, `view_definition`, `showplan`.
     #[serde(default = "Extra::usual")]
     #[schema(value_type = Vec<String>)]
@@ -515,6 +518,10 @@ pub struct PolicyView {
 
 fn yes() -> bool {
     true
+}
+
+fn three() -> u16 {
+    3
 }
 
 impl PolicyView {

@@ -17,7 +17,7 @@ mod tests;
 
 pub use problem::Problem;
 
-use crate::{control::Control, node::Node};
+use crate::{control::Control, mover::Mover, node::Node};
 use axum::{
     Router,
     body::{Body, to_bytes},
@@ -42,6 +42,7 @@ use tokio_rustls::TlsAcceptor;
 pub struct App {
     pub node: Arc<Node>,
     pub control: Control,
+    pub mover: Arc<Mover>,
     pub place: Arc<place::Place>,
     pub sign_ins: Arc<sign_in::SignIns>,
     /// What shows secrets or lets others in wants a sign-in no older than this.

@@ -77,8 +77,8 @@ async fn furnished(house: &House) -> (Account, tokio_postgres::Client) {
     house.json("ben", &["allow", "uat", "10.1.2.0/24", "--note", "the office in Graz"]).await;
     house.json("ben", &["request", "uat", "--access", "read_write", "--life", "2h", "--reason", "CHG-4: mend totals after the upgrade"]).await;
     house.json("ben", &["request", "golden", "--no-wait", "--reason", "OPS-18: compare with production"]).await;
-    house.json("sam", &["move", "golden", "begin", "--reason", "refresh from production"]).await;
-    house.json("sam", &["move", "golden", "finish"]).await;
+    house.json("sam", &["move", "golden", "external", "begin", "--reason", "refresh from production"]).await;
+    house.json("sam", &["move", "golden", "external", "finish"]).await;
     house.json("ben", &["request", "golden", "--no-wait", "--reason", "OPS-18: compare with production"]).await;
     (account, client)
 }
@@ -146,7 +146,7 @@ async fn every_page_is_for_everybody_in_light_and_dark_wide_and_narrow() {
     for (browser, name, path) in pages {
         if name == "movement" {
             // from here on the request that waits has lapsed
-            house.json("sam", &["move", "golden", "begin", "--reason", "another refresh"]).await;
+            house.json("sam", &["move", "golden", "external", "begin", "--reason", "another refresh"]).await;
         }
         for (dark, width) in [(false, 1280), (true, 1280), (false, 360)] {
             browser.dress(dark, width).await;
@@ -483,8 +483,8 @@ async fn nothing_that_somebody_wrote_runs_in_a_browser() {
     for statement in &payloads {
         let _ = clients[0].batch_execute(&format!("SELECT '{}'", statement.replace('\'', "''"))).await;
     }
-    house.json("sam", &["move", "golden", "begin", "--reason", &payloads[0]]).await;
-    house.json("sam", &["move", "golden", "fail", "--reason", &payloads[2]]).await;
+    house.json("sam", &["move", "golden", "external", "begin", "--reason", &payloads[0]]).await;
+    house.json("sam", &["move", "golden", "external", "fail", "--reason", &payloads[2]]).await;
     house.json("ada", &["people", "lock", "ben", "--reason", &payloads[4]]).await;
     let busiest = house.until_json("maria", &["sessions", "ls"], |sessions| sessions.as_array().unwrap().len() == 30).await;
     let maria = visitor(&house, &browsers, "maria").await;

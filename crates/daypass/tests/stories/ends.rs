@@ -87,7 +87,7 @@ async fn a_movement_ends_everybody_and_the_old_accounts_stay_out() {
     let (hers, his) = (house.account("maria", "read", "1h").await, house.account("ben", "read_write", "1h").await);
     let (_a, first) = house.client(&hers).await.unwrap();
     let (_b, second) = house.client(&his).await.unwrap();
-    house.json("sam", &["move", "uat", "begin", "--reason", "refresh"]).await;
+    house.json("sam", &["move", "uat", "external", "begin", "--reason", "refresh"]).await;
     for connection in [first, second] {
         assert!(last_words(connection).await.1.contains("being replaced"));
     }
@@ -97,7 +97,7 @@ async fn a_movement_ends_everybody_and_the_old_accounts_stay_out() {
     for sql in ["DROP DATABASE uat", "CREATE DATABASE uat TEMPLATE golden OWNER uat_owner"] {
         house.server.sql("postgres", sql).await.unwrap();
     }
-    house.json("sam", &["move", "uat", "finish"]).await;
+    house.json("sam", &["move", "uat", "external", "finish"]).await;
     assert!(house.client(&hers).await.is_err());
     let fresh = house.account("maria", "read", "1h").await;
     assert_eq!(house.psql(&fresh, "SELECT count(*) FROM sales.orders").await, (true, "400\n".to_owned()));

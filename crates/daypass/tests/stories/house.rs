@@ -86,6 +86,13 @@ impl House {
     }
 
     pub fn psql_command(&self, account: &Account, database: &str, more: &str, sql: &str) -> Command {
+        let mut command = self.psql_prompt(account, database, more);
+        command.args(["-c", sql]);
+        command
+    }
+
+    /// psql that reads what somebody types.
+    pub fn psql_prompt(&self, account: &Account, database: &str, more: &str) -> Command {
         let way = format!(
             "host=127.0.0.1 port={} dbname={database} user={} sslmode=verify-full sslrootcert={} connect_timeout=15 {more}",
             self.gateway.port(),
@@ -93,7 +100,7 @@ impl House {
             self.path("data/ca.pem").display()
         );
         let mut command = Command::new(self.server.psql());
-        command.args([way.as_str(), "-X", "-A", "-t", "-c", sql]).env("PGPASSWORD", &account.password).stdin(Stdio::null());
+        command.args([way.as_str(), "-X", "-A", "-t"]).env("PGPASSWORD", &account.password).stdin(Stdio::null());
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         command
     }

@@ -10,6 +10,7 @@ mod ends;
 mod faults;
 mod house;
 mod main_job;
+mod movement;
 mod notices;
 mod provider;
 mod records;

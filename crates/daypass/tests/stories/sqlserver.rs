@@ -134,12 +134,12 @@ async fn a_movement_and_a_restore_behind_our_back_end_access_on_sql_server() {
     let mut client = house.tiberius(&account).await.unwrap();
     ask(&mut client, "SELECT 1").await.unwrap();
     let running = tokio::spawn(async move { ask(&mut client, "WAITFOR DELAY '00:01:00'").await });
-    house.json("sam", &["move", "uat", "begin", "--reason", "refresh"]).await;
+    house.json("sam", &["move", "uat", "external", "begin", "--reason", "refresh"]).await;
     let said = running.await.unwrap().unwrap_err();
     assert!(said.contains("being replaced"), "{said}");
     let said = house.ask(&account, "SELECT 1").await.unwrap_err();
     assert!(said.contains("being replaced") || said.contains("Login failed"), "{said}");
-    house.json("sam", &["move", "uat", "finish"]).await;
+    house.json("sam", &["move", "uat", "external", "finish"]).await;
     let account = house.account("maria", "read", "1h").await;
     assert_eq!(house.ask(&account, "SELECT COUNT(*) FROM sales.orders").await.unwrap(), "400");
     house.server.restore_over("golden", "uat").unwrap();

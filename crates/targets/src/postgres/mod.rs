@@ -7,19 +7,29 @@
 //! that would stand in the way of whoever renames or drops it.
 
 pub mod grants;
+mod movement;
 mod removal;
 
-use crate::{AccountSpec, Check, Target, TargetError};
+use crate::{
+    AccountSpec, Check, Target, TargetError,
+    movement::{Move, Source, Standing},
+};
 use daypass_core::{
     environment::{Grants, Identity, TargetSpec},
     ids::*,
+    movement::{Made, Swept},
     names::DatabaseName,
     pass::Access,
     plan::{Observation, ObservedAccount},
     secret::Secret,
 };
 use postgres_protocol::escape::{escape_identifier, escape_literal};
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 use tokio::sync::Mutex;
 use tokio_postgres::{Client, Config, NoTls, config::SslMode};
 use tokio_postgres_rustls::MakeRustlsConnect;
@@ -159,6 +169,30 @@ impl Target for Postgres {
 
     async fn test(&self, database: &DatabaseName) -> Vec<Check> {
         grants::test(self, database).await
+    }
+
+    async fn copy(&self, movement: &Move<'_>, source: &Source<'_>) -> Result<(), TargetError> {
+        movement::copy(self, movement, source).await
+    }
+
+    async fn sweep(&self, movement: &Move<'_>, scripts: &[PathBuf]) -> Result<Vec<Swept>, TargetError> {
+        movement::sweep(self, movement, scripts).await
+    }
+
+    async fn swap(&self, movement: &Move<'_>, incoming: &DatabaseName) -> Result<(), TargetError> {
+        movement::swap(self, movement, incoming).await
+    }
+
+    async fn settle(&self, movement: &Move<'_>, incoming: &DatabaseName) -> Result<Standing, TargetError> {
+        movement::settle(self, movement, incoming).await
+    }
+
+    async fn drop_kept(&self, database: &DatabaseName) -> Result<(), TargetError> {
+        movement::drop_kept(self, database).await
+    }
+
+    async fn export(&self, movement: &Move<'_>, file: &Path) -> Result<Made, TargetError> {
+        movement::export(self, movement, file).await
     }
 }
 

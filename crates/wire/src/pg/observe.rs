@@ -6,7 +6,7 @@
 
 use super::{
     message::{error_fields, take, take_cstr, take_u16, take_u32},
-    refuse::{fatal, sqlstate},
+    refuse::{fatal, sqlstate, warning},
     scan::{Consumer, Frame, Scanner},
 };
 use crate::{
@@ -89,6 +89,10 @@ impl Observe for Observer {
 
     fn is_busy(&self) -> bool {
         !self.state.pending.is_empty()
+    }
+
+    fn aside(&self, words: &str) -> Option<Vec<u8>> {
+        self.server.at_boundary().then(|| warning(words))
     }
 
     fn last_words(&mut self, mut next: &[u8], why: &str, now: u64) -> LastWords {

@@ -23,8 +23,17 @@ pub mod sqlstate {
 
 /// An ErrorResponse of severity FATAL: the connection ends after it.
 pub fn fatal(sqlstate: &str, message: &str, detail: &str, hint: &str) -> Vec<u8> {
+    message_of(b'E', &[(b'S', "FATAL"), (b'V', "FATAL"), (b'C', sqlstate), (b'M', message), (b'D', detail), (b'H', hint)])
+}
+
+/// A NoticeResponse, which may come at any time (PostgreSQL manual, "Asynchronous Operations"): tools show it beside what they do.
+pub fn warning(message: &str) -> Vec<u8> {
+    message_of(b'N', &[(b'S', "WARNING"), (b'V', "WARNING"), (b'C', "01000"), (b'M', message)])
+}
+
+fn message_of(tag: u8, fields: &[(u8, &str)]) -> Vec<u8> {
     let mut body = Vec::new();
-    for (kind, text) in [(b'S', "FATAL"), (b'V', "FATAL"), (b'C', sqlstate), (b'M', message), (b'D', detail), (b'H', hint)] {
+    for &(kind, text) in fields {
         if !text.is_empty() {
             body.push(kind);
             put_cstr(&mut body, text);
@@ -32,6 +41,6 @@ pub fn fatal(sqlstate: &str, message: &str, detail: &str, hint: &str) -> Vec<u8>
     }
     body.push(0);
     let mut out = Vec::new();
-    put(&mut out, b'E', &body);
+    put(&mut out, tag, &body);
     out
 }

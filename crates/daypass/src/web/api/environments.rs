@@ -1,4 +1,4 @@
-//! Projects, environments, their policies, allow entries and movements.
+//! Projects, environments, their policies and allow entries.
 
 use super::people::person;
 use crate::web::{App, Problem, auth::Caller, dto::*, environment, person_name, problem::Body};
@@ -15,7 +15,6 @@ use daypass_core::{
     event::{Actor, Event},
     ids::*,
     ledger::Ledger,
-    movement::{MovementKind, MovementState},
     names::{Name, Reason},
     net::Range,
     pass::{Approver, State as PassState},
@@ -255,52 +254,6 @@ pub async fn disallow(State(app): State<App>, caller: Caller, Path(id): Path<Str
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Says that another tool is about to replace the database: all access ends now, and none is given until it is finished.
-#[utoipa::path(post, path = "/environments/{environment}/movement/begin", params(("environment" = String, Path)), request_body = Why, responses((status = 200, body = MovementView), (status = "default", body = Problem, content_type = "application/problem+json")))]
-pub async fn movement_begin(State(app): State<App>, caller: Caller, Path(name): Path<String>, Body(why): Body<Why>) -> Result<Json<MovementView>, Problem> {
-    let env = environment(&app, &caller, &name)?;
-    let movement = MovementId::new(caller.id());
-    let why: Reason = why.why.unwrap_or_else(|| "the database is being replaced".to_owned()).parse()?;
-    app.control.run(Command::BeginMovement { movement, environment: env.id, kind: MovementKind::External, why }, caller.actor()).await?;
-    movement_view(&app, movement)
-}
-
-/// Says that the movement is done: the environment opens again, for new access.
-#[utoipa::path(post, path = "/environments/{environment}/movement/finish", params(("environment" = String, Path)), responses((status = 200, body = MovementView), (status = "default", body = Problem, content_type = "application/problem+json")))]
-pub async fn movement_finish(State(app): State<App>, caller: Caller, Path(name): Path<String>) -> Result<Json<MovementView>, Problem> {
-    let movement = running(&app, &caller, &name)?;
-    app.control.run(Command::FinishMovement { movement }, caller.actor()).await?;
-    movement_view(&app, movement)
-}
-
-/// Says that the movement failed: the environment stays closed until somebody finishes it.
-#[utoipa::path(post, path = "/environments/{environment}/movement/fail", params(("environment" = String, Path)), request_body = Why, responses((status = 200, body = MovementView), (status = "default", body = Problem, content_type = "application/problem+json")))]
-pub async fn movement_fail(State(app): State<App>, caller: Caller, Path(name): Path<String>, Body(why): Body<Why>) -> Result<Json<MovementView>, Problem> {
-    let movement = running(&app, &caller, &name)?;
-    let why: Reason = why.why.unwrap_or_default().parse()?;
-    app.control.run(Command::FailMovement { movement, why }, caller.actor()).await?;
-    movement_view(&app, movement)
-}
-
-fn running(app: &App, caller: &Caller, name: &str) -> Result<MovementId, Problem> {
-    let env = environment(app, caller, name)?;
-    env.frozen_by.ok_or_else(|| Refusal::state(format!("No movement runs on {name}."), format!("One begins with `daypass move {name} begin`.")).into())
-}
-
-fn movement_view(app: &App, id: MovementId) -> Result<Json<MovementView>, Problem> {
-    let view = app.node.ledger(|ledger| {
-        let movement = ledger.movement(id)?;
-        let state = match &movement.state {
-            MovementState::Running => "running: access is closed".to_owned(),
-            MovementState::Failed { why } => format!("failed ({why}): access stays closed until it is finished"),
-            MovementState::Finished { at } => format!("finished at {at}: access is open for new requests"),
-        };
-        let environment = ledger.environment(movement.environment)?.spec.name.to_string();
-        Some(MovementView { id: id.to_string(), environment, state, why: movement.why.to_string() })
-    });
-    view.map(Json).ok_or_else(|| Refusal::not_found("movement", &id.to_string()).into())
-}
-
 fn allow_view(app: &App, ledger: &Ledger, entry: &AllowEntry) -> AllowView {
     let env = ledger.environment(entry.environment);
     let ranges: Vec<String> = entry.ranges.iter().map(Range::to_string).collect();
@@ -359,10 +312,12 @@ fn view_with(app: &App, ledger: &Ledger, env: &Environment, live: &Live) -> Envi
         .get(&format!("target:{}", env.target))
         .or_else(|| app.node.troubles.get(&format!("environment:{}", env.id)))
         .or_else(|| app.node.troubles.get(&format!("firewall:{}", env.id)));
-    let state = match (env.frozen_by, trouble) {
-        (Some(_), _) => "closed while its database is moved".to_owned(),
-        (None, Some(trouble)) => trouble.why,
-        (None, None) => "open".to_owned(),
+    let planned = env.moving.and_then(|id| ledger.movement(id)).filter(|movement| movement.kind.replaces());
+    let state = match (env.frozen_by, trouble, planned) {
+        (Some(_), ..) => "closed while its database is moved".to_owned(),
+        (None, Some(trouble), _) => trouble.why,
+        (None, None, Some(_)) => "about to be moved".to_owned(),
+        (None, None, None) => "open".to_owned(),
     };
     EnvironmentView {
         id: env.id.to_string(),
@@ -378,7 +333,7 @@ fn view_with(app: &App, ledger: &Ledger, env: &Environment, live: &Live) -> Envi
         database: env.spec.database.to_string(),
         epoch: env.epoch(),
         without_tls: target.is_some_and(|t| t.spec.tls == TargetTls::Off),
-        movement: env.frozen_by.map(|id| id.to_string()),
+        movement: env.moving.and_then(|id| ledger.movement(id)).map(|movement| super::movements::view(app, ledger, movement)),
         live_passes,
         live_sessions,
         kind: match env.spec.kind {

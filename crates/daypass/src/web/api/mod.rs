@@ -3,6 +3,7 @@
 mod compat;
 pub mod environments;
 pub mod log;
+pub mod movements;
 pub mod passes;
 pub mod people;
 pub mod sessions;
@@ -76,9 +77,13 @@ pub fn router(app: &App) -> (Router<App>, utoipa::openapi::OpenApi) {
         .add(Somewhere(SeeEnvironment), routes!(environments::allowed))
         .add(Somewhere(SeeEnvironment), routes!(environments::allow))
         .add(Somewhere(SeeEnvironment), routes!(environments::disallow))
-        .add(Somewhere(Move), routes!(environments::movement_begin))
-        .add(Somewhere(Move), routes!(environments::movement_finish))
-        .add(Somewhere(Move), routes!(environments::movement_fail))
+        .add(Somewhere(Move), routes!(movements::list, movements::begin))
+        .add(Somewhere(Move), routes!(movements::preview))
+        .add(Somewhere(Move), routes!(movements::cancel))
+        .add(Somewhere(Move), routes!(movements::retry))
+        .add(Somewhere(Move), routes!(movements::finish))
+        .add(Somewhere(Move), routes!(movements::fail))
+        .add(Somewhere(Move), routes!(movements::files))
         .add(Somewhere(Request), routes!(passes::request))
         .add(SignedIn, routes!(passes::list))
         .add(SignedIn, routes!(passes::show))

@@ -6,8 +6,8 @@ use super::{
     visit::{Shell, Shown, Visit, page as show},
 };
 use crate::web::{
-    Problem, api,
-    dto::{AllowView, EnvironmentView, LogLine, NewAllow, NewPass, PassView, SessionView, Why},
+    api,
+    dto::{AllowView, EnvironmentView, LogLine, NewAllow, NewPass, PassView, SessionView},
     environment as find,
     problem::Body,
 };
@@ -15,12 +15,10 @@ use askama::Template;
 use axum::{
     Json,
     extract::{Path, Query, State},
-    response::Response,
 };
 use daypass_core::{
     environment::Environment,
     index::Filter,
-    movement::MovementState,
     pass::Access,
     people::Permission,
     policy::{Policy, Reveal},
@@ -255,63 +253,4 @@ pub async fn request(visit: Visit, Path(name): Path<String>, fields: Fields) -> 
             Ok(visit.refused(request_form(&visit, &env, &policy), &fields, problem))
         }
     }
-}
-
-fn move_form(visit: &Visit, env: &Environment) -> Form {
-    let name = &env.spec.name;
-    let form = Form::new(&format!("Move the database of {name}"), &format!("/environments/{name}/move"), "End all access and close")
-        .line("Do this before another tool refreshes, imports or restores this database. All access ends at once, whoever holds it, and nobody gets in until you say here that it is finished. Old access never comes back.")
-        .with(Field::text("why", "What is done").required().hint("Like: refresh from production, CHG-17"))
-        .back(format!("/environments/{name}"))
-        .danger();
-    let held = api::passes::live_on(&visit.app, env.id);
-    let form = held.iter().fold(form, |form, pass| form.fact(format!("{} of {} ends, with {} sessions", pass.account, pass.holder, pass.sessions)));
-    if held.is_empty() { form.fact("Nobody holds access now") } else { form }
-}
-
-#[derive(Template)]
-#[template(path = "move.html")]
-struct MovePage {
-    shell: Shell,
-    env: EnvironmentView,
-    why: String,
-    state: String,
-    failed: bool,
-}
-
-pub async fn move_page(visit: Visit, Path(name): Path<String>) -> Shown {
-    let env = find(&visit.app, &visit.caller, &name)?;
-    if !visit.caller.may(&visit.app, Permission::Move, Some(env.id)) {
-        return Err(Problem::not_permitted().into());
-    }
-    let running = visit.app.node.ledger(|ledger| env.frozen_by.and_then(|id| ledger.movement(id)).cloned());
-    let Some(running) = running else { return Ok(visit.form(move_form(&visit, &env))) };
-    let Json(view) = api::environments::show(State(visit.app.clone()), visit.caller.clone(), Path(name)).await?;
-    let (state, failed) = match &running.state {
-        MovementState::Running => ("It is running.".to_owned(), false),
-        MovementState::Failed { why } => (format!("It failed: {why}"), true),
-        MovementState::Finished { .. } => ("It is finished.".to_owned(), false),
-    };
-    Ok(show(&MovePage { shell: visit.shell(), env: view, why: running.why.to_string(), state, failed }))
-}
-
-pub async fn begin_move(visit: Visit, Path(name): Path<String>, fields: Fields) -> Shown {
-    let env = find(&visit.app, &visit.caller, &name)?;
-    let why = Why { why: Some(fields.text("why")) };
-    match api::environments::movement_begin(State(visit.app.clone()), visit.caller.clone(), Path(name.clone()), Body(why)).await {
-        Ok(_) => Ok(visit.done(&format!("/environments/{name}/move"), "begun")),
-        Err(problem) => Ok(visit.refused(move_form(&visit, &env), &fields, problem)),
-    }
-}
-
-pub async fn finish_move(visit: Visit, Path(name): Path<String>) -> Shown {
-    let _ = api::environments::movement_finish(State(visit.app.clone()), visit.caller.clone(), Path(name.clone())).await?;
-    Ok(visit.done(&format!("/environments/{name}"), "finished"))
-}
-
-pub async fn fail_move(visit: Visit, Path(name): Path<String>, fields: Fields) -> Result<Response, super::visit::Fault> {
-    let why = fields.get("why").ok_or_else(|| Problem::from("Say what went wrong.".to_owned()))?;
-    let why = Why { why: Some(why.to_owned()) };
-    let _ = api::environments::movement_fail(State(visit.app.clone()), visit.caller.clone(), Path(name.clone()), Body(why)).await?;
-    Ok(visit.done(&format!("/environments/{name}/move"), "failed"))
 }

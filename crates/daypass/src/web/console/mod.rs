@@ -9,6 +9,7 @@ mod environment;
 mod environments;
 mod form;
 mod log;
+mod movements;
 mod passes;
 mod people;
 mod policy;
@@ -64,9 +65,12 @@ fn pages(app: &App) -> Pages {
         .add(Somewhere(SeeEnvironment), "/environments/{environment}", get(environment::page))
         .add(Somewhere(SeeEnvironment), "/environments/{environment}/enable", get(environment::enable_page).post(environment::enable))
         .add(Somewhere(Request), "/environments/{environment}/request", get(environment::request_page).post(environment::request))
-        .add(Somewhere(Move), "/environments/{environment}/move", get(environment::move_page).post(environment::begin_move))
-        .add(Somewhere(Move), "/environments/{environment}/move/finish", post(environment::finish_move))
-        .add(Somewhere(Move), "/environments/{environment}/move/fail", post(environment::fail_move))
+        .add(Somewhere(Move), "/environments/{environment}/move", get(movements::page).post(movements::begin))
+        .add(Somewhere(Move), "/environments/{environment}/move/begin", get(movements::begin_page))
+        .add(Somewhere(Move), "/environments/{environment}/move/finish", post(movements::finish))
+        .add(Somewhere(Move), "/environments/{environment}/move/fail", post(movements::fail))
+        .add(Somewhere(Move), "/environments/{environment}/move/cancel", post(movements::cancel))
+        .add(Somewhere(Move), "/environments/{environment}/move/retry", post(movements::retry))
         .add(Somewhere(ManageEnvironments), "/environments/{environment}/test", post(environments::test))
         .add(Somewhere(SeeEnvironment), "/environments/{environment}/recipe", get(environments::recipe))
         .add(Somewhere(ManageEnvironments), "/environments/{environment}/remove", get(environments::remove_page).post(environments::remove))

@@ -193,7 +193,13 @@ fn set_form(policy: &Policy, with_extras: bool, of: &str, action: &str) -> Form 
         .with(number("live_passes", "Accounts at once per person", policy.live_passes.into()))
         .with(number("sessions_per_pass", "Sessions at once per account", policy.sessions_per_pass.into()))
         .with(number("widest_v4", "Widest IPv4 range", policy.widest_v4.into()).hint("A prefix length: 24 allows 256 addresses"))
-        .with(number("widest_v6", "Widest IPv6 range", policy.widest_v6.into()));
+        .with(number("widest_v6", "Widest IPv6 range", policy.widest_v6.into()))
+        .with(
+            Field::text("movements_per_day", "Movements a day")
+                .value(&policy.movements_per_day.map(|most| most.to_string()).unwrap_or_default())
+                .hint("Started within 24 hours; empty for as many as one likes"),
+        )
+        .with(number("keep_days", "Days that a replaced database is kept", policy.keep_days.into()));
     if with_extras {
         for extra in Extra::ALL {
             form = form.with(Field::tick(&format!("extra_{}", extra.as_sql()), &format!("Accounts have {}", extra.as_sql()), policy.extras.contains(&extra)));
@@ -278,6 +284,8 @@ fn of_fields(fields: &Fields, known: &Policy, with_extras: bool) -> Result<Polic
         sessions_per_pass: number(fields, "sessions_per_pass")?,
         widest_v4: number(fields, "widest_v4")?,
         widest_v6: number(fields, "widest_v6")?,
+        movements_per_day: fields.owned("movements_per_day").map(|_| number(fields, "movements_per_day")).transpose()?,
+        keep_days: number(fields, "keep_days")?,
         extras: if with_extras { extras.collect() } else { known.extras.clone() },
     })
 }

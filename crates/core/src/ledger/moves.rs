@@ -1,0 +1,238 @@
+//! Deciding about movements.
+
+use super::{Ledger, decide::Decided};
+use crate::{
+    command::Observed,
+    environment::Environment,
+    event::{Actor, Event},
+    ids::*,
+    movement::{LONGEST_NOTICE, LONGEST_SWEPT, MOST_SWEPT, Movement, MovementKind, MovementState, Phase, Swept},
+    names::Reason,
+    people::Permission,
+    refusal::{Code, Refusal},
+    time::{Time, Ttl},
+};
+
+impl Ledger {
+    /// A refusal while the environment's database is being moved, or is about to be: nobody gets in for minutes.
+    pub(super) fn not_moving(&self, env: &Environment) -> Result<(), Refusal> {
+        let name = &env.spec.name;
+        let Some(movement) = env.moving.and_then(|id| self.movements.get(&id)).filter(|movement| movement.kind.replaces()) else { return Ok(()) };
+        match movement.state {
+            MovementState::Planned { cuts_at } => Err(Refusal::state(
+                format!("The database of {name} is about to be moved: all access ends at {cuts_at} at the latest."),
+                "Ask again when the movement is finished; `daypass env show` tells.",
+            )),
+            _ => Err(Refusal::state(
+                format!("{name} is closed while its database is being moved."),
+                "Try again when the movement is finished; `daypass env show` tells.",
+            )),
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the fields of one command, spelled out")]
+    pub(super) fn begin_movement(
+        &self,
+        by: Actor,
+        movement: MovementId,
+        environment: EnvironmentId,
+        kind: &MovementKind,
+        why: &Reason,
+        notice: Option<Ttl>,
+        now: Time,
+    ) -> Decided {
+        let env = self.seen_environment(by, environment)?;
+        self.need(by, Permission::Move, Some(environment))?;
+        let name = &env.spec.name;
+        if let Some(known) = self.movements.get(&movement) {
+            let same = known.environment == environment && known.kind == *kind;
+            let used = || Refusal::new(Code::Taken, "This request was made before, for something else.", "Use a new idempotency key for a new request.");
+            return if same { Ok(vec![]) } else { Err(used()) };
+        }
+        if let Some(running) = env.moving.and_then(|id| self.movements.get(&id)) {
+            let remedy = match running.state {
+                MovementState::Planned { .. } => format!("`daypass move {name} cancel` gives it up."),
+                MovementState::Failed { .. } => {
+                    format!("It failed: `daypass move {name} retry` runs it again, `daypass move {name} finish` opens the environment.")
+                }
+                _ => format!("`daypass move {name} status` shows how far it is."),
+            };
+            return Err(Refusal::state(format!("A movement of {name} is under way already ({}).", running.kind.as_str()), remedy));
+        }
+        self.check_movement(by, env, kind)?;
+        let policy = self.policy(env);
+        if let Some(most) = policy.movements_per_day.filter(|_| kind.is_ours()) {
+            let counted: Vec<&Movement> =
+                self.movements.values().filter(|known| known.environment == environment && known.counts_since(now.before(Ttl::hours(24)))).collect();
+            if counted.len() >= usize::from(most) {
+                let first = counted.iter().map(|known| known.asked_at).min().unwrap_or(now);
+                // the words that scripts of the system before know
+                return Err(Refusal::policy(
+                    format!("Maximum allowed API operations are {most} from {first}: policy '{}' allows no more a day on {name}.", policy.name),
+                    format!("Try again after {}.", first.after(Ttl::hours(24))),
+                ));
+            }
+        }
+        if notice.is_some_and(|notice| notice > LONGEST_NOTICE) {
+            return Err(Refusal::invalid(format!("Holders are told at most {LONGEST_NOTICE} before.")));
+        }
+        let (kind, why) = (kind.clone(), why.clone());
+        Ok(vec![match notice.filter(|_| kind.replaces() && self.somebody_in(environment, now)) {
+            Some(notice) => Event::MovementPlanned { movement, environment, kind, why, cuts_at: now.after(notice) },
+            None => Event::MovementBegun { movement, environment, kind, why },
+        }])
+    }
+
+    /// Whether anybody has access, or is about to.
+    pub fn somebody_in(&self, environment: EnvironmentId, now: Time) -> bool {
+        self.open_passes().any(|pass| pass.environment == environment && pass.ends_at.is_some() && self.over(pass, now).is_none())
+    }
+
+    /// Whether this kind can be done here at all.
+    fn check_movement(&self, by: Actor, env: &Environment, kind: &MovementKind) -> Result<(), Refusal> {
+        match kind {
+            MovementKind::Refresh { from } => {
+                let source = self.seen_environment(by, *from)?;
+                self.need(by, Permission::Move, Some(*from))?;
+                if source.id == env.id {
+                    return Err(Refusal::invalid("An environment is not refreshed from itself."));
+                }
+                let engine = |env: &Environment| self.targets.get(&env.target).map(|target| target.spec.engine);
+                if engine(source) != engine(env) {
+                    return Err(Refusal::invalid(format!(
+                        "{} and {} have different engines; their databases cannot be copied.",
+                        source.spec.name, env.spec.name
+                    )));
+                }
+                if source.frozen_by.is_some() {
+                    return Err(Refusal::state(
+                        format!("{} is closed while its own database is being moved.", source.spec.name),
+                        "Try again when that movement is finished.",
+                    ));
+                }
+                Ok(())
+            }
+            MovementKind::Undo { of } => {
+                let known = self.movements.get(of).filter(|known| known.environment == env.id && known.kept.is_some());
+                known.map(drop).ok_or_else(|| {
+                    Refusal::state(
+                        "That movement put no database aside, or its time was over and it is gone.",
+                        "`daypass move ENV status` shows the way back, if there is one.",
+                    )
+                })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn movement_for(&self, by: Actor, id: MovementId) -> Result<&Movement, Refusal> {
+        let movement = self
+            .movements
+            .get(&id)
+            .filter(|m| self.seen_environment(by, m.environment).is_ok())
+            .ok_or_else(|| Refusal::not_found("movement", &id.to_string()))?;
+        self.need(by, Permission::Move, Some(movement.environment))?;
+        Ok(movement)
+    }
+
+    pub(super) fn cancel_movement(&self, by: Actor, id: MovementId, why: &Reason) -> Decided {
+        let movement = self.movement_for(by, id)?;
+        match movement.state {
+            MovementState::Planned { .. } => Ok(vec![Event::MovementWithdrawn { movement: id }]),
+            // it may be done already, and a swap is not half undone
+            MovementState::Running { phase: Phase::Swap } if movement.kind.is_ours() => {
+                Err(Refusal::state("The new database is taking its place at this moment.", "Wait until it is finished; `daypass move ENV undo` goes back."))
+            }
+            MovementState::Running { .. } => Ok(vec![Event::MovementFailed { movement: id, why: why.clone() }]),
+            _ => Ok(vec![]),
+        }
+    }
+
+    pub(super) fn fail_movement(&self, by: Actor, id: MovementId, why: &Reason) -> Decided {
+        let movement = self.movement_for(by, id)?;
+        match movement.state {
+            MovementState::Running { .. } if by != Actor::System && movement.kind.is_ours() => self.cancel_movement(by, id, why),
+            MovementState::Running { .. } => Ok(vec![Event::MovementFailed { movement: id, why: why.clone() }]),
+            MovementState::Failed { .. } => Ok(vec![]),
+            MovementState::Planned { .. } => Err(Refusal::state("This movement has not begun.", "`daypass move ENV cancel` gives it up.")),
+            _ => Err(Refusal::state("This movement is over.", "A new one begins with `daypass move ENV`.")),
+        }
+    }
+
+    pub(super) fn retry_movement(&self, by: Actor, id: MovementId) -> Decided {
+        let movement = self.movement_for(by, id)?;
+        match movement.state {
+            MovementState::Failed { .. } if !movement.kind.is_ours() => {
+                Err(Refusal::state("Another tool does this movement.", "Run that tool again; then `daypass move ENV finish`."))
+            }
+            MovementState::Failed { .. } if movement.kind.replaces() => {
+                if let Some(env) = self.environments.get(&movement.environment) {
+                    self.check_movement(by, env, &movement.kind)?;
+                }
+                Ok(vec![Event::MovementRetried { movement: id }])
+            }
+            MovementState::Running { .. } => Ok(vec![]),
+            _ => Err(Refusal::state("This movement is over.", "A new one begins with `daypass move ENV`.")),
+        }
+    }
+
+    pub(super) fn finish_movement(&self, by: Actor, id: MovementId) -> Decided {
+        let movement = self.movement_for(by, id)?;
+        let finished = || Ok(vec![Event::MovementFinished { movement: id, kept: None, made: None }]);
+        match movement.state {
+            MovementState::Running { .. } if movement.kind.is_ours() => Err(Refusal::state(
+                "Daypass carries this movement out itself, and finishes it itself.",
+                "`daypass move ENV status` shows how far it is; `daypass move ENV cancel` stops it.",
+            )),
+            MovementState::Running { .. } => finished(),
+            MovementState::Failed { .. } if movement.kind.replaces() => finished(),
+            MovementState::Planned { .. } => Err(Refusal::state("This movement has not begun.", "`daypass move ENV cancel` gives it up.")),
+            _ => Ok(vec![]),
+        }
+    }
+
+    pub(super) fn movement_observed(&self, observed: &Observed, now: Time) -> Vec<Event> {
+        let running = |id: &MovementId| self.movements.get(id).filter(|known| known.kind.is_ours() && matches!(known.state, MovementState::Running { .. }));
+        match observed {
+            Observed::Due { movement } => {
+                let due = |known: &&Movement| matches!(known.state, MovementState::Planned { cuts_at } if now >= cuts_at || !self.somebody_in(known.environment, now));
+                let due = self.movements.get(movement).filter(due);
+                let begun = due.map(|known| Event::MovementBegun {
+                    movement: known.id,
+                    environment: known.environment,
+                    kind: known.kind.clone(),
+                    why: known.why.clone(),
+                });
+                begun.into_iter().collect()
+            }
+            Observed::Reached { movement, phase } => {
+                running(movement).map(|_| Event::MovementReached { movement: *movement, phase: *phase }).into_iter().collect()
+            }
+            Observed::Swept { movement, swept } => {
+                let short = |text: &str| text.chars().take(LONGEST_SWEPT).collect::<String>();
+                let mut swept: Vec<Swept> = swept.iter().map(|line| Swept { what: short(&line.what), done: short(&line.done) }).collect();
+                if swept.len() > MOST_SWEPT {
+                    let more = swept.len() - (MOST_SWEPT - 1);
+                    swept.truncate(MOST_SWEPT - 1);
+                    swept.push(Swept { what: format!("{more} more"), done: "the same".to_owned() });
+                }
+                running(movement).map(|_| Event::MovementSwept { movement: *movement, swept }).into_iter().collect()
+            }
+            Observed::Moved { movement, kept, made } => {
+                let Some(known) = running(movement) else { return vec![] };
+                let finished = Event::MovementFinished { movement: *movement, kept: kept.clone(), made: made.clone() };
+                // what an undo brings back is put aside no longer
+                let back = match known.kind {
+                    MovementKind::Undo { of } => Some(Event::MovementKeptGone { movement: of }),
+                    _ => None,
+                };
+                std::iter::once(finished).chain(back).collect()
+            }
+            Observed::KeptGone { movement } => {
+                let known = self.movements.get(movement).filter(|known| known.kept.is_some());
+                known.map(|_| Event::MovementKeptGone { movement: *movement }).into_iter().collect()
+            }
+            _ => vec![],
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! Movements: planned, begun, carried out, failed, tried again, undone.
+
+use super::*;
+use crate::movement::{Kept, MovementState, Phase};
+
+impl Office {
+    fn moves(&mut self, kind: MovementKind, notice: Option<Ttl>) -> MovementId {
+        let movement = MovementId::new(self.id());
+        let (environment, why) = (self.uat, "refresh".parse().unwrap());
+        self.done(Command::BeginMovement { movement, environment, kind, why, notice }, Actor::User(self.manager));
+        movement
+    }
+
+    fn seen(&mut self, observed: Observed) -> Vec<Event> {
+        self.run(Command::Observed(observed), Actor::System).unwrap()
+    }
+
+    fn movement_state(&self, movement: MovementId) -> MovementState {
+        self.ledger.movement(movement).unwrap().state.clone()
+    }
+
+    fn golden(&mut self) -> MovementKind {
+        let project = self.ledger.environment(self.uat).unwrap().project;
+        MovementKind::Refresh { from: self.environment("golden", project) }
+    }
+
+    /// A pass of Maria's that is ready.
+    fn maria_is_in(&mut self) -> PassId {
+        let pass = self.asks(self.maria, Access::Read);
+        self.seen(Observed::LoginWorks { pass });
+        pass
+    }
+}
+
+fn import() -> MovementKind {
+    MovementKind::Import { file: "night.dump".parse().unwrap() }
+}
+
+#[test]
+fn holders_keep_their_access_until_the_moment_they_were_told() {
+    let mut office = Office::open();
+    let pass = office.maria_is_in();
+    let movement = office.moves(import(), Some(Ttl::minutes(10)));
+    let cuts_at = office.now.after(Ttl::minutes(10));
+    assert_eq!(office.movement_state(movement), MovementState::Planned { cuts_at });
+    assert_eq!(office.state(pass), "ready");
+    // nobody new comes in for ten minutes
+    let ask = Command::RequestPass {
+        pass: PassId::new(office.id()),
+        environment: office.uat,
+        wish: Wish::new(Access::Read, "a look".parse().unwrap()),
+        life: None,
+        salt: 99,
+    };
+    assert!(office.refused(ask, office.ben).message.contains("about to be moved"));
+    // not yet
+    assert!(office.seen(Observed::Due { movement }).is_empty());
+    office.wait(Ttl::minutes(10));
+    assert!(matches!(office.seen(Observed::Due { movement })[..], [Event::MovementBegun { .. }]));
+    let pass = office.ledger.pass(pass).unwrap();
+    assert_eq!(office.ledger.over(pass, office.now), Some(Cause::Moved { movement }));
+}
+
+#[test]
+fn nobody_is_waited_for_who_is_not_there() {
+    let mut office = Office::open();
+    let movement = office.moves(import(), Some(Ttl::minutes(10)));
+    assert_eq!(office.movement_state(movement), MovementState::Running { phase: Phase::Freeze });
+
+    let mut office = Office::open();
+    let pass = office.maria_is_in();
+    let movement = office.moves(import(), Some(Ttl::minutes(10)));
+    office.done(Command::EndPass { pass, why: None }, Actor::User(office.maria));
+    assert!(matches!(office.seen(Observed::Due { movement })[..], [Event::MovementBegun { .. }]), "the last one gave it back");
+}
+
+#[test]
+fn a_planned_movement_can_be_given_up_and_nothing_happened() {
+    let mut office = Office::open();
+    let pass = office.maria_is_in();
+    let movement = office.moves(import(), Some(Ttl::minutes(10)));
+    let cancel = Command::CancelMovement { movement, why: "not today".parse().unwrap() };
+    office.refused(cancel.clone(), office.ben);
+    office.done(cancel, Actor::User(office.manager));
+    assert_eq!(office.movement_state(movement).status(&import()), "Aborted");
+    office.wait(Ttl::minutes(20));
+    assert!(office.seen(Observed::Due { movement }).is_empty());
+    assert_eq!(office.state(pass), "ready");
+    office.asks(office.ben, Access::Read);
+}
+
+#[test]
+fn a_movement_that_failed_keeps_the_environment_closed_until_it_is_tried_again_or_signed_off() {
+    let mut office = Office::open();
+    let pass = office.maria_is_in();
+    let movement = office.moves(import(), None);
+    office.seen(Observed::Reached { movement, phase: Phase::Copy });
+    office.done(Command::FailMovement { movement, why: "no space left".parse().unwrap() }, Actor::System);
+    assert!(matches!(office.movement_state(movement), MovementState::Failed { phase: Phase::Copy, .. }));
+    let again =
+        Command::BeginMovement { movement: MovementId::new(office.id()), environment: office.uat, kind: import(), why: "x".parse().unwrap(), notice: None };
+    assert!(office.refused(again.clone(), office.manager).remedy.contains("retry"), "one at a time");
+
+    office.done(Command::RetryMovement { movement }, Actor::User(office.manager));
+    assert_eq!(office.movement_state(movement), MovementState::Running { phase: Phase::Freeze });
+    // what Daypass carries out, nobody else calls finished
+    office.refused(Command::FinishMovement { movement }, office.manager);
+    office.done(Command::FailMovement { movement, why: "no space left".parse().unwrap() }, Actor::System);
+    let epoch = office.ledger.environment(office.uat).unwrap().epoch();
+    office.done(Command::FinishMovement { movement }, Actor::User(office.manager));
+    assert_eq!(office.movement_state(movement).status(&import()), "SignedOff");
+    assert_eq!(office.ledger.environment(office.uat).unwrap().epoch(), epoch);
+    assert!(office.ledger.over(office.ledger.pass(pass).unwrap(), office.now).is_some(), "what ended stays ended");
+    office.asks(office.ben, Access::Read);
+    office.done(again, Actor::User(office.manager));
+}
+
+#[test]
+fn the_way_back_is_open_until_its_time_is_over() {
+    let mut office = Office::open();
+    let movement = office.moves(import(), None);
+    let kept = Kept { database: "uat__old".parse().unwrap(), until: office.now.after(Ttl::hours(72)) };
+    office.seen(Observed::Moved { movement, kept: Some(kept), made: None });
+    let undo = office.moves(MovementKind::Undo { of: movement }, None);
+    assert_eq!(office.movement_state(undo).status(&MovementKind::Undo { of: movement }), "RollbackInProgress");
+    office.seen(Observed::Moved { movement: undo, kept: None, made: None });
+    assert_eq!(office.ledger.movement(movement).unwrap().kept, None);
+    let twice = Command::BeginMovement {
+        movement: MovementId::new(office.id()),
+        environment: office.uat,
+        kind: MovementKind::Undo { of: movement },
+        why: "x".parse().unwrap(),
+        notice: None,
+    };
+    assert!(office.refused(twice, office.manager).message.contains("gone"));
+}
+
+#[test]
+fn a_copy_out_of_here_ends_nobodys_access() {
+    let mut office = Office::open();
+    let pass = office.maria_is_in();
+    let export = MovementKind::Export { file: "uat.dump".parse().unwrap() };
+    let movement = office.moves(export, None);
+    assert_eq!(office.state(pass), "ready");
+    office.asks(office.ben, Access::Read);
+    office.done(Command::FailMovement { movement, why: "no space left".parse().unwrap() }, Actor::System);
+    assert_eq!(office.ledger.environment(office.uat).unwrap().moving, None);
+}
+
+#[test]
+fn a_refresh_needs_the_right_on_both_ends_and_the_policy_counts() {
+    let mut office = Office::open();
+    let kind = office.golden();
+    let begin = |office: &mut Office| Command::BeginMovement {
+        movement: MovementId::new(office.id()),
+        environment: office.uat,
+        kind: kind.clone(),
+        why: "refresh".parse().unwrap(),
+        notice: None,
+    };
+    let command = begin(&mut office);
+    office.refused(command.clone(), office.maria);
+    let policy = Policy { movements_per_day: Some(1), ..Policy::default() };
+    office.by_admin(Command::SetPolicy { scope: Scope::Environment(office.uat), policy });
+    office.done(command.clone(), Actor::User(office.manager));
+    assert!(office.run(command.clone(), Actor::User(office.manager)).unwrap().is_empty(), "the same request twice is one");
+    let Command::BeginMovement { movement, .. } = command else { unreachable!() };
+    office.seen(Observed::Moved { movement, kept: None, made: None });
+    let next = begin(&mut office);
+    let refusal = office.refused(next.clone(), office.manager);
+    assert!(refusal.message.starts_with("Maximum allowed API operations are 1 from"), "{}", refusal.message);
+    office.wait(Ttl::hours(25));
+    office.done(next, Actor::User(office.manager));
+}

@@ -1,0 +1,342 @@
+//! Carries movements out: one task for each that runs. What is done stands in the log, what is half done is found on the target, so
+//! a crash at any point leaves nothing that the next start does not see: the movement failed, the old database is in place, unless
+//! the new one has taken its name already.
+
+mod restored;
+mod steps;
+
+use crate::{config, control::Control, keeper::administrator, node::Node};
+use daypass_core::{
+    command::{Command, Observed},
+    environment::Environment,
+    event::Actor,
+    ids::*,
+    movement::{Kept, Made, Movement, MovementKind, MovementState, Names, Phase},
+    names::{DatabaseName, FileName, Reason},
+    time::Ttl,
+};
+use daypass_gateway::World;
+use daypass_targets::{
+    Target as _, TargetError,
+    movement::{Move, Progress, Standing, Tools},
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+/// The longest pause between tries of what has to be done in the end.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// How often the way back is looked at: whether its time is over.
+const LOOK: Duration = Duration::from_secs(30);
+
+/// What movements need besides a target, and how far those are that run here.
+pub struct Mover {
+    settings: config::Movement,
+    data_dir: PathBuf,
+    running: Mutex<BTreeMap<MovementId, Arc<Progress>>>,
+}
+
+impl Mover {
+    pub fn new(settings: config::Movement, data_dir: &Path) -> Mover {
+        Mover { settings, data_dir: data_dir.to_owned(), running: Mutex::default() }
+    }
+
+    fn running(&self) -> MutexGuard<'_, BTreeMap<MovementId, Arc<Progress>>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How far a movement is, while it runs here.
+    pub fn progress(&self, id: MovementId) -> Option<Arc<Progress>> {
+        self.running().get(&id).cloned()
+    }
+
+    /// Whether an operator's command restores this environment.
+    pub fn restores(&self, environment: &str) -> bool {
+        self.settings.restore.contains_key(environment)
+    }
+
+    /// Where dumps lie.
+    pub fn files(&self) -> PathBuf {
+        self.settings.files.clone().unwrap_or_else(|| self.data_dir.join("files"))
+    }
+
+    pub fn file(&self, name: &FileName) -> PathBuf {
+        self.files().join(name.as_str())
+    }
+
+    /// The operator's scripts for an environment, in the order of their names.
+    pub fn scripts(&self, environment: &str) -> Vec<PathBuf> {
+        let folder = self.settings.scripts.clone().unwrap_or_else(|| self.data_dir.join("scripts")).join(environment);
+        let entries = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+        let mut scripts: Vec<PathBuf> = entries.filter(|path| path.extension().is_some_and(|ending| ending == "sql")).collect();
+        scripts.sort();
+        scripts
+    }
+
+    fn tools(&self, id: MovementId) -> Tools {
+        Tools {
+            postgres: self.settings.postgres_bin.clone(),
+            sqlpackage: self.settings.sqlpackage.clone(),
+            jobs: self.settings.jobs.max(1),
+            work: self.data_dir.join("work").join(id.to_string()),
+        }
+    }
+}
+
+/// What a movement came to.
+#[derive(Default)]
+struct Done {
+    kept: Option<Kept>,
+    made: Option<Made>,
+}
+
+/// One movement that is carried out.
+struct Carry {
+    node: Arc<Node>,
+    control: Control,
+    mover: Arc<Mover>,
+    movement: Movement,
+    env: Environment,
+    names: Names,
+    tools: Tools,
+    progress: Arc<Progress>,
+}
+
+/// Sees to all movements for as long as the process lives.
+pub async fn run(node: Arc<Node>, control: Control, mover: Arc<Mover>) {
+    // those that the log calls running, or failed, were interrupted together with the process
+    for movement in node.ledger(|ledger| ledger.movements().filter(|movement| needs_settling(movement)).cloned().collect::<Vec<_>>()) {
+        if let Some(carry) = Carry::of(&node, &control, &mover, movement) {
+            tokio::spawn(carry.settle_interrupted());
+        }
+    }
+    let mut changes = node.changes();
+    let mut told = BTreeSet::new();
+    loop {
+        changes.borrow_and_update();
+        let now = node.now();
+        let under_way: Vec<Movement> = node.ledger(|ledger| {
+            let moving = ledger.environments().filter_map(|env| ledger.movement(env.moving?));
+            moving.filter(|movement| movement.kind.is_ours() || matches!(movement.state, MovementState::Planned { .. })).cloned().collect()
+        });
+        let mut next = LOOK;
+        for movement in under_way {
+            match movement.state {
+                MovementState::Planned { cuts_at } => {
+                    tell(&node, &movement, &mut told);
+                    if now >= cuts_at || !node.ledger(|ledger| ledger.somebody_in(movement.environment, now)) {
+                        let _ = control.run(Command::Observed(Observed::Due { movement: movement.id }), Actor::System).await;
+                    } else {
+                        next = next.min(Duration::from_micros(cuts_at.since(now).max(0) as u64 + 1_000));
+                    }
+                }
+                MovementState::Running { .. } if mover.progress(movement.id).is_none() => {
+                    if let Some(carry) = Carry::of(&node, &control, &mover, movement) {
+                        tokio::spawn(carry.carry_out());
+                    }
+                }
+                _ => {}
+            }
+        }
+        let over: Vec<MovementId> = node.ledger(|ledger| {
+            let in_use: BTreeSet<MovementId> = ledger
+                .movements()
+                .filter(|movement| !movement.state.is_final())
+                .filter_map(|movement| match movement.kind {
+                    MovementKind::Undo { of } => Some(of),
+                    _ => None,
+                })
+                .collect();
+            let over = ledger.movements().filter(|movement| movement.kept.as_ref().is_some_and(|kept| kept.until <= now) && !in_use.contains(&movement.id));
+            over.map(|movement| movement.id).collect()
+        });
+        for id in over {
+            if let Err(why) = drop_kept(&node, &control, id).await {
+                node.troubles.note(format!("movement:{id}"), format!("the database of before cannot be dropped: {why}"), now);
+            } else {
+                node.troubles.clear(&format!("movement:{id}"));
+            }
+        }
+        let _ = tokio::time::timeout(next, changes.changed()).await;
+    }
+}
+
+/// What the process before may have left half done.
+fn needs_settling(movement: &Movement) -> bool {
+    movement.kind.is_ours() && matches!(movement.state, MovementState::Running { .. } | MovementState::Failed { .. } | MovementState::SignedOff { .. })
+}
+
+/// Everybody who is connected is told in their own tool, once.
+fn tell(node: &Node, movement: &Movement, told: &mut BTreeSet<MovementId>) {
+    let MovementState::Planned { cuts_at } = movement.state else { return };
+    if told.insert(movement.id) {
+        let words = format!("the database will be replaced: your session ends at {cuts_at} at the latest; what is not committed by then is lost");
+        for session in node.sessions.all().iter().filter(|session| session.environment == movement.environment) {
+            session.tell(&words);
+        }
+    }
+}
+
+async fn drop_kept(node: &Node, control: &Control, id: MovementId) -> Result<(), String> {
+    let found = node.ledger(|ledger| {
+        let movement = ledger.movement(id)?;
+        Some((ledger.environment(movement.environment)?.target, movement.kept.clone()?.database))
+    });
+    let Some((target, database)) = found else { return Ok(()) };
+    let target = administrator(node, target).await.map_err(|e| e.to_string())?;
+    target.drop_kept(&database).await.map_err(|e| e.to_string())?;
+    control.run(Command::Observed(Observed::KeptGone { movement: id }), Actor::System).await.map(drop).map_err(|e| e.to_string())
+}
+
+impl Carry {
+    /// Marks the movement as running here. None when its environment is not known.
+    fn of(node: &Arc<Node>, control: &Control, mover: &Arc<Mover>, movement: Movement) -> Option<Carry> {
+        let env = node.ledger(|ledger| ledger.environment(movement.environment).cloned())?;
+        let names = match Names::of(&env, movement.id) {
+            Ok(names) => names,
+            Err(why) => {
+                tracing::error!(%why, "a movement has no names");
+                return None;
+            }
+        };
+        let (progress, tools) = (Arc::new(Progress::default()), mover.tools(movement.id));
+        mover.running().insert(movement.id, progress.clone());
+        Some(Carry { node: node.clone(), control: control.clone(), mover: mover.clone(), movement, env, names, tools, progress })
+    }
+
+    fn job(&self) -> Move<'_> {
+        Move { environment: &self.env, names: &self.names, tools: &self.tools, progress: &self.progress }
+    }
+
+    /// The state of the movement as the log has it now.
+    fn state(&self) -> Option<MovementState> {
+        self.node.ledger(|ledger| ledger.movement(self.movement.id).map(|movement| movement.state.clone()))
+    }
+
+    async fn carry_out(self) {
+        let done = tokio::select! {
+            done = self.steps() => done,
+            () = self.stopped() => Err("it was stopped".to_owned()),
+        };
+        match done {
+            Ok(done) => self.finish(done).await,
+            Err(why) => self.fail(&why).await,
+        }
+        self.leave();
+    }
+
+    async fn settle_interrupted(self) {
+        match self.movement.state {
+            MovementState::Running { .. } => self.fail("Daypass was stopped in the middle of it").await,
+            _ => drop(self.settle().await),
+        }
+        self.leave();
+    }
+
+    fn leave(&self) {
+        let _ = std::fs::remove_dir_all(&self.tools.work);
+        self.mover.running().remove(&self.movement.id);
+        // whoever waits for this place looks again
+        self.node.wake();
+    }
+
+    /// Returns when somebody stopped the movement.
+    async fn stopped(&self) {
+        let mut changes = self.node.changes();
+        loop {
+            changes.borrow_and_update();
+            if !matches!(self.state(), Some(MovementState::Running { .. })) {
+                return;
+            }
+            if changes.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    async fn report(&self, observed: Observed) -> Result<(), String> {
+        self.control.run(Command::Observed(observed), Actor::System).await.map(drop).map_err(|e| e.to_string())
+    }
+
+    /// Says it until it is written: it is true.
+    async fn insist(&self, command: Command) {
+        let mut pause = Duration::from_millis(200);
+        while let Err(error) = self.control.run(command.clone(), Actor::System).await {
+            tracing::warn!(%error, "what came of a movement could not be recorded; trying again");
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    async fn finish(&self, done: Done) {
+        self.insist(Command::Observed(Observed::Moved { movement: self.movement.id, kept: done.kept, made: done.made })).await;
+        self.node.troubles.clear(&format!("movement:{}", self.movement.id));
+    }
+
+    /// It did not come to its end. Unless the names were exchanged already, the old database is in place; that is looked up, not supposed.
+    async fn fail(&self, why: &str) {
+        let swapping = matches!(self.state(), Some(MovementState::Running { phase: Phase::Swap }));
+        let say = || Command::FailMovement { movement: self.movement.id, why: reason(why) };
+        if !swapping {
+            self.insist(say()).await;
+            self.settle().await;
+        } else if self.settle().await == Standing::New {
+            self.finish(Done { kept: self.kept(), made: None }).await;
+        } else {
+            self.insist(say()).await;
+        }
+    }
+
+    /// Finds out which database is in place and removes what is half made; for as long as it takes.
+    async fn settle(&self) -> Standing {
+        if !self.movement.kind.replaces() {
+            return Standing::Old;
+        }
+        let trouble = format!("movement:{}", self.movement.id);
+        let mut pause = Duration::from_millis(200);
+        loop {
+            let settled = async {
+                let target = administrator(&self.node, self.env.target).await?;
+                target.settle(&self.job(), &self.incoming()).await
+            };
+            match settled.await {
+                Ok(standing) => {
+                    self.node.troubles.clear(&trouble);
+                    return standing;
+                }
+                Err(error) => self.node.troubles.note(&trouble, format!("what the movement left cannot be cleaned up: {error}"), self.node.now()),
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// The database that is to take the name.
+    fn incoming(&self) -> DatabaseName {
+        let back = match self.movement.kind {
+            MovementKind::Undo { of } => self.node.ledger(|ledger| ledger.movement(of).and_then(|movement| movement.kept.clone())),
+            _ => None,
+        };
+        back.map_or_else(|| self.names.scratch.clone(), |kept| kept.database)
+    }
+
+    fn kept(&self) -> Option<Kept> {
+        let days = self.node.ledger(|ledger| ledger.policy(&self.env).keep_days);
+        let now = self.node.now();
+        let until = Ttl::seconds(u64::from(days) * 24 * 3600).map_or(now, |ttl| now.after(ttl));
+        Some(Kept { database: self.names.old.clone(), until })
+    }
+}
+
+/// A text of a program, as a reason: of bounded length, without control characters.
+fn reason(why: &str) -> Reason {
+    let safe: String = why.chars().map(|c| if c.is_control() && c != '\n' { ' ' } else { c }).take(1_000).collect();
+    safe.parse().unwrap_or_else(|_| "it failed".parse().unwrap_or_else(|_| unreachable!("a constant that is a reason")))
+}
+
+fn words(error: &TargetError) -> String {
+    error.to_string()
+}

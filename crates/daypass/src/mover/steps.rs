@@ -1,0 +1,102 @@
+//! The steps of one movement, in order. Each says in the log that it begins.
+
+use super::{Carry, Done, restored::Restored, words};
+use crate::keeper::administrator;
+use daypass_core::{
+    command::Observed,
+    movement::{MovementKind, Phase},
+    pass::State,
+};
+use daypass_gateway::World;
+use daypass_targets::{AnyTarget, Target as _, movement::Source};
+use std::time::Duration;
+
+/// How long accounts and sessions may take to go.
+const FREEZE: Duration = Duration::from_secs(120);
+
+impl Carry {
+    pub(super) async fn steps(&self) -> Result<Done, String> {
+        let target = administrator(&self.node, self.env.target).await.map_err(|e| words(&e))?;
+        if let MovementKind::Export { file } = &self.movement.kind {
+            self.reach(Phase::Copy).await?;
+            let folder = self.mover.files();
+            std::fs::create_dir_all(&folder).map_err(|e| format!("the folder {} cannot be made: {e}", folder.display()))?;
+            let made = target.export(&self.job(), &self.mover.file(file)).await.map_err(|e| words(&e))?;
+            return Ok(Done { made: Some(made), kept: None });
+        }
+        self.freeze().await?;
+        if !matches!(self.movement.kind, MovementKind::Undo { .. }) {
+            self.reach(Phase::Copy).await?;
+            self.copy(&target).await?;
+            self.reach(Phase::Sweep).await?;
+            let swept = target.sweep(&self.job(), &self.mover.scripts(self.env.spec.name.as_str())).await.map_err(|e| words(&e))?;
+            self.report(Observed::Swept { movement: self.movement.id, swept }).await?;
+        }
+        self.reach(Phase::Swap).await?;
+        target.swap(&self.job(), &self.incoming()).await.map_err(|e| words(&e))?;
+        Ok(Done { kept: self.kept(), made: None })
+    }
+
+    async fn reach(&self, phase: Phase) -> Result<(), String> {
+        self.report(Observed::Reached { movement: self.movement.id, phase }).await
+    }
+
+    /// Until no session is left and no account: what ended is gone from the target, not only from the gateway.
+    async fn freeze(&self) -> Result<(), String> {
+        let deadline = tokio::time::Instant::now() + FREEZE;
+        let (mut changes, mut sessions) = (self.node.changes(), self.node.sessions.changes());
+        loop {
+            changes.borrow_and_update();
+            sessions.borrow_and_update();
+            let left: Vec<String> = self.node.ledger(|ledger| {
+                let left = ledger.open_passes().filter(|pass| pass.environment == self.env.id && *pass.state() != State::Requested);
+                left.map(|pass| pass.account.to_string()).collect()
+            });
+            let connected = self.node.sessions.all().iter().filter(|session| session.environment == self.env.id).count();
+            if left.is_empty() && connected == 0 {
+                return Ok(());
+            }
+            let waited = async {
+                tokio::select! {
+                    _ = changes.changed() => {}
+                    _ = sessions.changed() => {}
+                }
+            };
+            if tokio::time::timeout_at(deadline, waited).await.is_err() {
+                return Err(format!("after {} seconds these accounts are still on the target: {} ({connected} sessions)", FREEZE.as_secs(), left.join(", ")));
+            }
+        }
+    }
+
+    async fn copy(&self, target: &AnyTarget) -> Result<(), String> {
+        let job = self.job();
+        match &self.movement.kind {
+            MovementKind::Refresh { from } => {
+                let source = self.node.ledger(|ledger| ledger.environment(*from).cloned()).ok_or("the environment to copy from is not there any more")?;
+                let same_server = source.target == self.env.target;
+                let from = administrator(&self.node, source.target).await.map_err(|e| words(&e))?;
+                let source = Source::Database { target: &from, database: &source.spec.database, same_server };
+                target.copy(&job, &source).await.map_err(|e| words(&e))
+            }
+            MovementKind::Import { file } => {
+                let path = self.mover.file(file);
+                // a link would lead out of the folder
+                let plain = std::fs::symlink_metadata(&path).is_ok_and(|meta| meta.is_file() || meta.is_dir());
+                if !plain {
+                    return Err(format!("there is no file {file} in {}", self.mover.files().display()));
+                }
+                target.copy(&job, &Source::File(&path)).await.map_err(|e| words(&e))
+            }
+            MovementKind::Restore { to } => {
+                let name = self.env.spec.name.as_str();
+                let command = self.mover.settings.restore.get(name);
+                let command = command.ok_or_else(|| format!("no command restores {name}: movement.restore in the configuration names one"))?;
+                let restored = Restored::start(command, &self.env, *to, &self.tools.work).await?;
+                let done = target.copy(&job, &Source::Server(restored.parameters.clone())).await.map_err(|e| words(&e));
+                restored.stop().await;
+                done
+            }
+            MovementKind::External | MovementKind::Export { .. } | MovementKind::Undo { .. } => Err("there is nothing to copy in this movement".to_owned()),
+        }
+    }
+}

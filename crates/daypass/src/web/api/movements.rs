@@ -1,0 +1,272 @@
+//! Movements: planned, watched, stopped, tried again.
+
+use crate::web::{App, Problem, auth::Caller, dto::*, environment, problem::Body};
+use axum::{
+    Json,
+    extract::{Path, State},
+};
+use daypass_core::{
+    allow::AllowEntry,
+    command::Command,
+    environment::Environment,
+    event::Event,
+    ids::*,
+    ledger::Ledger,
+    movement::{Movement, MovementKind, MovementState},
+    names::{FileName, Reason},
+    people::Permission,
+    refusal::Refusal,
+    time::{Time, Ttl},
+    words,
+};
+use daypass_gateway::World;
+use std::sync::atomic::Ordering;
+
+/// Begins a movement: all access to the environment ends, at once or after the notice. An export ends nobody's.
+#[utoipa::path(post, path = "/environments/{environment}/movements", params(("environment" = String, Path)), request_body = NewMovement, responses((status = 200, body = MovementView), (status = "default", body = Problem, content_type = "application/problem+json")))]
+pub async fn begin(State(app): State<App>, caller: Caller, Path(name): Path<String>, Body(asked): Body<NewMovement>) -> Result<Json<MovementView>, Problem> {
+    let env = environment(&app, &caller, &name)?;
+    let movement = MovementId::new(caller.id());
+    let command = command(&app, &caller, &env, &asked, movement)?;
+    app.control.run(command, caller.actor()).await?;
+    view_of(&app, movement)
+}
+
+/// What a movement would end, and for whom. Nothing is done.
+#[utoipa::path(post, path = "/environments/{environment}/movements/preview", params(("environment" = String, Path)), request_body = NewMovement, responses((status = 200, body = MovementPreview), (status = "default", body = Problem, content_type = "application/problem+json")))]
+pub async fn preview(
+    State(app): State<App>,
+    caller: Caller,
+    Path(name): Path<String>,
+    Body(asked): Body<NewMovement>,
+) -> Result<Json<MovementPreview>, Problem> {
+    let env = may_move(&app, &caller, &name)?;
+    let command = command(&app, &caller, &env, &asked, MovementId::new(crate::random::id()))?;
+    let now = app.node.now();
+    let decided = app.node.ledger(|ledger| ledger.decide(&command, caller.actor(), now));
+    let (allowed, outcome) = match decided {
+        Err(refusal) => (false, refusal.to_string()),
+        Ok(events) => match events.first() {
+            Some(Event::MovementPlanned { cuts_at, .. }) => (true, format!("Everybody is told; access ends at {cuts_at}, or when nobody has any more.")),
+            Some(Event::MovementBegun { kind: MovementKind::Export { .. }, .. }) => (true, "A dump is made; nobody's access ends.".to_owned()),
+            _ => (true, "All access ends at once.".to_owned()),
+        },
+    };
+    let (ends, scripts) = match asked.kind.as_str() {
+        "export" => (Vec::new(), Vec::new()),
+        _ => (ends(&app, &env), app.mover.scripts(&name).iter().filter_map(|path| Some(path.file_name()?.to_string_lossy().into_owned())).collect()),
+    };
+    Ok(Json(MovementPreview { allowed, outcome, ends, scripts }))
+}
+
+/// Movements of an environment, newest first.
+#[utoipa::path(get, path = "/environments/{environment}/movements", params(("environment" = String, Path)), responses((status = 200, body = Vec<MovementView>), (status = "default", body = Problem, content_type = "application/problem+json")))]
+pub async fn list(State(app): State<App>, caller: Caller, Path(name): Path<String>) -> Result<Json<Vec<MovementView>>, Problem> {
+    let env = may_move(&app, &caller, &name)?;
+    Ok(Json(of(&app, env.id)))
+}
+
+/// The newest hundred movements of an environment, newest first.
+pub fn of(app: &App, environment: EnvironmentId) -> Vec<MovementView> {
+    app.node.ledger(|ledger| {
+        let mut found: Vec<&Movement> = ledger.movements().filter(|movement| movement.environment == environment).collect();
+        found.sort_by_key(|movement| std::cmp::Reverse(movement.asked_at));
+        found.into_iter().take(100).map(|movement| view(app, ledger, movement)).collect()
+    })
+}
+
+/// Gives up a planned movement, or stops one that runs: then the environment stays closed until it is tried again or finished.
+#[utoipa::path(post, path = "/environments/{environment}/movement/cancel", params(("environment" = String, Path)), request_body = Why, responses((status = 200, body = MovementView), (status = "default", body = Problem, content_type = "application/problem+json")))]
+pub async fn cancel(State(app): State<App>, caller: Caller, Path(name): Path<String>, Body(why): Body<Why>) -> Result<Json<MovementView>, Problem> {
+    let movement = under_way(&app, &caller, &name)?;
+    let why: Reason = why.why.unwrap_or_else(|| format!("{} stopped it", caller.name)).parse()?;
+    app.control.run(Command::CancelMovement { movement, why }, caller.actor()).await?;
+    view_of(&app, movement)
+}
+
+/// Runs a failed movement once more.
+#[utoipa::path(post, path = "/environments/{environment}/movement/retry", params(("environment" = String, Path)), responses((status = 200, body = MovementView), (status = "default", body = Problem, content_type = "application/problem+json")))]
+pub async fn retry(State(app): State<App>, caller: Caller, Path(name): Path<String>) -> Result<Json<MovementView>, Problem> {
+    let movement = under_way(&app, &caller, &name)?;
+    app.control.run(Command::RetryMovement { movement }, caller.actor()).await?;
+    view_of(&app, movement)
+}
+
+/// Says that another tool's movement is done, or opens an environment whose movement failed, with the database that is there.
+#[utoipa::path(post, path = "/environments/{environment}/movement/finish", params(("environment" = String, Path)), responses((status = 200, body = MovementView), (status = "default", body = Problem, content_type = "application/problem+json")))]
+pub async fn finish(State(app): State<App>, caller: Caller, Path(name): Path<String>) -> Result<Json<MovementView>, Problem> {
+    let movement = under_way(&app, &caller, &name)?;
+    app.control.run(Command::FinishMovement { movement }, caller.actor()).await?;
+    view_of(&app, movement)
+}
+
+/// Says that another tool's movement failed: the environment stays closed until somebody finishes it.
+#[utoipa::path(post, path = "/environments/{environment}/movement/fail", params(("environment" = String, Path)), request_body = Why, responses((status = 200, body = MovementView), (status = "default", body = Problem, content_type = "application/problem+json")))]
+pub async fn fail(State(app): State<App>, caller: Caller, Path(name): Path<String>, Body(why): Body<Why>) -> Result<Json<MovementView>, Problem> {
+    let movement = under_way(&app, &caller, &name)?;
+    let why: Reason = why.why.unwrap_or_default().parse()?;
+    app.control.run(Command::FailMovement { movement, why }, caller.actor()).await?;
+    view_of(&app, movement)
+}
+
+/// The dumps that can be imported, and those that exports made.
+#[utoipa::path(get, path = "/files", responses((status = 200, body = Vec<FileView>), (status = "default", body = Problem, content_type = "application/problem+json")))]
+pub async fn files(State(app): State<App>) -> Json<Vec<FileView>> {
+    let entries = std::fs::read_dir(app.mover.files()).into_iter().flatten().flatten();
+    let view = |entry: std::fs::DirEntry| {
+        let name = entry.file_name().to_str()?.parse::<FileName>().ok()?;
+        let meta = entry.metadata().ok()?;
+        let modified = jiff::Timestamp::try_from(meta.modified().ok()?).ok()?;
+        (!name.as_str().ends_with(".part")).then(|| FileView { name: name.to_string(), bytes: meta.len(), modified_at: modified.to_string() })
+    };
+    let mut found: Vec<FileView> = entries.filter_map(view).collect();
+    found.sort_by(|a, b| b.modified_at.cmp(&a.modified_at));
+    Json(found)
+}
+
+/// The environment, if the caller may move its database.
+pub fn may_move(app: &App, caller: &Caller, name: &str) -> Result<Environment, Problem> {
+    let env = environment(app, caller, name)?;
+    if caller.may(app, Permission::Move, Some(env.id)) { Ok(env) } else { Err(Problem::not_permitted()) }
+}
+
+/// What is asked for, as a command.
+pub fn command(app: &App, caller: &Caller, env: &Environment, asked: &NewMovement, movement: MovementId) -> Result<Command, Problem> {
+    let name = &env.spec.name;
+    let file = || asked.file.as_deref().ok_or_else(|| Refusal::invalid("Say which file.")).and_then(|file| file.parse::<FileName>().map_err(Refusal::invalid));
+    let kind = match asked.kind.as_str() {
+        "external" => MovementKind::External,
+        "refresh" => {
+            let from = asked.from.as_deref().ok_or_else(|| Refusal::invalid("Say from which environment."))?;
+            MovementKind::Refresh { from: environment(app, caller, from)?.id }
+        }
+        "import" => {
+            let file = file()?;
+            if std::fs::symlink_metadata(app.mover.file(&file)).is_err() {
+                return Err(Refusal::not_found("file", file.as_str()).into());
+            }
+            MovementKind::Import { file }
+        }
+        "export" => {
+            let file = file()?;
+            if app.mover.file(&file).exists() {
+                return Err(Refusal::state(format!("There already is a file {file}."), "Choose another name.").into());
+            }
+            MovementKind::Export { file }
+        }
+        "restore" => {
+            if !app.mover.restores(name.as_str()) {
+                return Err(Refusal::state(
+                    format!("No command restores {name} to an earlier moment."),
+                    "An administrator names one in the configuration: movement.restore (docs/movement.md).",
+                )
+                .into());
+            }
+            let to = asked.to.as_deref().ok_or_else(|| Refusal::invalid("Say to which moment, like 2026-11-24T10:00:00Z."))?;
+            let to: jiff::Timestamp = to.parse().map_err(|_| Refusal::invalid("A moment is written like 2026-11-24T10:00:00Z."))?;
+            if Time::from_micros(to.as_microsecond()) >= app.node.now() {
+                return Err(Refusal::invalid("That moment is not over yet.").into());
+            }
+            MovementKind::Restore { to: Time::from_micros(to.as_microsecond()) }
+        }
+        "undo" => {
+            let last = app.node.ledger(|ledger| {
+                let kept = ledger.movements().filter(|movement| movement.environment == env.id && movement.kept.is_some());
+                kept.max_by_key(|movement| movement.over_at()).map(|movement| movement.id)
+            });
+            let none = || Refusal::state(format!("No database of before is kept for {name}."), "A policy says how many days it is kept (keep_days).");
+            MovementKind::Undo { of: last.ok_or_else(none)? }
+        }
+        _ => return Err(Refusal::invalid("A movement is external, refresh, import, restore, undo or export.").into()),
+    };
+    let why: Reason = asked.why.clone().filter(|why| !why.trim().is_empty()).unwrap_or_else(|| "the database is being replaced".to_owned()).parse()?;
+    let notice = asked.notice.filter(|seconds| *seconds > 0).map(Ttl::seconds).transpose()?;
+    Ok(Command::BeginMovement { movement, environment: env.id, kind, why, notice })
+}
+
+/// All that a movement ends now.
+fn ends(app: &App, env: &Environment) -> Vec<String> {
+    let now = app.node.now();
+    let mut ends: Vec<String> = super::passes::live_on(app, env.id)
+        .iter()
+        .map(|pass| format!("account {} of {}, with {} sessions", pass.account, pass.holder, pass.sessions))
+        .collect();
+    app.node.ledger(|ledger| {
+        let live = |entry: &&AllowEntry| entry.environment == env.id && entry.is_live(env.epoch(), now);
+        ends.extend(ledger.allow().iter().filter(live).map(|entry| {
+            let ranges: Vec<String> = entry.ranges.iter().map(ToString::to_string).collect();
+            let whose = match entry.owner {
+                daypass_core::allow::Owner::Person(user) => crate::web::person_name(ledger, user),
+                daypass_core::allow::Owner::Shared => "everyone".to_owned(),
+            };
+            format!("allowed address {} for {whose}", ranges.join(";"))
+        }));
+    });
+    ends
+}
+
+fn under_way(app: &App, caller: &Caller, name: &str) -> Result<MovementId, Problem> {
+    let env = may_move(app, caller, name)?;
+    env.moving.ok_or_else(|| Refusal::state(format!("No movement of {name} is under way."), format!("One begins with `daypass move {name}`.")).into())
+}
+
+fn view_of(app: &App, id: MovementId) -> Result<Json<MovementView>, Problem> {
+    let view = app.node.ledger(|ledger| ledger.movement(id).map(|movement| view(app, ledger, movement)));
+    view.map(Json).ok_or_else(|| Refusal::not_found("movement", &id.to_string()).into())
+}
+
+pub fn view(app: &App, ledger: &Ledger, movement: &Movement) -> MovementView {
+    let replaces = movement.kind.replaces();
+    let state = match &movement.state {
+        MovementState::Planned { cuts_at } => format!("planned: access ends at {cuts_at} at the latest, and no new access is given"),
+        MovementState::Running { .. } if !replaces => "running: the dump is made; nobody's access ended".to_owned(),
+        MovementState::Running { .. } if !movement.kind.is_ours() => "running: access is closed until somebody says that it is finished".to_owned(),
+        MovementState::Running { phase } => format!("running: access is closed; {}", words::doing(*phase)),
+        MovementState::Failed { why, .. } if !replaces => format!("failed ({why})"),
+        MovementState::Failed { why, .. } => format!("failed ({why}): access stays closed until it is tried again or finished"),
+        MovementState::Finished { at } if !replaces => format!("finished at {at}"),
+        MovementState::Finished { at } => format!("finished at {at}: access is open for new requests"),
+        MovementState::SignedOff { at } => format!("failed, and somebody opened the environment at {at}"),
+        MovementState::Withdrawn { at } => format!("given up at {at}, before it began"),
+    };
+    let running = match movement.state {
+        MovementState::Running { phase } if movement.kind.is_ours() => Some(phase),
+        _ => None,
+    };
+    MovementView {
+        id: movement.id.to_string(),
+        environment: ledger.environment(movement.environment).map(|env| env.spec.name.to_string()).unwrap_or_default(),
+        kind: movement.kind.as_str().to_owned(),
+        order: words::order(ledger, &movement.kind),
+        why: movement.why.to_string(),
+        status: movement.state.status(&movement.kind).to_owned(),
+        state,
+        phase: running.map(|phase| phase.as_str().to_owned()),
+        asked_at: movement.asked_at.to_string(),
+        cuts_at: match movement.state {
+            MovementState::Planned { cuts_at } => Some(cuts_at.to_string()),
+            _ => None,
+        },
+        over_at: movement.over_at().map(|at| at.to_string()),
+        progress: running.and_then(|_| progress(app, movement.id)),
+        swept: movement.swept.iter().map(|line| SweptView { what: line.what.clone(), done: line.done.clone() }).collect(),
+        kept: movement.kept.as_ref().map(|kept| KeptView { database: kept.database.to_string(), until: kept.until.to_string() }),
+        made: movement.made.as_ref().map(|made| MadeView { bytes: made.bytes, sha256: made.sha256.clone() }),
+    }
+}
+
+fn progress(app: &App, id: MovementId) -> Option<ProgressView> {
+    let progress = app.mover.progress(id)?;
+    let read = |number: &std::sync::atomic::AtomicU64| number.load(Ordering::Relaxed);
+    let (bytes, total_bytes) = (read(&progress.bytes), read(&progress.total_bytes));
+    let bytes_per_second = (bytes as f64 / progress.began.elapsed().as_secs_f64().max(0.001)) as u64;
+    let left = total_bytes.saturating_sub(bytes).checked_div(bytes_per_second).filter(|_| bytes > 0 && total_bytes > 0);
+    Some(ProgressView {
+        bytes,
+        total_bytes,
+        objects: read(&progress.objects),
+        total_objects: read(&progress.total_objects),
+        bytes_per_second,
+        seconds_left: left,
+    })
+}

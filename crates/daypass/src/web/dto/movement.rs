@@ -1,0 +1,106 @@
+//! Movements, as programs and people see them.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// What is to be done with a database.
+#[derive(Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewMovement {
+    /// `refresh`, `import`, `restore`, `undo`, `export`, or `external`: another tool does it.
+    pub kind: String,
+    /// For a refresh: the environment whose database is copied.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+    /// For an import and an export: the name of a file in Daypass's folder of dumps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
+    /// For a restore: the moment (RFC 3339).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+    /// Seconds that holders are told before their access ends; without it, it ends at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub notice: Option<u64>,
+}
+
+#[derive(Serialize, Deserialize, ToSchema)]
+pub struct MovementView {
+    pub id: String,
+    pub environment: String,
+    pub kind: String,
+    /// What is to be done, in words.
+    pub order: String,
+    pub why: String,
+    /// As Lifecycle Services calls it: NotStarted, InProgress, Completed, Failed, SignedOff, Aborted, RollbackInProgress, RollbackCompleted,
+    /// RollbackFailed.
+    pub status: String,
+    /// In a sentence.
+    pub state: String,
+    /// `freeze`, `copy`, `sweep` or `swap`, while it runs.
+    pub phase: Option<String>,
+    pub asked_at: String,
+    /// While it is planned: when access ends at the latest.
+    pub cuts_at: Option<String>,
+    pub over_at: Option<String>,
+    /// While it runs.
+    pub progress: Option<ProgressView>,
+    /// What came inside the copy, what scripts said, and what was done.
+    pub swept: Vec<SweptView>,
+    /// The way back: the database of before, and until when it is kept.
+    pub kept: Option<KeptView>,
+    /// What an export made.
+    pub made: Option<MadeView>,
+}
+
+#[derive(Serialize, Deserialize, ToSchema)]
+pub struct ProgressView {
+    pub bytes: u64,
+    /// About; 0 when it is not known.
+    pub total_bytes: u64,
+    /// Tables whose rows are there.
+    pub objects: u64,
+    pub total_objects: u64,
+    pub bytes_per_second: u64,
+    /// About; none while it is not known.
+    pub seconds_left: Option<u64>,
+}
+
+#[derive(Serialize, Deserialize, ToSchema)]
+pub struct SweptView {
+    pub what: String,
+    pub done: String,
+}
+
+#[derive(Serialize, Deserialize, ToSchema)]
+pub struct KeptView {
+    pub database: String,
+    pub until: String,
+}
+
+#[derive(Serialize, Deserialize, ToSchema)]
+pub struct MadeView {
+    pub bytes: u64,
+    pub sha256: String,
+}
+
+/// What a movement would end, and for whom. Nothing is done.
+#[derive(Serialize, Deserialize, ToSchema)]
+pub struct MovementPreview {
+    pub allowed: bool,
+    /// What would happen, or why it would be refused.
+    pub outcome: String,
+    /// Each account, address entry and session that would end.
+    pub ends: Vec<String>,
+    /// The scripts that would run before the environment opens.
+    pub scripts: Vec<String>,
+}
+
+/// A dump in Daypass's folder.
+#[derive(Serialize, Deserialize, ToSchema)]
+pub struct FileView {
+    pub name: String,
+    pub bytes: u64,
+    pub modified_at: String,
+}

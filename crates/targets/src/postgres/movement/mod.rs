@@ -1,0 +1,158 @@
+//! Replacing a database of PostgreSQL: the new one is made beside the old one, swept, and takes its name in one transaction.
+//!
+//! `ALTER DATABASE … RENAME` may stand in a transaction (only CREATE and DROP may not), so there is no moment without a database, and
+//! after a crash one look tells which of the two is in place.
+
+mod copy;
+mod sweep;
+pub mod tools;
+
+use super::{MAINTENANCE, Postgres};
+use crate::{
+    TargetError,
+    movement::{Move, Standing},
+};
+use daypass_core::names::DatabaseName;
+use postgres_protocol::escape::{escape_identifier, escape_literal};
+use std::time::{Duration, Instant};
+use tokio_postgres::Client;
+
+pub use copy::{copy, export};
+pub use sweep::sweep;
+
+/// How long sessions of others get to end, before the names are exchanged.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn refused(why: impl Into<String>) -> TargetError {
+    TargetError::Refused(why.into())
+}
+
+/// A connection for work that may take long.
+async fn connect(target: &Postgres, database: &str) -> Result<Client, TargetError> {
+    let client = target.connect(database).await?;
+    client.batch_execute("SET statement_timeout = 0; SET lock_timeout = '30s'; SET idle_in_transaction_session_timeout = 0").await?;
+    Ok(client)
+}
+
+async fn exists(client: &Client, database: &str) -> Result<bool, TargetError> {
+    Ok(client.query_one("SELECT EXISTS (SELECT FROM pg_catalog.pg_database WHERE datname = $1)", &[&database]).await?.try_get(0)?)
+}
+
+/// The server's major version, and whether the administrator is a superuser.
+async fn server(client: &Client) -> Result<(i32, bool), TargetError> {
+    let look = "SELECT pg_catalog.current_setting('server_version_num')::int / 10000, (SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user)";
+    let row = client.query_one(look, &[]).await?;
+    Ok((row.try_get(0)?, row.try_get(1)?))
+}
+
+/// Who owns the database. The administrator has to belong to that role, or it can rename nothing.
+async fn owner(client: &Client, database: &str) -> Result<String, TargetError> {
+    let look = "SELECT pg_catalog.pg_get_userbyid(datdba)::text, pg_catalog.pg_has_role(current_user, datdba, 'USAGE'), \
+                (SELECT rolcreatedb OR rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user), current_user::text \
+                FROM pg_catalog.pg_database WHERE datname = $1";
+    let row = client.query_opt(look, &[&database]).await?.ok_or_else(|| TargetError::NoDatabase(database.to_owned()))?;
+    let (owner, mine, may_create, me): (String, bool, bool, String) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?, row.try_get(3)?);
+    if !mine {
+        return Err(refused(format!("{me} does not belong to {owner}, which owns {database}, and can rename it only then: GRANT {owner} TO {me}")));
+    }
+    if !may_create {
+        return Err(refused(format!("{me} may make no database, and a movement makes one: ALTER ROLE {me} CREATEDB")));
+    }
+    Ok(owner)
+}
+
+async fn end_sessions(client: &Client, databases: &[&str]) -> Result<usize, TargetError> {
+    let kill = "SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity \
+                WHERE datname = ANY ($1) AND pid <> pg_catalog.pg_backend_pid()";
+    Ok(client.query(kill, &[&databases]).await?.len())
+}
+
+async fn allow_connections(client: &Client, database: &str, allow: bool) -> Result<(), TargetError> {
+    Ok(client.batch_execute(&format!("ALTER DATABASE {} ALLOW_CONNECTIONS {allow}", escape_identifier(database))).await?)
+}
+
+/// `incoming` takes the name of the database, which is put aside as the movement names it. All or nothing.
+pub async fn swap(target: &Postgres, movement: &Move<'_>, incoming: &DatabaseName) -> Result<(), TargetError> {
+    let client = connect(target, MAINTENANCE).await?;
+    let (database, incoming, old) = (movement.environment.spec.database.as_str(), incoming.as_str(), movement.names.old.as_str());
+    // nobody comes in between; whoever did before is shown out
+    allow_connections(&client, database, false).await?;
+    let done = exchange(&client, database, incoming, old).await;
+    if done.is_err() {
+        allow_connections(&client, database, true).await?;
+    }
+    done
+}
+
+async fn exchange(client: &Client, database: &str, incoming: &str, old: &str) -> Result<(), TargetError> {
+    let name = escape_identifier;
+    let sql = format!(
+        "BEGIN; ALTER DATABASE {} RENAME TO {}; ALTER DATABASE {} RENAME TO {}; ALTER DATABASE {} ALLOW_CONNECTIONS true; COMMIT",
+        name(database),
+        name(old),
+        name(incoming),
+        name(database),
+        name(database)
+    );
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        end_sessions(client, &[database, incoming]).await?;
+        match client.batch_execute(&sql).await {
+            Ok(()) => return Ok(()),
+            Err(error) => {
+                client.batch_execute("ROLLBACK").await?;
+                // somebody is still leaving, or an autovacuum worker was there
+                if error.code() != Some(&tokio_postgres::error::SqlState::OBJECT_IN_USE) || Instant::now() > deadline {
+                    return Err(error.into());
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+}
+
+/// After an interruption: which database is in place? What was only half made is removed, and the one in place takes connections.
+pub async fn settle(target: &Postgres, movement: &Move<'_>, incoming: &DatabaseName) -> Result<Standing, TargetError> {
+    let client = connect(target, MAINTENANCE).await?;
+    let (database, names) = (movement.environment.spec.database.as_str(), movement.names);
+    if exists(&client, names.old.as_str()).await? && !exists(&client, incoming.as_str()).await? {
+        return Ok(Standing::New);
+    }
+    discard(&client, names.scratch.as_str(), &names.role).await?;
+    if exists(&client, database).await? {
+        let closed = "SELECT 1 FROM pg_catalog.pg_database WHERE datname = $1 AND NOT datallowconn";
+        if client.query_opt(closed, &[&database]).await?.is_some() {
+            allow_connections(&client, database, true).await?;
+        }
+    }
+    Ok(Standing::Old)
+}
+
+/// Removes what a copy made so far.
+async fn discard(client: &Client, scratch: &str, role: &str) -> Result<(), TargetError> {
+    drop_database(client, scratch).await?;
+    if client.query_opt("SELECT 1 FROM pg_catalog.pg_roles WHERE rolname = $1", &[&role]).await?.is_some() {
+        client.batch_execute(&format!("ALTER ROLE {} NOLOGIN", escape_identifier(role))).await?;
+        client.query("SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity WHERE usename = $1", &[&role]).await?;
+        client.batch_execute(&format!("DROP ROLE {}", escape_identifier(role))).await?;
+    }
+    Ok(())
+}
+
+async fn drop_database(client: &Client, database: &str) -> Result<(), TargetError> {
+    if exists(client, database).await? {
+        client.batch_execute(&format!("DROP DATABASE {} WITH (FORCE)", escape_identifier(database))).await?;
+    }
+    Ok(())
+}
+
+/// The way back is over.
+pub async fn drop_kept(target: &Postgres, database: &DatabaseName) -> Result<(), TargetError> {
+    let client = connect(target, MAINTENANCE).await?;
+    drop_database(&client, database.as_str()).await
+}
+
+/// A name in a list, as a literal.
+fn literals(names: &[String]) -> String {
+    names.iter().map(|name| escape_literal(name)).collect::<Vec<_>>().join(", ")
+}

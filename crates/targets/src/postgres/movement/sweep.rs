@@ -1,0 +1,203 @@
+//! What came inside the copy is found and disabled before anybody is let in: rights of people who have no home here, passwords for other
+//! servers, and what the operator's own scripts see to. What the database of before granted is granted again.
+
+use super::{
+    MAINTENANCE, Postgres, connect, literals, refused, server,
+    tools::{Login, Programs, Workshop, run},
+};
+use crate::{TargetError, movement::Move};
+use daypass_core::movement::Swept;
+use postgres_protocol::escape::{escape_identifier, escape_literal};
+use std::path::{Path, PathBuf};
+use tokio_postgres::Client;
+
+/// Sweeps the scratch database. `scripts` run last, in the order of their names.
+pub async fn sweep(target: &Postgres, movement: &Move<'_>, scripts: &[PathBuf]) -> Result<Vec<Swept>, TargetError> {
+    let (database, scratch) = (movement.environment.spec.database.as_str(), movement.names.scratch.as_str());
+    let admin = connect(target, MAINTENANCE).await?;
+    let client = connect(target, scratch).await?;
+    let mut swept = strangers(&admin, &client, database).await?;
+    swept.extend(passwords(&client).await?);
+    let workshop = Workshop::open(&movement.tools.work)?;
+    let programs = Programs::find(movement.tools, &[server(&admin).await?.0]).await?;
+    swept.push(grants_of_before(target, &programs, &workshop, database, scratch).await?);
+    swept.extend(as_before(&admin, database, scratch).await?);
+    drop(client);
+    for script in scripts {
+        swept.push(run_script(target, movement, &programs, &workshop, scratch, script).await?);
+    }
+    Ok(swept)
+}
+
+/// Takes every right in the copy from roles that have nothing in the database of before: accounts of passes of other environments
+/// above all, and the people and programs of the source.
+async fn strangers(admin: &Client, client: &Client, before: &str) -> Result<Vec<Swept>, TargetError> {
+    let look = "SELECT DISTINCT r.rolname::text, coalesce(d.description LIKE 'daypass %', false) FROM pg_catalog.pg_shdepend s \
+                JOIN pg_catalog.pg_roles r ON r.oid = s.refobjid AND s.refclassid = 'pg_catalog.pg_authid'::pg_catalog.regclass \
+                LEFT JOIN pg_catalog.pg_shdescription d ON d.objoid = r.oid AND d.classoid = 'pg_catalog.pg_authid'::pg_catalog.regclass \
+                WHERE s.dbid = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()) AND s.deptype = 'a' \
+                ORDER BY 1";
+    let here: Vec<(String, bool)> =
+        client.query(look, &[]).await?.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect::<Result<_, TargetError>>()?;
+    let home = "SELECT DISTINCT r.rolname::text FROM pg_catalog.pg_shdepend s \
+                JOIN pg_catalog.pg_roles r ON r.oid = s.refobjid AND s.refclassid = 'pg_catalog.pg_authid'::pg_catalog.regclass \
+                WHERE s.dbid = (SELECT oid FROM pg_catalog.pg_database WHERE datname = $1)";
+    let home: Vec<String> = admin.query(home, &[&before]).await?.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
+    // rights are given anew by the database of before, so none of the copy's own are kept
+    let (all, mut swept): (Vec<String>, Vec<Swept>) = (here.iter().map(|(name, _)| name.clone()).collect(), Vec::new());
+    if all.is_empty() {
+        return Ok(swept);
+    }
+    let statements = format!(
+        "
+WITH n AS (SELECT oid, nspname FROM pg_catalog.pg_namespace WHERE nspname !~ '^pg_' AND nspname <> 'information_schema'),
+ who AS (SELECT rolname FROM pg_catalog.pg_roles WHERE rolname IN ({}))
+SELECT pg_catalog.format(what, nspname, rolname) FROM n, who, (VALUES
+  ('REVOKE ALL ON ALL TABLES IN SCHEMA %I FROM %I'), ('REVOKE ALL ON ALL SEQUENCES IN SCHEMA %I FROM %I'),
+  ('REVOKE ALL ON ALL ROUTINES IN SCHEMA %I FROM %I'), ('REVOKE ALL ON SCHEMA %I FROM %I')) AS w (what)",
+        literals(&all)
+    );
+    let rows = client.query(&statements, &[]).await?;
+    let plain = rows.iter().map(|row| row.try_get(0)).collect::<Result<Vec<String>, _>>()?;
+    for sql in plain.into_iter().chain(default_privileges(client, Some(&all)).await?) {
+        client.batch_execute(&sql).await?;
+    }
+    let left: Vec<String> = client.query(look, &[]).await?.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
+    if let Some(name) = left.iter().find(|name| !home.contains(name)) {
+        return Err(refused(format!(
+            "{name} has rights in the copy that the administrator cannot take away (somebody else than the owner gave them). Take them away in the source, or refresh while somebody is connected there: then it is dumped without rights"
+        )));
+    }
+    for (name, marked) in here {
+        let what = match (marked, home.contains(&name)) {
+            (true, _) if name.starts_with("jit_") => format!("day account {name} of another environment"),
+            (true, _) => format!("rights of the Daypass group {name}"),
+            (false, false) => format!("role {name}, which has nothing in the database of before"),
+            (false, true) => continue,
+        };
+        swept.push(Swept { what, done: "its rights in the copy were taken away".to_owned() });
+    }
+    Ok(swept)
+}
+
+/// The statements that take default privileges away: from these roles, or from everybody.
+pub async fn default_privileges(client: &Client, from: Option<&[String]>) -> Result<Vec<String>, TargetError> {
+    let look = "
+SELECT DISTINCT pg_catalog.format('ALTER DEFAULT PRIVILEGES FOR ROLE %I%s REVOKE ALL ON %s FROM %s', pg_catalog.pg_get_userbyid(a.defaclrole),
+  coalesce((SELECT pg_catalog.format(' IN SCHEMA %I', nspname) FROM pg_catalog.pg_namespace WHERE oid = a.defaclnamespace), ''),
+  CASE a.defaclobjtype WHEN 'r' THEN 'TABLES' WHEN 'S' THEN 'SEQUENCES' WHEN 'f' THEN 'ROUTINES' WHEN 'T' THEN 'TYPES' ELSE 'SCHEMAS' END,
+  CASE x.grantee WHEN 0 THEN 'PUBLIC' ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(x.grantee)) END)
+ FROM pg_catalog.pg_default_acl a, pg_catalog.aclexplode(a.defaclacl) x
+ WHERE x.grantee <> a.defaclrole AND ($1::text[] IS NULL OR pg_catalog.pg_get_userbyid(x.grantee)::text = ANY ($1))";
+    let rows = client.query(look, &[&from]).await?;
+    Ok(rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?)
+}
+
+/// Passwords that the copy holds for other servers.
+async fn passwords(client: &Client) -> Result<Vec<Swept>, TargetError> {
+    let look = "SELECT usename::text, srvname::text FROM pg_catalog.pg_user_mappings ORDER BY 1, 2";
+    let mut swept = Vec::new();
+    for row in client.query(look, &[]).await? {
+        let (user, server): (String, String) = (row.try_get(0)?, row.try_get(1)?);
+        let whom = if user == "public" { "PUBLIC".to_owned() } else { escape_identifier(&user) };
+        client.batch_execute(&format!("DROP USER MAPPING FOR {whom} SERVER {}", escape_identifier(&server))).await?;
+        swept.push(Swept { what: format!("password of {user} for the foreign server {server}"), done: "removed".to_owned() });
+    }
+    Ok(swept)
+}
+
+/// What the database of before granted on objects that are in the new one as well: the programs and people of this environment go on
+/// working. pg_dump says it, pg_restore does it; nothing is parsed by us but the kind of a line.
+async fn grants_of_before(target: &Postgres, programs: &Programs, workshop: &Workshop<'_>, database: &str, scratch: &str) -> Result<Swept, TargetError> {
+    let dump = workshop.0.join("before.dump");
+    let mut command = programs.command("pg_dump", &Login::to(target, workshop, "before", database, None)?);
+    command.args(["--no-password", "--schema-only", "--format=custom", "--lock-wait-timeout=60s", "--file"]).arg(&dump);
+    run("pg_dump", command, None).await?;
+    let into = Login::to(target, workshop, "scratch", scratch, None)?;
+    let mut command = programs.command("pg_restore", &into);
+    command.arg("--list").arg(&dump);
+    let list = run("pg_restore --list", command, None).await?;
+    let wanted: Vec<&str> = list.lines().filter(|line| is_rights(line)).collect();
+    let grants = workshop.0.join("grants.list");
+    tokio::fs::write(&grants, wanted.join("\n")).await.map_err(|e| refused(format!("{}: {e}", grants.display())))?;
+    let mut command = programs.command("pg_restore", &into);
+    command.args(["--no-password", "--no-owner", "--dbname", "", "--use-list"]).arg(&grants).arg(&dump);
+    // an object that the new database does not have is no failure: its grants have nothing to hold on to
+    let failed = match run("pg_restore", command, None).await {
+        Ok(_) => 0,
+        Err(TargetError::Refused(said)) => {
+            let ignored = said.lines().find_map(|line| line.split("errors ignored on restore: ").nth(1)?.trim().parse::<usize>().ok());
+            ignored.ok_or(TargetError::Refused(said))?
+        }
+        Err(other) => return Err(other),
+    };
+    let done = match failed {
+        0 => "given again".to_owned(),
+        more => format!("given again, but for {more} statements whose object or role is not there any more"),
+    };
+    Ok(Swept { what: format!("{} lists of rights of the database of before", wanted.len()), done })
+}
+
+/// A line of a list: `3361; 1262 16384 ACL - uat uat_owner`, `3362; 826 16400 DEFAULT ACL ...` (pg_restore --list).
+fn is_rights(line: &str) -> bool {
+    let mut words = line.split_whitespace().skip(3);
+    match words.next() {
+        Some("ACL") => true,
+        Some("DEFAULT") => words.next() == Some("ACL"),
+        _ => false,
+    }
+}
+
+/// Who may connect, and the settings of the database: they hang on the database, not on what is in it.
+async fn as_before(admin: &Client, database: &str, scratch: &str) -> Result<Vec<Swept>, TargetError> {
+    let rights = "SELECT pg_catalog.format('GRANT %s ON DATABASE %I TO %s%s', x.privilege_type, $2::text, \
+                  CASE x.grantee WHEN 0 THEN 'PUBLIC' ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(x.grantee)) END, \
+                  CASE WHEN x.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END) \
+                  FROM pg_catalog.pg_database d, pg_catalog.aclexplode(coalesce(d.datacl, pg_catalog.acldefault('d', d.datdba))) x \
+                  WHERE d.datname = $1 AND x.grantee <> d.datdba";
+    for row in admin.query(rights, &[&database, &scratch]).await? {
+        let sql: String = row.try_get(0)?;
+        admin.batch_execute(&sql).await?;
+    }
+    let settings = "SELECT c FROM pg_catalog.pg_db_role_setting s, pg_catalog.unnest(s.setconfig) c \
+                    WHERE s.setrole = 0 AND s.setdatabase = (SELECT oid FROM pg_catalog.pg_database WHERE datname = $1)";
+    let mut swept = Vec::new();
+    for row in admin.query(settings, &[&database]).await? {
+        let setting: String = row.try_get(0)?;
+        let Some((name, value)) = setting.split_once('=') else { continue };
+        // a list keeps its form only this way
+        let set = format!("SELECT pg_catalog.set_config({}, {}, true)", escape_literal(name), escape_literal(value));
+        let quoted = name.split('.').map(escape_identifier).collect::<Vec<_>>().join(".");
+        let keep = format!("ALTER DATABASE {} SET {quoted} FROM CURRENT", escape_identifier(scratch));
+        if let Err(error) = admin.batch_execute(&format!("BEGIN; {set}; {keep}; COMMIT")).await {
+            admin.batch_execute("ROLLBACK").await?;
+            swept.push(Swept { what: format!("setting {name} of the database of before"), done: format!("NOT carried over: {}", TargetError::from(error)) });
+        }
+    }
+    Ok(swept)
+}
+
+/// The most of a script's words that go on record.
+const MOST_SAID: usize = 1_500;
+
+async fn run_script(
+    target: &Postgres,
+    movement: &Move<'_>,
+    programs: &Programs,
+    workshop: &Workshop<'_>,
+    scratch: &str,
+    script: &Path,
+) -> Result<Swept, TargetError> {
+    let name = script.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let login = Login::to(target, workshop, "script", scratch, None)?.with("DAYPASS_ENVIRONMENT", movement.environment.spec.name.as_str());
+    let mut command = programs.command("psql", &login);
+    command.args(["--no-psqlrc", "--no-password", "--quiet", "--single-transaction", "--set", "ON_ERROR_STOP=1", "--file"]).arg(script);
+    let said = run(&format!("the script {name}"), command, None).await?;
+    let said = said.trim();
+    let done = match said.chars().count() {
+        0 => "ran, and said nothing".to_owned(),
+        n if n > MOST_SAID => format!("ran: {} … ({n} characters in all)", said.chars().take(MOST_SAID).collect::<String>()),
+        _ => format!("ran: {said}"),
+    };
+    Ok(Swept { what: format!("script {name}"), done })
+}
