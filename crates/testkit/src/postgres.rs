@@ -165,6 +165,36 @@ impl Postgres {
         Ok(())
     }
 
+    /// A path in the server's own directory.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+
+    /// From now on all WAL goes to this folder as well, and base backups may be taken.
+    pub async fn archive_to(&mut self, folder: &Path) -> Result<()> {
+        std::fs::create_dir_all(folder)?;
+        if as_root() {
+            run(Command::new("chown").arg("postgres:postgres").arg(folder))?;
+        }
+        let path = self.directory.join("data/pg_hba.conf");
+        let hba = std::fs::read_to_string(&path)?;
+        std::fs::write(&path, format!("local replication all trust\n{hba}"))?;
+        self.sql("postgres", "ALTER SYSTEM SET archive_mode = on").await?;
+        self.sql("postgres", &format!("ALTER SYSTEM SET archive_command = 'cp \"%p\" \"{}/%f\"'", folder.display())).await?;
+        self.stop().await;
+        self.boot().await
+    }
+
+    pub async fn base_backup(&self, folder: &Path) -> Result<()> {
+        let mut command = AsyncCommand::from(unprivileged(&self.bin.join("pg_basebackup")));
+        command.args(["--no-password", "--checkpoint=fast", "--wal-method=none", "--username=postgres", "--port", &self.port.to_string(), "--pgdata"]);
+        let output = command.arg(folder).arg("--host").arg(&self.directory).stdin(Stdio::null()).output().await?;
+        if !output.status.success() {
+            bail!("{}", String::from_utf8_lossy(&output.stderr).trim());
+        }
+        Ok(())
+    }
+
     /// Lets clients in without TLS as well, for measurements that leave one side plain.
     pub async fn allow_plain(&self) -> Result<()> {
         let path = self.directory.join("data/pg_hba.conf");

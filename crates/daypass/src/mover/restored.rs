@@ -2,12 +2,7 @@
 //! and says how to reach it; Daypass copies the database from there as from any other, and lets the command take it down again.
 
 use daypass_core::{environment::Environment, time::Time};
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-    process::Stdio,
-    time::Duration,
-};
+use std::{collections::BTreeMap, process::Stdio, time::Duration};
 use tokio::process::Command;
 
 /// A restore of a large cluster takes hours.
@@ -30,15 +25,11 @@ struct Down {
 
 impl Restored {
     /// Runs `<command> start`. It prints one parameter a line, `host=...`, and ends when the server takes connections.
-    pub async fn start(command: &[String], env: &Environment, to: Time, work: &Path) -> Result<Restored, String> {
-        let folder: PathBuf = work.with_extension("restore");
-        let _ = std::fs::remove_dir_all(&folder);
-        std::fs::create_dir_all(&folder).map_err(|e| format!("the folder {} cannot be made: {e}", folder.display()))?;
+    pub async fn start(command: &[String], env: &Environment, to: Time) -> Result<Restored, String> {
         let variables = vec![
             ("DAYPASS_ENVIRONMENT", env.spec.name.to_string()),
             ("DAYPASS_DATABASE", env.spec.database.to_string()),
             ("DAYPASS_RESTORE_TO", to.to_string()),
-            ("DAYPASS_WORK", folder.display().to_string()),
         ];
         let down = Down { command: command.to_vec(), variables };
         // from here on it is taken down, however this ends
@@ -93,9 +84,6 @@ impl Down {
         match tokio::time::timeout(STOP, child.wait_with_output()).await {
             Ok(Ok(output)) if output.status.success() => {}
             _ => tracing::error!(command = self.command.first(), "the restore command did not take its server down; look after it by hand"),
-        }
-        if let Some((_, folder)) = self.variables.iter().find(|(name, _)| *name == "DAYPASS_WORK") {
-            let _ = std::fs::remove_dir_all(folder);
         }
     }
 }

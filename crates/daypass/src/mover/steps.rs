@@ -91,7 +91,7 @@ impl Carry {
                 let name = self.env.spec.name.as_str();
                 let command = self.mover.settings.restore.get(name);
                 let command = command.ok_or_else(|| format!("no command restores {name}: movement.restore in the configuration names one"))?;
-                let restored = Restored::start(command, &self.env, *to, &self.tools.work).await?;
+                let restored = Restored::start(command, &self.env, *to).await?;
                 let done = target.copy(&job, &Source::Server(restored.parameters.clone())).await.map_err(|e| words(&e));
                 restored.stop().await;
                 done

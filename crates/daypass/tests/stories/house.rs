@@ -63,10 +63,15 @@ impl House {
     }
 
     pub async fn settle(&self) {
+        self.through(self.server.port).await;
+    }
+
+    /// The same with something between Daypass and the server.
+    pub async fn through(&self, port: u16) {
         self.people().await;
         for database in ["golden", "uat"] {
             self.server.database(database).await.unwrap();
-            self.environment(database, self.server.port).await;
+            self.environment(database, port).await;
         }
     }
 

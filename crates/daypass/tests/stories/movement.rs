@@ -20,10 +20,6 @@ async fn status(house: &House, environment: &str) -> Value {
     house.json("sam", &["move", environment, "status"]).await[0].clone()
 }
 
-async fn until_status(house: &House, environment: &str, wanted: &str) -> Value {
-    house.until_json("sam", &["move", environment, "status"], |found| found[0]["status"] == wanted).await[0].clone()
-}
-
 async fn databases(house: &House) -> String {
     house
         .server
@@ -142,4 +138,251 @@ impl Interactive {
             tokio::task::yield_now().await;
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_export_is_a_dump_with_its_digest_and_can_be_imported() {
+    let house = House::open().await;
+    more_orders(&house).await;
+    let hers = house.account("maria", "read", "1h").await;
+    let made = house.json("sam", &["move", "golden", "export", "golden.dump"]).await;
+    assert_eq!(made["status"], "Completed", "{made}");
+    let file = std::fs::read(house.path("data/files/golden.dump")).unwrap();
+    let sum = tokio::process::Command::new("sha256sum").arg(house.path("data/files/golden.dump")).output().await.unwrap();
+    let sum = String::from_utf8(sum.stdout).unwrap();
+    assert_eq!(made["made"]["sha256"].as_str(), sum.split_whitespace().next());
+    assert_eq!(made["made"]["bytes"], file.len());
+    assert_eq!(house.json("sam", &["files"]).await[0]["name"], "golden.dump");
+    assert!(house.psql(&hers, "SELECT 1").await.0, "an export ends nobody's access");
+    assert!(house.refused("sam", &["move", "golden", "export", "golden.dump"]).await.1.contains("already"), "and overwrites nothing");
+
+    assert_eq!(house.json("sam", &["move", "uat", "import", "golden.dump"]).await["status"], "Completed");
+    assert_eq!(rows(&house, "uat").await, "1400");
+    assert!(!house.psql(&hers, "SELECT 1").await.0);
+    // no path leads out of the folder, whatever it is
+    for wrong in ["../data/log.db", "/etc/passwd", ".hidden", "a/b", ""] {
+        assert!(!house.daypass("sam", &["move", "uat", "import", wrong]).await.status.success(), "{wrong}");
+    }
+    assert!(house.refused("sam", &["move", "uat", "import", "none.dump"]).await.1.contains("no file"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_dump_is_refused_and_the_old_database_stays() {
+    let house = House::open().await;
+    std::fs::create_dir_all(house.path("data/files")).unwrap();
+    let script = "\\! touch /tmp/daypass-was-here\nCREATE TABLE evil (x int);\n";
+    std::fs::write(house.path("data/files/plain.sql"), script).unwrap();
+    std::fs::write(house.path("data/files/broken.dump"), "PGDMP and then nothing that makes sense").unwrap();
+    for (file, why) in [("plain.sql", "to restore it is to execute whatever it says"), ("broken.dump", "pg_restore --list")] {
+        let output = house.daypass("sam", &["move", "uat", "import", file]).await;
+        assert!(!output.status.success());
+        let found = status(&house, "uat").await;
+        assert!(found["state"].as_str().unwrap().contains(why), "{found}");
+        assert_eq!((found["status"].as_str(), rows(&house, "uat").await.as_str()), (Some("Failed"), "400"));
+        // closed until somebody opens it, and what ended stays ended
+        assert!(house.refused("maria", &["request", "uat", "--reason", "a story"]).await.1.contains("closed while"));
+        house.json("sam", &["move", "uat", "finish"]).await;
+        assert_eq!(status(&house, "uat").await["status"], "SignedOff");
+        let fresh = house.account("maria", "read", "1h").await;
+        assert_eq!(house.psql(&fresh, "SELECT count(*) FROM sales.orders").await, (true, "400\n".to_owned()));
+    }
+    house.until("SELECT count(*) FROM pg_database WHERE datname LIKE 'uat\\_\\_in%'", "0").await;
+    house.until("SELECT count(*) FROM pg_roles WHERE rolname LIKE 'daypass\\_in%'", "0").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_operators_scripts_run_before_it_opens_and_a_script_that_fails_stops_it() {
+    let house = House::open().await;
+    more_orders(&house).await;
+    let folder = house.path("data/scripts/uat");
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("10-mask.sql"), "UPDATE sales.orders SET customer = 'masked'; SELECT count(*) || ' masked' FROM sales.orders;\n").unwrap();
+    std::fs::write(folder.join("20-fails.sql"), "INSERT INTO sales.orders (customer) VALUES (NULL);\n").unwrap();
+    // what the database of before was like stays so: settings, and rights of its own programs
+    let before = "CREATE ROLE reporting LOGIN; GRANT USAGE ON SCHEMA sales TO reporting; GRANT SELECT ON sales.orders TO reporting; \
+                  ALTER DATABASE uat SET work_mem TO '7MB'; ALTER DATABASE uat SET search_path TO sales, public; GRANT CONNECT ON DATABASE uat TO reporting";
+    house.server.sql("uat", before).await.unwrap();
+    // and somebody of the source's has no home here
+    house
+        .server
+        .sql("golden", "CREATE ROLE golden_report LOGIN; GRANT USAGE ON SCHEMA sales TO golden_report; GRANT SELECT ON sales.orders TO golden_report")
+        .await
+        .unwrap();
+    let preview = house.json("sam", &["move", "uat", "refresh", "--from", "golden", "--dry-run"]).await;
+    assert_eq!(preview["scripts"], serde_json::json!(["10-mask.sql", "20-fails.sql"]));
+
+    assert!(!house.daypass("sam", &["move", "uat", "refresh", "--from", "golden"]).await.status.success());
+    let failed = status(&house, "uat").await;
+    assert!(failed["state"].as_str().unwrap().contains("20-fails.sql"), "{failed}");
+    assert_eq!(rows(&house, "uat").await, "400", "the old database is in place");
+    std::fs::remove_file(folder.join("20-fails.sql")).unwrap();
+    let done = house.json("sam", &["move", "uat", "retry"]).await;
+    assert_eq!(done["status"], "Completed", "{done}");
+    let swept = done["swept"].to_string();
+    assert!(swept.contains("10-mask.sql") && swept.contains("1400 masked"), "{swept}");
+    assert_eq!(house.server.sql("uat", "SELECT DISTINCT customer FROM sales.orders").await.unwrap(), "masked");
+    let asked = "SELECT has_table_privilege('reporting', 'sales.orders', 'SELECT'), has_database_privilege('reporting', 'uat', 'CONNECT'), \
+                 has_database_privilege('public', 'uat', 'CONNECT'), has_schema_privilege('golden_report', 'sales', 'USAGE'), \
+                 current_setting('work_mem'), current_setting('search_path')";
+    assert_eq!(house.server.sql("uat", asked).await.unwrap(), "t|t|f|f|7MB|sales, public");
+    let log = house.daypass("vera", &["log", "find", "--env", "uat"]).await;
+    assert!(String::from_utf8_lossy(&log.stdout).contains("1400 masked"), "the script's words stand in the log");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_servers_own_copy_is_swept_of_everybody_who_has_no_home_here() {
+    let house = House::open().await;
+    more_orders(&house).await;
+    // an account that is in the source at this moment, with things of its own there; nobody is connected
+    house.json("ben", &["allow", "golden"]).await;
+    let his = house.json("ben", &["request", "golden", "--reason", "a story", "--access", "read_write"]).await;
+    let his = his["account"].as_str().unwrap().to_owned();
+    let plant = format!(
+        "CREATE ROLE golden_report LOGIN; SET ROLE golden_owner; GRANT USAGE ON SCHEMA sales TO golden_report, {his}; GRANT SELECT ON sales.orders TO golden_report, {his}; \
+         CREATE FUNCTION sales.total() RETURNS numeric LANGUAGE sql AS 'SELECT sum(amount) FROM sales.orders'; GRANT EXECUTE ON FUNCTION sales.total() TO golden_report; \
+         CREATE TYPE sales.mood AS ENUM ('good', 'bad'); CREATE SEQUENCE sales.numbers"
+    );
+    house.server.sql("golden", &plant).await.unwrap();
+    let done = house.json("sam", &["move", "uat", "refresh", "--from", "golden"]).await;
+    assert_eq!(done["status"], "Completed", "{done}\n{}", house.log());
+    let swept = done["swept"].to_string();
+    // whichever way it was copied, nothing of them is in the new database; the server's own copy has something to report
+    if !house.log().contains("it is dumped and restored") {
+        assert!(swept.contains(&format!("day account {his} of another environment")) && swept.contains("role golden_report"), "{swept}");
+    }
+    assert_eq!(house.server.sql("uat", MARKED).await.unwrap(), "0");
+    let foreign = "SELECT count(*) FROM pg_shdepend s JOIN pg_roles r ON r.oid = s.refobjid AND s.refclassid = 'pg_authid'::regclass \
+                   WHERE s.dbid = (SELECT oid FROM pg_database WHERE datname = 'uat') AND (r.rolname LIKE 'golden%' OR r.rolname LIKE 'jit%')";
+    assert_eq!(house.server.sql("uat", foreign).await.unwrap(), "0");
+    assert_eq!(house.server.sql("postgres", "SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = 'golden'").await.unwrap(), "golden_owner");
+    let fresh = house.account("maria", "read_write", "1h").await;
+    assert_eq!(house.psql(&fresh, "SELECT count(*) FROM sales.orders").await, (true, "1400\n".to_owned()));
+    // in the source nothing changed
+    assert_eq!(house.server.sql("golden", "SELECT has_table_privilege('golden_report', 'sales.orders', 'SELECT')").await.unwrap(), "t");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restore_goes_back_to_a_moment_with_the_operators_command() {
+    let mut house = House::bare("", None).await;
+    let (base, archive, work) = (house.server.path("base"), house.server.path("archive"), house.server.path("restored"));
+    house.server.archive_to(&archive).await.unwrap();
+    let port = daypass_testkit::postgres::free_port().unwrap();
+    let command = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/restore-pitr.sh");
+    let bin = house.server.program("");
+    house.extra_config = format!(
+        "[movement.restore]\nuat = [\"env\", \"BASE={}\", \"ARCHIVE={}\", \"PGBIN={}\", \"PGPORT={port}\", \"WORK={}\", {command:?}]\n",
+        base.display(),
+        archive.display(),
+        bin.display(),
+        work.display()
+    );
+    house.start().await;
+    house.settle().await;
+    house.server.base_backup(&base).await.unwrap();
+    house.server.sql("uat", "INSERT INTO sales.orders (customer, amount, placed) VALUES ('before', 1, '2026-01-01')").await.unwrap();
+    let moment = house.server.sql("uat", "SELECT to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')").await.unwrap();
+    house.server.sql("uat", "DELETE FROM sales.orders").await.unwrap();
+    // the archive has it
+    house.server.sql("postgres", "SELECT pg_switch_wal()").await.unwrap();
+    house.until("SELECT last_archived_wal >= pg_walfile_name(pg_current_wal_lsn() - 16777216) FROM pg_stat_archiver", "t").await;
+
+    assert!(house.refused("sam", &["move", "golden", "restore", "--at", &moment]).await.1.contains("movement.restore"));
+    let done = house.daypass("sam", &["--json", "move", "uat", "restore", "--at", &moment]).await;
+    assert!(done.status.success(), "{done:?}\n{}", house.log());
+    assert_eq!(rows(&house, "uat").await, "401");
+    assert_eq!(house.server.sql("uat", "SELECT count(*) FROM sales.orders WHERE customer = 'before'").await.unwrap(), "1");
+    // the server that it brought up is down again
+    assert!(!work.exists());
+    let fresh = house.account("maria", "read", "1h").await;
+    assert_eq!(house.psql(&fresh, "SELECT count(*) FROM sales.orders").await, (true, "401\n".to_owned()));
+}
+
+/// Small numbers from a seed, so that a run can be repeated.
+struct Dice(u64);
+
+impl Dice {
+    fn throw(&mut self, sides: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % sides
+    }
+}
+
+/// kill -9 of Daypass, of pg_dump or pg_restore, a restart of the target, a cut network: at any moment of a movement. Afterwards one of the
+/// two databases is in place, whole; nobody who was in is in; nothing half made is left; and it can be run again.
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_breaks_in_a_movement_one_whole_database_is_in_place_and_nobody_is_in() {
+    let schedules: u64 = std::env::var("DAYPASS_MOVES").ok().and_then(|text| text.parse().ok()).unwrap_or(16);
+    let seed: u64 = std::env::var("DAYPASS_MOVES_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(7);
+    let mut house = House::bare("", None).await;
+    let proxy = daypass_testkit::faulty::FaultyProxy::start(([127, 0, 0, 1], house.server.port).into(), 1).await.unwrap();
+    house.start().await;
+    house.through(proxy.address.port()).await;
+    more_orders(&house).await;
+    let folder = house.path("data/scripts/uat");
+    std::fs::create_dir_all(&folder).unwrap();
+    // each phase lasts long enough to be met
+    std::fs::write(folder.join("slow.sql"), "SELECT pg_sleep(0.3);\n").unwrap();
+    house
+        .server
+        .sql(
+            "golden",
+            "CREATE TABLE sales.big AS SELECT i, repeat(md5(i::text), 8) AS t FROM generate_series(1, 40000) i; ALTER TABLE sales.big OWNER TO golden_owner",
+        )
+        .await
+        .unwrap();
+    let mut dice = Dice(seed);
+    let (mut outcomes, mut expected) = (std::collections::BTreeMap::<String, u32>::new(), 400);
+    for schedule in 0..schedules {
+        let told = |what: &str| format!("schedule {schedule} of seed {seed}: {what}");
+        let account = house.account("maria", "read_write", "1h").await;
+        // an odd one out, so that the copy can be told from the database of before
+        house.server.sql("golden", "INSERT INTO sales.orders (customer, amount, placed) VALUES ('one more', 1, '2026-01-01')").await.unwrap();
+        let fresh: u32 = rows(&house, "golden").await.parse().unwrap();
+        house.json("sam", &["move", "uat", "refresh", "--from", "golden", "--no-wait"]).await;
+        let (fault, moment) = (dice.throw(4), std::time::Duration::from_millis(dice.throw(1_800)));
+        // the moment is what varies: nothing is awaited here
+        tokio::time::sleep(moment).await;
+        match fault {
+            0 => {
+                house.crash().await;
+                house.start().await;
+            }
+            1 => {
+                // the programs that copy, and none of anybody else's: they are children of this Daypass
+                let _ = tokio::process::Command::new("pkill").args(["-9", "-P", &house.pid().to_string()]).status().await;
+            }
+            2 => {
+                house.server.stop().await;
+                house.server.boot().await.unwrap();
+            }
+            _ => {
+                proxy.set(daypass_testkit::faulty::Fault::Reset);
+                tokio::time::sleep(std::time::Duration::from_millis(dice.throw(800))).await;
+                proxy.set(daypass_testkit::faulty::Fault::None);
+            }
+        }
+        let settled = |found: &Value| ["Completed", "Failed"].contains(&found[0]["status"].as_str().unwrap());
+        let found = house.until_json("sam", &["move", "uat", "status"], settled).await[0].clone();
+        let outcome = format!("fault {fault}: {}", found["status"].as_str().unwrap());
+        *outcomes.entry(outcome).or_default() += 1;
+        // one whole database is in place, and it is the one that the log says
+        let completed = found["status"] == "Completed";
+        let wanted = if completed { fresh } else { expected };
+        assert_eq!(rows(&house, "uat").await, wanted.to_string(), "{}\n{found}\n{}", told("the wrong database is in place"), house.log());
+        // I8: nobody who was in is in
+        assert!(!house.psql(&account, "SELECT 1").await.0, "{}", told("an old account opens the door"));
+        house.until_no_accounts().await;
+        assert_eq!(house.server.sql("uat", MARKED).await.unwrap(), "0", "{}", told("a marked account is in the database"));
+        // I3, I9: nothing half made is left
+        house.until("SELECT count(*) FROM pg_database WHERE datname LIKE 'uat\\_\\_in%'", "0").await;
+        house.until("SELECT count(*) FROM pg_roles WHERE rolname LIKE 'daypass\\_in%'", "0").await;
+        if !completed {
+            assert!(house.refused("maria", &["request", "uat", "--reason", "a story"]).await.1.contains("closed while"), "{}", told("it opened by itself"));
+            let done = house.json("sam", &["move", "uat", "retry"]).await;
+            assert_eq!(done["status"], "Completed", "{}\n{done}\n{}", told("it cannot be run again"), house.log());
+        }
+        expected = fresh;
+        assert_eq!(rows(&house, "uat").await, fresh.to_string(), "{}", told("the copy is not whole"));
+    }
+    println!("{outcomes:?}");
 }

@@ -247,7 +247,8 @@ async fn through_a_pipe(programs: &Programs, from: &Login, into: &Login, progres
     let (dumped, restored) = (ended("pg_dump", dumped, &dump_said), ended("pg_restore", restored, &restore_said));
     match (dumped, restored) {
         (Err(first), Ok(())) | (Ok(()), Err(first)) => Err(first),
-        (Err(TargetError::Refused(one)), Err(TargetError::Refused(other))) => Err(refused(format!("{other}\n{one}"))),
+        // a dump that cannot be written any more did not fail first
+        (Err(TargetError::Refused(dump)), Err(TargetError::Refused(restore))) => Err(refused(if dump.contains("could not write") { restore } else { dump })),
         (Err(first), Err(_)) => Err(first),
         (Ok(()), Ok(())) => passed.map_err(|e| refused(format!("the copy broke off: {e}"))),
     }
