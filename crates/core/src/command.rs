@@ -173,6 +173,12 @@ pub enum Command {
         movement: MovementId,
     },
 
+    /// Its server may go over to a replica within this time, which may lack the last moments: that is no replacement.
+    ExpectFailover {
+        environment: EnvironmentId,
+        within: Ttl,
+    },
+
     /// The keeper's reports of what it observed. Only [`crate::event::Actor::System`] may make them.
     Observed(Observed),
 }
@@ -187,6 +193,11 @@ pub enum AllowFor {
 #[derive(Clone, Debug)]
 pub enum Observed {
     Identity {
+        environment: EnvironmentId,
+        identity: Identity,
+    },
+    /// The same database, but its server was put back to an earlier moment.
+    SetBack {
         environment: EnvironmentId,
         identity: Identity,
     },

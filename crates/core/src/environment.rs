@@ -148,6 +148,8 @@ pub struct Environment {
     /// How often the database has been replaced; `ended_epochs[n]` says what ended epoch `n`.
     pub ended_epochs: Vec<(EpochEnd, Time)>,
     pub identity: Option<Identity>,
+    /// Until when a replica may take over with some of the last moments missing.
+    pub failover_until: Option<Time>,
     /// The movement that is under way, if any: planned, running, or failed and not signed off.
     pub moving: Option<MovementId>,
     /// The movement that keeps the environment closed.

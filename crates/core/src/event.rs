@@ -139,6 +139,12 @@ pub enum Event {
         identity: Identity,
     },
 
+    /// Said beforehand: until then, a server that lacks its last moments is a replica that took over, and no replacement.
+    FailoverExpected {
+        environment: EnvironmentId,
+        until: Time,
+    },
+
     AllowAdded {
         entry: AllowId,
         environment: EnvironmentId,

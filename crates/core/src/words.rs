@@ -62,6 +62,7 @@ pub fn what(ledger: &Ledger, event: &Event) -> String {
         Event::EnvironmentRemoved { environment } => format!("removed the environment {}", env(environment)),
         Event::DatabaseIdentified { environment, .. } => format!("took note of which database {} is", env(environment)),
         Event::DatabaseReplaced { environment, .. } => format!("found that the database of {} was replaced; all access to it ended", env(environment)),
+        Event::FailoverExpected { environment, until } => format!("said that a replica may take over for {} until {}", env(environment), minute(until)),
         Event::AllowAdded { environment, owner, ranges, ends_at, note, .. } => {
             let ranges: Vec<String> = ranges.iter().map(ToString::to_string).collect();
             let whom = match owner {

@@ -221,7 +221,8 @@ fn ends_access(command: &Command) -> bool {
     match command {
         Command::EndPass { .. } | Command::LockUser { .. } | Command::RemoveAllow { .. } | Command::BeginMovement { .. } => true,
         Command::RemoveToken { .. } | Command::RemoveEnvironment { .. } | Command::TakeRole { .. } | Command::DenyPass { .. } => true,
-        Command::Observed(Observed::Identity { .. } | Observed::Due { .. }) => true,
+        Command::Observed(Observed::Identity { .. } | Observed::SetBack { .. } | Observed::Due { .. }) => true,
+        Command::ExpectFailover { .. } => false,
         Command::AddFirstUser { .. }
         | Command::SignInFrom { .. }
         | Command::AddUser { .. }

@@ -183,9 +183,14 @@ impl<T: Target> Keeper<'_, T> {
             let here = ledger.environments_on(self.id).filter(|env| !env.removed() && env.frozen_by.is_none());
             here.map(|env| (env.id, env.spec.database.clone(), env.identity.clone())).collect()
         });
+        if environments.is_empty() {
+            return Ok(());
+        }
+        // looked at first: what is looked at afterwards can only be further
+        let position = self.target.position().await?;
         for (environment, database, known) in environments {
             let trouble = format!("environment:{environment}");
-            match self.identify_one(environment, &database, known.as_ref()).await {
+            match self.identify_one(environment, &database, known.as_ref(), position).await {
                 Ok(()) => self.node.troubles.clear(&trouble),
                 // the server is away: that is not this database's trouble
                 Err(error @ TargetError::Unreachable(_)) => return Err(error),
@@ -195,13 +200,24 @@ impl<T: Target> Keeper<'_, T> {
         Ok(())
     }
 
-    async fn identify_one(&self, environment: EnvironmentId, database: &DatabaseName, known: Option<&Identity>) -> Result<(), TargetError> {
+    async fn identify_one(
+        &self,
+        environment: EnvironmentId,
+        database: &DatabaseName,
+        known: Option<&Identity>,
+        position: Option<u64>,
+    ) -> Result<(), TargetError> {
         let identity = self.target.identity(environment, database).await?;
         if known != Some(&identity) {
             // what is there now gets a mark of its own first, so that a copy of before is not taken for it
             self.target.adopt(environment, database).await?;
             let identity = self.target.identity(environment, database).await?;
             self.report(Observed::Identity { environment, identity }).await;
+        } else if self.node.positions.is_set_back(environment, position) {
+            self.report(Observed::SetBack { environment, identity }).await;
+        }
+        if let Some(position) = position {
+            self.node.positions.note(environment, position);
         }
         Ok(())
     }

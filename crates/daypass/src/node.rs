@@ -20,6 +20,7 @@ use rustls::pki_types::{CertificateDer, pem::PemObject};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
 };
 use tokio::sync::watch;
@@ -31,6 +32,8 @@ pub struct Node {
     pub troubles: Troubles,
     /// Firewall rules that others made, by environment, as last seen.
     drift: Mutex<BTreeMap<EnvironmentId, Vec<Rule>>>,
+    /// How far the log of each environment's server was, as last seen.
+    pub positions: Positions,
     ledger: RwLock<Ledger>,
     index: RwLock<Index>,
     changed: watch::Sender<u64>,
@@ -88,7 +91,7 @@ struct Vault {
 }
 
 impl Node {
-    pub fn new(store: Store, ledger: Ledger, index: Index) -> Self {
+    pub fn new(store: Store, ledger: Ledger, index: Index, positions: Positions) -> Self {
         let (changed, _) = watch::channel(ledger.seq());
         Node {
             clock: Clock::start(),
@@ -96,6 +99,7 @@ impl Node {
             sessions: Arc::default(),
             troubles: Troubles::default(),
             drift: Mutex::default(),
+            positions,
             ledger: RwLock::new(ledger),
             index: RwLock::new(index),
             changed,
@@ -252,6 +256,20 @@ impl World for Node {
         self.vault(|vault| vault.salted.get(&pass).cloned())
     }
 
+    fn is_same_database(&self, environment: EnvironmentId, identity: &str, position: Option<u64>) -> bool {
+        let (known, lenient) = self.ledger(|ledger| {
+            let env = ledger.environment(environment);
+            let lenient = env.and_then(|env| env.failover_until).is_some_and(|until| ledger.clamp(self.now()) < until);
+            (env.and_then(|env| env.identity.as_ref()).map(|identity| identity.0.clone()), lenient)
+        });
+        let same = known.is_none_or(|known| known == identity) && (lenient || !self.positions.is_set_back(environment, position));
+        if !same {
+            // the keeper sees to the rest at once
+            self.wake();
+        }
+        same
+    }
+
     async fn session_opened(&self, opened: SessionOpened) -> Result<(), String> {
         self.store.records.session_opened(opened).await.map_err(|e| e.to_string())
     }
@@ -262,6 +280,52 @@ impl World for Node {
 
     async fn session_closed(&self, closed: SessionClosed) -> Result<(), String> {
         self.store.records.session_closed(closed).await.map_err(|e| e.to_string())
+    }
+}
+
+/// How far the log of each environment's server was when it was last looked at. It only grows, unless the server was put back to an earlier
+/// moment. Kept in a file, which may be some seconds old after a crash: then less is noticed, never too much.
+pub struct Positions {
+    file: PathBuf,
+    known: Mutex<(BTreeMap<EnvironmentId, u64>, Option<std::time::Instant>)>,
+}
+
+/// The file is written at most so often.
+const POSITIONS: std::time::Duration = std::time::Duration::from_secs(2);
+
+impl Positions {
+    pub fn open(data_dir: &Path) -> Positions {
+        let file = data_dir.join("positions.json");
+        let known: BTreeMap<String, u64> = std::fs::read(&file).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
+        let known = known.into_iter().filter_map(|(id, at)| Some((id.parse().ok()?, at))).collect();
+        Positions { file, known: Mutex::new((known, None)) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, (BTreeMap<EnvironmentId, u64>, Option<std::time::Instant>)> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn is_set_back(&self, environment: EnvironmentId, position: Option<u64>) -> bool {
+        position.is_some_and(|position| self.lock().0.get(&environment).is_some_and(|known| position < *known))
+    }
+
+    /// What was seen holds from now on, also when it is less than before.
+    pub fn note(&self, environment: EnvironmentId, position: u64) {
+        let mut known = self.lock();
+        known.0.insert(environment, position);
+        if known.1.is_some_and(|at| at.elapsed() < POSITIONS) {
+            return;
+        }
+        known.1 = Some(std::time::Instant::now());
+        let text: BTreeMap<String, u64> = known.0.iter().map(|(id, at)| (id.to_string(), *at)).collect();
+        let part = self.file.with_extension("part");
+        let written = serde_json::to_vec(&text)
+            .map_err(std::io::Error::from)
+            .and_then(|text| std::fs::write(&part, text))
+            .and_then(|()| std::fs::rename(&part, &self.file));
+        if let Err(error) = written {
+            tracing::warn!(%error, "how far the targets' logs are could not be written");
+        }
     }
 }
 

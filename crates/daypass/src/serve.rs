@@ -5,7 +5,7 @@ use crate::{
     control::{Control, Job},
     keeper,
     mover::{self, Mover},
-    node::Node,
+    node::{Node, Positions},
     notify::{self, Notifier},
     pki::{self, Ca},
     web::{self, App, oidc::Provider, place::Place, sign_in::FIRST},
@@ -72,7 +72,7 @@ pub async fn start(config: Config) -> Result<Running> {
     std::fs::write(config.data_dir.join("ca.pem"), &ca.certificate_pem).context("ca.pem cannot be written to the data directory")?;
     let certificate = Arc::new(pki::certificate(&config.gateway, &ca)?);
 
-    let node = Arc::new(Node::new(store, ledger, index));
+    let node = Arc::new(Node::new(store, ledger, index, Positions::open(&config.data_dir)));
     recall(&node).await?;
     node.store.records.close_orphans(node.now()).await?;
     let control = Control::start(node.clone(), head);

@@ -15,7 +15,7 @@ use daypass_core::{
     admission::{self, Attempt, Refused},
     environment::{Engine, Environment, Target},
     ids::SessionId,
-    pass::Pass,
+    pass::{Cause, Pass},
     session::{SessionClosed, SessionOpened},
     time::{Time, Ttl},
 };
@@ -273,6 +273,11 @@ async fn open<W: World>(
     let upstreamed = match upstreamed {
         Ok(upstreamed) => upstreamed,
         Err(error) => {
+            if matches!(error, UpstreamError::Replaced) {
+                let words = admission::Fallen::Over(Cause::Replaced).words(&name);
+                closed(gateway, id, &words).await;
+                return Err(refusal(Trouble::Fallen { words }));
+            }
             closed(gateway, id, "the target did not let the gateway in").await;
             return Err(refusal(Trouble::Target { environment: name, error }));
         }

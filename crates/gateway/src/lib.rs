@@ -43,6 +43,9 @@ pub trait World: Send + Sync + 'static {
     fn keep_salted(&self, pass: PassId, salted: SaltedPassword);
     fn salted(&self, pass: PassId) -> Option<SaltedPassword>;
 
+    /// Whether the database that a login found itself in is still the environment's. `position` is how far its log is, where that is known.
+    fn is_same_database(&self, environment: EnvironmentId, identity: &str, position: Option<u64>) -> bool;
+
     /// Durable when it answers: before that no byte is relayed.
     fn session_opened(&self, opened: SessionOpened) -> impl Future<Output = Result<(), String>> + Send;
     /// Waits while the queue is full; loses nothing.

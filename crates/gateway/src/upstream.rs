@@ -41,6 +41,8 @@ pub enum UpstreamError {
     Refused(String),
     #[error("the target does not answer within {} seconds", PATIENCE.as_secs())]
     Silent,
+    #[error("the database is not the one that access was given to: it was replaced")]
+    Replaced,
     #[error("the secret of the account is not there: it is being made or already gone")]
     NoSecret,
 }
@@ -175,6 +177,9 @@ async fn login_postgres(
     };
     if let Some(salted) = machine.salted() {
         world.keep_salted(pass.id, salted);
+    }
+    if !world.is_same_database(env.id, &ready.seen.identity, ready.seen.position) {
+        return Err(UpstreamError::Replaced);
     }
     Ok(Upstreamed { stream, peer, ready: Ready::Postgres(ready) })
 }

@@ -57,6 +57,9 @@ impl Target for AnyTarget {
     async fn identity(&self, environment: EnvironmentId, database: &DatabaseName) -> Result<Identity, TargetError> {
         delegate!(self, target => target.identity(environment, database))
     }
+    async fn position(&self) -> Result<Option<u64>, TargetError> {
+        delegate!(self, target => target.position())
+    }
     async fn adopt(&self, environment: EnvironmentId, database: &DatabaseName) -> Result<(), TargetError> {
         delegate!(self, target => target.adopt(environment, database))
     }

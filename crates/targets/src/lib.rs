@@ -74,6 +74,11 @@ pub struct Check {
 pub trait Target: Send + Sync {
     /// What tells this database from one that takes its place.
     fn identity(&self, environment: EnvironmentId, database: &DatabaseName) -> impl Future<Output = Result<Identity, TargetError>> + Send;
+    /// How far the server's own log is, where it has one that only grows: a smaller number than before means that the server was put back to
+    /// an earlier moment, whatever its ids say.
+    fn position(&self) -> impl Future<Output = Result<Option<u64>, TargetError>> + Send {
+        async { Ok(None) }
+    }
     /// Makes the database that is there now tell itself from copies of others, where the engine's own ids do not do that.
     fn adopt(&self, environment: EnvironmentId, database: &DatabaseName) -> impl Future<Output = Result<(), TargetError>> + Send {
         let _ = (environment, database);

@@ -13,12 +13,15 @@ use tokio::process::{Child, Command as AsyncCommand};
 
 pub struct Postgres {
     directory: PathBuf,
+    data: PathBuf,
     pub port: u16,
     /// The CA that signed the server's certificate (PEM).
     pub ca: String,
     bin: PathBuf,
     tls: bool,
     child: Option<Child>,
+    /// It lives in another one's directory, which it leaves.
+    guest: bool,
 }
 
 /// Where the server's programs are: the newest version that is there.
@@ -78,12 +81,13 @@ impl Postgres {
         let made = Certificates::make()?;
         made.write(&directory.join("server.crt"), &directory.join("server.key"))?;
         let kind = if tls { "hostssl" } else { "host" };
-        let hba = format!("local all all trust\n{kind} all all 127.0.0.1/32 scram-sha-256\n{kind} all all ::1/128 scram-sha-256\n");
+        let hba =
+            format!("local all all trust\nlocal replication all trust\n{kind} all all 127.0.0.1/32 scram-sha-256\n{kind} all all ::1/128 scram-sha-256\n");
         std::fs::write(directory.join("data/pg_hba.conf"), hba)?;
         if as_root() {
             run(Command::new("chown").arg("-R").arg("postgres:postgres").arg(&directory))?;
         }
-        let mut server = Postgres { directory, port, ca: made.ca, bin, tls, child: None };
+        let mut server = Postgres { data: directory.join("data"), directory, port, ca: made.ca, bin, tls, child: None, guest: false };
         server.boot().await?;
         Ok(server)
     }
@@ -91,7 +95,7 @@ impl Postgres {
     /// Starts the server on its directory and waits until it answers.
     pub async fn boot(&mut self) -> Result<()> {
         let mut command = unprivileged(&self.bin.join("postgres"));
-        command.arg("-D").arg(self.directory.join("data")).args(["-p", &self.port.to_string(), "-k"]).arg(&self.directory);
+        command.arg("-D").arg(&self.data).args(["-p", &self.port.to_string(), "-k"]).arg(&self.directory);
         for setting in [
             "listen_addresses=127.0.0.1",
             "fsync=off",
@@ -170,15 +174,12 @@ impl Postgres {
         self.directory.join(name)
     }
 
-    /// From now on all WAL goes to this folder as well, and base backups may be taken.
+    /// From now on all WAL goes to this folder as well.
     pub async fn archive_to(&mut self, folder: &Path) -> Result<()> {
         std::fs::create_dir_all(folder)?;
         if as_root() {
             run(Command::new("chown").arg("postgres:postgres").arg(folder))?;
         }
-        let path = self.directory.join("data/pg_hba.conf");
-        let hba = std::fs::read_to_string(&path)?;
-        std::fs::write(&path, format!("local replication all trust\n{hba}"))?;
         self.sql("postgres", "ALTER SYSTEM SET archive_mode = on").await?;
         self.sql("postgres", &format!("ALTER SYSTEM SET archive_command = 'cp \"%p\" \"{}/%f\"'", folder.display())).await?;
         self.stop().await;
@@ -193,6 +194,59 @@ impl Postgres {
             bail!("{}", String::from_utf8_lossy(&output.stderr).trim());
         }
         Ok(())
+    }
+
+    /// Puts a copy of the server's directory in its place, as whoever restores a snapshot does, and starts it.
+    pub async fn put_back(&mut self, copy: &Path) -> Result<()> {
+        self.stop().await;
+        std::fs::remove_dir_all(&self.data)?;
+        run(Command::new("cp").arg("-a").arg(copy).arg(&self.data))?;
+        self.boot().await
+    }
+
+    /// Another server answers where this one did.
+    pub async fn take_the_place_of(&mut self, mut other: Postgres) -> Result<()> {
+        self.stop().await;
+        other.stop().await;
+        let theirs = self.directory.join("theirs");
+        run(Command::new("cp").arg("-a").arg(&other.data).arg(&theirs))?;
+        self.data = theirs;
+        self.boot().await
+    }
+
+    /// A copy of the server's directory as it is at rest.
+    pub async fn snapshot(&mut self, copy: &Path) -> Result<()> {
+        self.stop().await;
+        run(Command::new("cp").arg("-a").arg(&self.data).arg(copy))?;
+        self.boot().await
+    }
+
+    /// A replica that follows this server. It lives in this server's directory.
+    pub async fn follower(&self) -> Result<Postgres> {
+        let (replica, port) = (self.directory.join("replica"), free_port()?);
+        let mut command = AsyncCommand::from(unprivileged(&self.bin.join("pg_basebackup")));
+        command.args(["--no-password", "--checkpoint=fast", "--wal-method=stream", "--write-recovery-conf", "--username=postgres"]);
+        command.args(["--port", &self.port.to_string(), "--host"]).arg(&self.directory).arg("--pgdata").arg(&replica);
+        let output = command.stdin(Stdio::null()).output().await?;
+        if !output.status.success() {
+            bail!("{}", String::from_utf8_lossy(&output.stderr).trim());
+        }
+        let (directory, bin) = (self.directory.clone(), self.bin.clone());
+        let mut following = Postgres { directory, data: replica, port, ca: self.ca.clone(), bin, tls: self.tls, child: None, guest: true };
+        following.boot().await?;
+        Ok(following)
+    }
+
+    /// This server is lost, and the replica takes over at its place, with what it has.
+    pub async fn fail_over_to(&mut self, mut follower: Postgres) -> Result<()> {
+        self.stop().await;
+        if follower.child.is_none() {
+            follower.boot().await?;
+        }
+        follower.sql("postgres", "SELECT pg_promote(true, 30)").await?;
+        follower.stop().await;
+        self.data.clone_from(&follower.data);
+        self.boot().await
     }
 
     /// Lets clients in without TLS as well, for measurements that leave one side plain.
@@ -236,6 +290,9 @@ impl Drop for Postgres {
             while matches!(child.try_wait(), Ok(None)) && Instant::now() < deadline {
                 std::thread::sleep(Duration::from_millis(10));
             }
+        }
+        if self.guest {
+            return;
         }
         let _ = std::fs::remove_dir_all(&self.directory);
         let _ = std::fs::remove_file(std::env::temp_dir().join(format!("daypass-pg-{}.log", self.port)));

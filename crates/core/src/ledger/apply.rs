@@ -102,6 +102,7 @@ impl Ledger {
                     spec: spec.clone(),
                     ended_epochs: Vec::new(),
                     identity: None,
+                    failover_until: None,
                     moving: None,
                     frozen_by: None,
                     removed_at: None,
@@ -117,6 +118,7 @@ impl Ledger {
                 env.ended_epochs.push((EpochEnd::Replaced, at));
                 env.identity = Some(identity.clone());
             }
+            Event::FailoverExpected { environment, until } => self.environment_mut(*environment)?.failover_until = Some(*until),
             Event::AllowAdded { entry, environment, owner, ranges, note, ends_at } => {
                 let epoch = self.environment_mut(*environment)?.epoch();
                 self.allow.add(AllowEntry {

@@ -121,6 +121,11 @@ impl Ledger {
             Command::FailMovement { movement, why } => self.fail_movement(by, *movement, why),
             Command::RetryMovement { movement } => self.retry_movement(by, *movement),
             Command::FinishMovement { movement } => self.finish_movement(by, *movement),
+            Command::ExpectFailover { environment, within } => {
+                self.seen_environment(by, *environment)?;
+                self.need(by, Permission::ManageEnvironments, Some(*environment))?;
+                Ok(vec![Event::FailoverExpected { environment: *environment, until: now.after(*within) }])
+            }
             Command::Observed(observed) => self.observed(by, observed, now),
         }
     }
@@ -531,6 +536,11 @@ impl Ledger {
                     Some(known) if known == identity => vec![],
                     Some(_) => vec![Event::DatabaseReplaced { environment: env.id, identity: identity.clone() }],
                 })
+            }
+            Observed::SetBack { environment, identity } => {
+                let known = self.environments.get(environment).filter(|env| !env.removed() && env.frozen_by.is_none());
+                let known = known.filter(|env| env.identity.as_ref() == Some(identity) && env.failover_until.is_none_or(|until| now >= until));
+                Ok(known.map(|env| Event::DatabaseReplaced { environment: env.id, identity: identity.clone() }).into_iter().collect())
             }
             Observed::LoginWorks { pass } => {
                 let ready =

@@ -43,6 +43,13 @@ pub enum Env {
     Show { name: String },
     /// Try its server and say what is missing
     Test { name: String },
+    /// Say that a replica of its server may take over, with some of the last moments missing: that is no replacement then
+    ExpectFailover {
+        name: String,
+        /// Within which time
+        #[arg(long, value_name = "TIME", default_value = "1h", value_parser = super::duration)]
+        within: u64,
+    },
     /// Remove one; all access to it ends at once
     Rm { name: String },
     /// Print the SQL that makes the administrator role with the least rights it needs
@@ -186,6 +193,10 @@ async fn env(verb: Env, client: &Client, show: Show) -> Result<(), Failure> {
             if checks.iter().any(|check| !check.ok) {
                 return Err(Failure::failed(format!("{name} is not ready for access yet.")));
             }
+        }
+        Env::ExpectFailover { name, within } => {
+            client.tell(Method::POST, &["environments", &name, "expect-failover"], Some(&Within { within })).await?;
+            show.done(&format!("Within {}, a replica that takes over is no replacement of {name}.", super::show::left(within)));
         }
         Env::Rm { name } => {
             client.tell(Method::DELETE, &["environments", &name], NOTHING).await?;

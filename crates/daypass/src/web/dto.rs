@@ -258,6 +258,13 @@ pub struct EnvironmentView {
 }
 
 #[derive(Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Within {
+    /// Seconds from now, at most 7 days.
+    pub within: u64,
+}
+
+#[derive(Serialize, Deserialize, ToSchema)]
 pub struct CheckView {
     pub what: String,
     pub ok: bool,

@@ -59,12 +59,13 @@ impl Installation {
         let head = store.log.append(Head::EMPTY, std::slice::from_ref(&first), &[]).await.unwrap();
         ledger.apply(&first).unwrap();
         index.push(&ledger, &first);
-        let node = Arc::new(Node::new(store, ledger, index));
+        let node = Arc::new(Node::new(store, ledger, index, crate::node::Positions::open(&directory)));
         let control = Control::start(node.clone(), head);
         let place = Place { server: "localhost".into(), suffix: None, port: 1, sqlserver_port: 2, ca: String::new() };
         let app = App {
             node,
             control,
+            mover: Arc::new(crate::mover::Mover::new(crate::config::Movement::default(), &directory)),
             place: Arc::new(place),
             sign_ins: Arc::default(),
             recent: Ttl::minutes(15),

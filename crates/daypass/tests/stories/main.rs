@@ -14,5 +14,6 @@ mod movement;
 mod notices;
 mod provider;
 mod records;
+mod replaced;
 mod sqlserver;
 mod start;

@@ -131,6 +131,16 @@ impl Target for Postgres {
         .await
     }
 
+    async fn position(&self) -> Result<Option<u64>, TargetError> {
+        self.on_server(|client| async move {
+            let look = "SELECT CASE WHEN pg_catalog.pg_is_in_recovery() THEN NULL \
+                        ELSE pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), '0/0')::bigint END";
+            let result = async { Ok(client.query_one(look, &[]).await?.try_get::<_, Option<i64>>(0)?.map(i64::cast_unsigned)) }.await;
+            (client, result)
+        })
+        .await
+    }
+
     async fn observe(&self, _databases: &[DatabaseName]) -> Result<Observation, TargetError> {
         let pattern = format!("daypass {} %", self.store);
         self.on_server(|client| async move {

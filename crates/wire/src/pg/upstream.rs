@@ -28,6 +28,28 @@ pub struct Ready {
     pub key: CancelKey,
     /// The ReadyForQuery message, verbatim.
     pub ready: Vec<u8>,
+    pub seen: Seen,
+}
+
+/// Which database it is that we are in.
+#[derive(Debug, PartialEq, Eq, Clone, Default)]
+pub struct Seen {
+    /// `postgres:<system identifier>:<oid of the database>`
+    pub identity: String,
+    /// How far its log is (WAL location); none on a standby.
+    pub position: Option<u64>,
+}
+
+/// Asked right behind the proof, in the same packet, so that it costs no round trip: a database that was replaced since the last look lets
+/// nobody in. Every name is qualified: the session may have a search path of its client's.
+const WHICH: &str = "SELECT pg_catalog.concat('postgres:', (SELECT system_identifier FROM pg_catalog.pg_control_system()), ':', \
+                     (SELECT oid FROM pg_catalog.pg_database WHERE datname OPERATOR(pg_catalog.=) pg_catalog.current_database())), \
+                     CASE WHEN pg_catalog.pg_is_in_recovery() THEN NULL ELSE pg_catalog.pg_current_wal_lsn() END";
+
+/// A WAL location as people write it, `16/B374D848`, as a number (PostgreSQL manual, "pg_lsn Type").
+pub fn location(text: &str) -> Option<u64> {
+    let (high, low) = text.split_once('/')?;
+    Some(u64::from(u32::from_str_radix(high, 16).ok()?) << 32 | u64::from(u32::from_str_radix(low, 16).ok()?))
 }
 
 /// Who logs in at the target.
@@ -62,6 +84,9 @@ pub struct Upstream {
     authenticated: bool,
     parameters: Vec<u8>,
     key: Option<CancelKey>,
+    seen: Option<Seen>,
+    /// It has answered that it is ready once: what follows is the answer to [`WHICH`].
+    asking: bool,
     read: usize,
 }
 
@@ -78,6 +103,8 @@ impl Upstream {
             authenticated: false,
             parameters: Vec::new(),
             key: None,
+            seen: None,
+            asking: false,
             read: 0,
         };
         if tls {
@@ -182,12 +209,22 @@ impl Upstream {
                 self.key = Some(CancelKey { pid, secret: rest.to_vec() });
                 Ok(())
             }
+            b'Z' if self.authenticated && !self.asking => {
+                self.asking = true;
+                Ok(())
+            }
+            b'T' | b'C' if self.asking => Ok(()),
+            b'D' if self.asking && self.seen.is_none() => {
+                self.seen = Some(seen(body).ok_or("it does not say which database it is")?);
+                Ok(())
+            }
             b'Z' if self.authenticated => {
+                let seen = self.seen.take().ok_or("it does not say which database it is")?;
                 let mut ready = Vec::new();
                 put(&mut ready, tag, body);
                 let parameters = std::mem::take(&mut self.parameters);
                 let key = self.key.take().unwrap_or(CancelKey { pid: 0, secret: Vec::new() });
-                self.state = State::Over(Some(Found::Ready(Ready { parameters, key, ready })));
+                self.state = State::Over(Some(Found::Ready(Ready { parameters, key, ready, seen })));
                 Ok(())
             }
             _ => Err(format!("it sent message '{}' where none was due", tag.escape_ascii())),
@@ -218,6 +255,9 @@ impl Upstream {
                 let client = self.client.take().ok_or("it answers a SCRAM exchange that was not begun")?;
                 let (proved, last) = client.prove(rest, &self.credentials.password, &mut self.credentials.salted).map_err(|e| e.to_string())?;
                 put(&mut self.out, b'p', &last);
+                let mut which = Vec::new();
+                put_cstr(&mut which, WHICH);
+                put(&mut self.out, b'Q', &which);
                 self.proved = Some(proved);
                 Ok(())
             }
@@ -234,4 +274,25 @@ impl Upstream {
             other => Err(format!("it asks for an authentication that Daypass does not do (number {other})")),
         }
     }
+}
+
+/// The one row of the answer to [`WHICH`]: two values, as text (PostgreSQL manual, "DataRow").
+fn seen(body: &[u8]) -> Option<Seen> {
+    let mut rest = body;
+    let value = |rest: &mut &[u8]| -> Option<Option<String>> {
+        let length = take_u32(rest)?;
+        if length == u32::MAX {
+            return Some(None);
+        }
+        Some(Some(String::from_utf8_lossy(take(rest, length as usize)?).into_owned()))
+    };
+    if take_u16(&mut rest)? != 2 {
+        return None;
+    }
+    let identity = value(&mut rest)??;
+    let position = match value(&mut rest)? {
+        Some(text) => Some(location(&text)?),
+        None => None,
+    };
+    Some(Seen { identity, position })
 }

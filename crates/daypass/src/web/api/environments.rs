@@ -149,6 +149,15 @@ pub async fn test(State(app): State<App>, caller: Caller, Path(name): Path<Strin
     Ok(Json(checks.into_iter().map(|c| CheckView { what: c.what, ok: c.ok, remedy: c.remedy }).collect()))
 }
 
+/// Says beforehand that a replica of the server may take over, with some of its last moments missing: that is no replacement then.
+#[utoipa::path(post, path = "/environments/{environment}/expect-failover", params(("environment" = String, Path)), request_body = Within, responses((status = 204), (status = "default", body = Problem, content_type = "application/problem+json")))]
+pub async fn expect_failover(State(app): State<App>, caller: Caller, Path(name): Path<String>, Body(within): Body<Within>) -> Result<StatusCode, Problem> {
+    let env = environment(&app, &caller, &name)?;
+    let within = daypass_core::time::Ttl::seconds(within.within.min(7 * 24 * 3600))?;
+    app.control.run(Command::ExpectFailover { environment: env.id, within }, caller.actor()).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
 /// The SQL that makes the administrator role on the target, with the least rights that it needs.
 #[utoipa::path(get, path = "/environments/{environment}/recipe", params(("environment" = String, Path)), responses((status = 200, body = Text), (status = "default", body = Problem, content_type = "application/problem+json")))]
 pub async fn recipe(State(app): State<App>, caller: Caller, Path(name): Path<String>) -> Result<Json<Text>, Problem> {

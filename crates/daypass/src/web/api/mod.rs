@@ -2,6 +2,7 @@
 
 mod compat;
 pub mod environments;
+mod lcs;
 pub mod log;
 pub mod movements;
 pub mod passes;
@@ -71,6 +72,7 @@ pub fn router(app: &App) -> (Router<App>, utoipa::openapi::OpenApi) {
         .add(Somewhere(SeeEnvironment), routes!(environments::show))
         .add(Somewhere(ManageEnvironments), routes!(environments::remove))
         .add(Somewhere(ManageEnvironments), routes!(environments::test))
+        .add(Somewhere(ManageEnvironments), routes!(environments::expect_failover))
         .add(Somewhere(SeeEnvironment), routes!(environments::recipe))
         .add(Somewhere(SeeEnvironment), routes!(environments::policy))
         .add(Somewhere(ManageEnvironments), routes!(environments::set_policy))
@@ -84,6 +86,7 @@ pub fn router(app: &App) -> (Router<App>, utoipa::openapi::OpenApi) {
         .add(Somewhere(Move), routes!(movements::finish))
         .add(Somewhere(Move), routes!(movements::fail))
         .add(Somewhere(Move), routes!(movements::files))
+        .add(Somewhere(Move), routes!(movements::file))
         .add(Somewhere(Request), routes!(passes::request))
         .add(SignedIn, routes!(passes::list))
         .add(SignedIn, routes!(passes::show))
@@ -107,8 +110,13 @@ pub fn router(app: &App) -> (Router<App>, utoipa::openapi::OpenApi) {
         .add(SignedIn, routes!(log::watch))
         .done();
     let documented = OpenApiRouter::with_openapi(Documentation::openapi()).nest("/api/v1", api);
-    let documented =
-        Routes::new(app, documented).add_in(Somewhere(Request), routes!(compat::jit_access), |problem| compat::Failed::from(problem).into_response()).done();
+    let documented = Routes::new(app, documented)
+        .add_in(Somewhere(Request), routes!(compat::jit_access), |problem| compat::Failed::from(problem).into_response())
+        .add_in(Somewhere(Move), routes!(lcs::refresh), lcs::refuse)
+        .add_in(Somewhere(Move), routes!(lcs::export), lcs::refuse)
+        .add_in(Somewhere(Move), routes!(lcs::databases), lcs::refuse)
+        .add_in(Somewhere(Move), routes!(lcs::status), lcs::refuse)
+        .done();
     let (router, document) = documented.split_for_parts();
     let text = document.to_json().unwrap_or_default();
     let serve_document = move || async move { ([(header::CONTENT_TYPE, "application/json")], text) };

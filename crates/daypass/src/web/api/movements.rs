@@ -4,6 +4,8 @@ use crate::web::{App, Problem, auth::Caller, dto::*, environment, problem::Body}
 use axum::{
     Json,
     extract::{Path, State},
+    http::header,
+    response::{IntoResponse, Response},
 };
 use daypass_core::{
     allow::AllowEntry,
@@ -111,10 +113,10 @@ pub async fn fail(State(app): State<App>, caller: Caller, Path(name): Path<Strin
 
 /// The dumps that can be imported, and those that exports made.
 #[utoipa::path(get, path = "/files", responses((status = 200, body = Vec<FileView>), (status = "default", body = Problem, content_type = "application/problem+json")))]
-pub async fn files(State(app): State<App>) -> Json<Vec<FileView>> {
+pub async fn files(State(app): State<App>, caller: Caller) -> Json<Vec<FileView>> {
     let entries = std::fs::read_dir(app.mover.files()).into_iter().flatten().flatten();
     let view = |entry: std::fs::DirEntry| {
-        let name = entry.file_name().to_str()?.parse::<FileName>().ok()?;
+        let name = entry.file_name().to_str()?.parse::<FileName>().ok().filter(|name| is_theirs(&app, &caller, name))?;
         let meta = entry.metadata().ok()?;
         let modified = jiff::Timestamp::try_from(meta.modified().ok()?).ok()?;
         (!name.as_str().ends_with(".part")).then(|| FileView { name: name.to_string(), bytes: meta.len(), modified_at: modified.to_string() })
@@ -122,6 +124,43 @@ pub async fn files(State(app): State<App>) -> Json<Vec<FileView>> {
     let mut found: Vec<FileView> = entries.filter_map(view).collect();
     found.sort_by(|a, b| b.modified_at.cmp(&a.modified_at));
     Json(found)
+}
+
+/// One of them.
+#[utoipa::path(get, path = "/files/{file}", params(("file" = String, Path)), responses((status = 200, description = "The dump", body = Vec<u8>, content_type = "application/octet-stream"), (status = "default", body = Problem, content_type = "application/problem+json")))]
+pub async fn file(State(app): State<App>, caller: Caller, Path(name): Path<String>) -> Result<Response, Problem> {
+    let not_found = || Problem::from(Refusal::not_found("file", &name));
+    let parsed: FileName = name.parse().map_err(|_| not_found())?;
+    if !is_theirs(&app, &caller, &parsed) {
+        return Err(not_found());
+    }
+    let path = app.mover.file(&parsed);
+    // a link would lead out of the folder
+    if !tokio::fs::symlink_metadata(&path).await.is_ok_and(|meta| meta.is_file()) {
+        return Err(not_found());
+    }
+    let file = tokio::fs::File::open(&path).await.map_err(|_| not_found())?;
+    let pieces = futures_util::stream::unfold(file, |mut file| async move {
+        let mut piece = vec![0; 64 * 1024];
+        match tokio::io::AsyncReadExt::read(&mut file, &mut piece).await {
+            Ok(0) => None,
+            Ok(n) => {
+                piece.truncate(n);
+                Some((Ok(piece), file))
+            }
+            Err(error) => Some((Err(error), file)),
+        }
+    });
+    Ok(([(header::CONTENT_TYPE, "application/octet-stream"), (header::CACHE_CONTROL, "no-store")], axum::body::Body::from_stream(pieces)).into_response())
+}
+
+/// Whether a dump is the caller's to use: one that an export made is as secret as its environment, any other is for those who may move all.
+fn is_theirs(app: &App, caller: &Caller, file: &FileName) -> bool {
+    app.node.ledger(|ledger| {
+        let made =
+            ledger.movements().find(|movement| movement.made.is_some() && matches!(&movement.kind, MovementKind::Export { file: known } if known == file));
+        ledger.may(caller.user, Permission::Move, made.map(|movement| movement.environment))
+    })
 }
 
 /// The environment, if the caller may move its database.
@@ -142,7 +181,7 @@ pub fn command(app: &App, caller: &Caller, env: &Environment, asked: &NewMovemen
         }
         "import" => {
             let file = file()?;
-            if std::fs::symlink_metadata(app.mover.file(&file)).is_err() {
+            if !is_theirs(app, caller, &file) || std::fs::symlink_metadata(app.mover.file(&file)).is_err() {
                 return Err(Refusal::not_found("file", file.as_str()).into());
             }
             MovementKind::Import { file }

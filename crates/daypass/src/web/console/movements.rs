@@ -135,7 +135,7 @@ pub async fn page(visit: Visit, Path(name): Path<String>) -> Shown {
 
 pub async fn begin_page(visit: Visit, Path(name): Path<String>) -> Shown {
     let env = may_move(&visit.app, &visit.caller, &name)?;
-    let Json(files) = api::movements::files(State(visit.app.clone())).await;
+    let Json(files) = api::movements::files(State(visit.app.clone()), visit.caller.clone()).await;
     Ok(visit.form(form(&visit, &env, &files)))
 }
 
@@ -158,7 +158,7 @@ pub async fn begin(visit: Visit, Path(name): Path<String>, fields: Fields) -> Sh
     match done.await {
         Ok(done) => Ok(done),
         Err(problem) => {
-            let Json(files) = api::movements::files(State(visit.app.clone())).await;
+            let Json(files) = api::movements::files(State(visit.app.clone()), visit.caller.clone()).await;
             Ok(visit.refused(form(&visit, &env, &files), &fields, problem))
         }
     }
