@@ -98,6 +98,46 @@ pub enum Command {
         environment: EnvironmentId,
     },
 
+    SetKind {
+        environment: EnvironmentId,
+        kind: Kind,
+    },
+    AddStanding {
+        standing: StandingId,
+        environment: EnvironmentId,
+        name: RoleName,
+        note: Option<Reason>,
+    },
+    RemoveStanding {
+        standing: StandingId,
+    },
+    RevealStanding {
+        standing: StandingId,
+        why: Reason,
+    },
+    RotateStanding {
+        standing: StandingId,
+    },
+    /// Turning it off removes the machine credentials.
+    SetRemoteDesktop {
+        environment: EnvironmentId,
+        on: bool,
+    },
+    AddMachine {
+        machine: MachineId,
+        environment: EnvironmentId,
+        host: Host,
+        user: String,
+        note: Option<Reason>,
+    },
+    RemoveMachine {
+        machine: MachineId,
+    },
+    RevealMachine {
+        machine: MachineId,
+        why: Reason,
+    },
+
     /// For oneself, for somebody else, or shared.
     AddAllow {
         entry: AllowId,
@@ -211,6 +251,13 @@ pub enum Observed {
     /// The pass waits for an approval that will not come any more.
     Lapse {
         pass: PassId,
+    },
+    /// A new password for a standing account lies sealed.
+    Rotating {
+        standing: StandingId,
+    },
+    Rotated {
+        standing: StandingId,
     },
     /// The time that holders were given is over, or nobody has access any more.
     Due {

@@ -118,6 +118,26 @@ pub struct Target {
 pub enum Kind {
     /// No standing accounts: passes are the only way in.
     SelfService,
+    /// It may have standing accounts, and machine credentials while remote desktop is on.
+    Managed,
+}
+
+impl Kind {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Kind::SelfService => "self-service",
+            Kind::Managed => "managed",
+        }
+    }
+}
+
+impl std::str::FromStr for Kind {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let known = [Kind::SelfService, Kind::Managed].into_iter().find(|kind| kind.as_str() == text.replace('_', "-"));
+        known.ok_or_else(|| format!("'{}' is not a kind of environment; it is self-service or managed.", crate::names::shown(text)))
+    }
 }
 
 /// What tells one database from another that took its place. Compared, never taken apart.
@@ -148,6 +168,8 @@ pub struct Environment {
     /// How often the database has been replaced; `ended_epochs[n]` says what ended epoch `n`.
     pub ended_epochs: Vec<(EpochEnd, Time)>,
     pub identity: Option<Identity>,
+    /// Whether it has machine credentials.
+    pub remote_desktop: bool,
     /// Until when a replica may take over with some of the last moments missing.
     pub failover_until: Option<Time>,
     /// The movement that is under way, if any: planned, running, or failed and not signed off.

@@ -145,6 +145,58 @@ pub enum Event {
         until: Time,
     },
 
+    KindSet {
+        environment: EnvironmentId,
+        kind: Kind,
+    },
+    /// Its password lies sealed beside the log.
+    StandingAdded {
+        standing: StandingId,
+        environment: EnvironmentId,
+        name: RoleName,
+        note: Option<Reason>,
+    },
+    StandingRemoved {
+        standing: StandingId,
+        environment: EnvironmentId,
+        name: RoleName,
+    },
+    StandingRevealed {
+        standing: StandingId,
+        why: Reason,
+    },
+    StandingRotationAsked {
+        standing: StandingId,
+    },
+    /// A new password lies sealed, and the target is about to be given it.
+    StandingRotating {
+        standing: StandingId,
+    },
+    /// A real login with the new password succeeded.
+    StandingRotated {
+        standing: StandingId,
+    },
+    RemoteDesktopSet {
+        environment: EnvironmentId,
+        on: bool,
+    },
+    MachineAdded {
+        machine: MachineId,
+        environment: EnvironmentId,
+        host: Host,
+        user: String,
+        note: Option<Reason>,
+    },
+    MachineRemoved {
+        machine: MachineId,
+        environment: EnvironmentId,
+        host: Host,
+    },
+    MachineRevealed {
+        machine: MachineId,
+        why: Reason,
+    },
+
     AllowAdded {
         entry: AllowId,
         environment: EnvironmentId,

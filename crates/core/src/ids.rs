@@ -41,5 +41,8 @@ ids! {
     PassId,
     AllowId,
     MovementId,
+    /// A standing account.
+    StandingId,
+    MachineId,
     SessionId,
 }

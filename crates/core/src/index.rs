@@ -142,6 +142,14 @@ pub fn about(ledger: &Ledger, event: &Event) -> About {
             crate::people::Scope::All | crate::people::Scope::Project(_) => None,
         }),
         Event::EnvironmentAdded { environment, .. } | Event::EnvironmentRemoved { environment } => settings(Some(*environment)),
+        Event::KindSet { environment, .. } | Event::RemoteDesktopSet { environment, .. } => settings(Some(*environment)),
+        Event::StandingAdded { environment, .. } | Event::MachineAdded { environment, .. } => settings(Some(*environment)),
+        Event::StandingRemoved { environment, .. } | Event::MachineRemoved { environment, .. } => settings(Some(*environment)),
+        Event::StandingRevealed { standing, .. }
+        | Event::StandingRotationAsked { standing }
+        | Event::StandingRotating { standing }
+        | Event::StandingRotated { standing } => settings(ledger.standing(*standing).map(|known| known.environment)),
+        Event::MachineRevealed { machine, .. } => settings(ledger.machine(*machine).map(|known| known.environment)),
         Event::UserAdded { user, .. } | Event::UserLocked { user, .. } | Event::UserUnlocked { user } | Event::PasswordChanged { user } => people(Some(*user)),
         Event::SecondFactorSet { user } | Event::SecondFactorRemoved { user } => people(Some(*user)),
         Event::UserLinked { user, .. } | Event::GroupRolesSet { user, .. } | Event::MailSet { user, .. } => people(Some(*user)),

@@ -17,6 +17,7 @@ pub mod firewall;
 pub mod ids;
 pub mod index;
 pub mod ledger;
+pub mod managed;
 pub mod movement;
 pub mod names;
 pub mod net;

@@ -79,6 +79,8 @@ texts! {
         }
         Ok(text.to_owned())
     };
+    /// The name of an account that exists on a target: 1 to 128 characters on one line.
+    RoleName, |text| line(text, 128, "the name of an account");
     /// A kind of reason that a policy offers, like "data upgrade": 1 to 60 characters of plain text on one line.
     Category, |text| line(text, 60, "a category");
     /// The number of a ticket or change: 1 to 100 characters of plain text on one line.

@@ -46,6 +46,9 @@ pub struct Wish {
     /// Where the request came from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<IpAddr>,
+    /// Through the gateway as this standing account, in place of an account of one's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub standing: Option<StandingId>,
     /// In at once, without the approvals that the policy asks for; somebody else reviews it afterwards.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub break_glass: bool,
@@ -53,7 +56,7 @@ pub struct Wish {
 
 impl Wish {
     pub fn new(access: Access, reason: Reason) -> Wish {
-        Wish { access, reason, category: None, ticket: None, starts_at: None, from: None, break_glass: false }
+        Wish { access, reason, category: None, ticket: None, starts_at: None, from: None, standing: None, break_glass: false }
     }
 }
 

@@ -54,6 +54,8 @@ pub enum Permission {
     EndAnyAccess,
     AllowForOthers,
     Move,
+    /// Seeing the password of a standing account or a machine.
+    Reveal,
     ReadLog,
 }
 
@@ -75,7 +77,7 @@ impl Role {
         use Permission::*;
         match self {
             Role::Admin => matches!(permission, ManagePeople | ManageEnvironments | SeeEnvironment | SeeAccess | EndAnyAccess | ReadLog),
-            Role::Manager => matches!(permission, SeeEnvironment | SeeAccess | EndAnyAccess | AllowForOthers | Move),
+            Role::Manager => matches!(permission, SeeEnvironment | SeeAccess | EndAnyAccess | AllowForOthers | Move | Reveal),
             Role::Approver => matches!(permission, SeeEnvironment | Approve | SeeAccess),
             Role::Requester => matches!(permission, SeeEnvironment | Request),
             Role::Auditor => matches!(permission, SeeEnvironment | SeeAccess | ReadLog),

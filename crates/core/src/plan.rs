@@ -49,6 +49,19 @@ pub fn plan(ledger: &Ledger, target: TargetId, observed: &Observation, now: Time
     for pass in ledger.open_passes() {
         let Some(env) = environments.get(&pass.environment) else { continue };
         let seen = there.get(pass.account.as_str());
+        // it has no account of its own: the gateway goes in as the standing one
+        if pass.wish.standing.is_some() {
+            match (ledger.over(pass, now), pass.state()) {
+                (Some(_), State::Requested) => {}
+                (Some(_), _) => ends.push(Action::ReportGone { pass: pass.id }),
+                (None, State::Approved { ends_at }) if env.frozen_by.is_none() && pass.wish.starts_at.is_none_or(|start| now >= start) => {
+                    let (account, database) = (pass.account.clone(), env.spec.database.clone());
+                    begins.push(Action::Provide { pass: pass.id, account, access: pass.wish.access, database, environment: env.id, ends_at: *ends_at });
+                }
+                (None, _) => {}
+            }
+            continue;
+        }
         if ledger.over(pass, now).is_some() {
             match seen {
                 Some(account) => ends.push(Action::Remove { account: account.name.clone(), pass: Some(pass.id) }),

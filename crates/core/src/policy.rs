@@ -64,6 +64,12 @@ pub struct Policy {
     /// How many days the database that a movement replaced is kept as a way back; 0: it goes at once.
     #[serde(default = "Policy::usual_keep")]
     pub keep_days: u16,
+    /// A standing account gets a new password after so many days; none: only when something happens.
+    #[serde(default)]
+    pub rotate_days: Option<u16>,
+    /// Whether it gets one each time that somebody was shown the old one.
+    #[serde(default)]
+    pub rotate_after_reveal: bool,
     /// What an account gets besides reading or writing rows, where the engine has such a right.
     #[serde(default = "Extra::usual")]
     pub extras: BTreeSet<Extra>,
@@ -146,6 +152,8 @@ impl Default for Policy {
             widest_v6: 64,
             movements_per_day: None,
             keep_days: Policy::usual_keep(),
+            rotate_days: None,
+            rotate_after_reveal: false,
             extras: Extra::usual(),
         }
     }

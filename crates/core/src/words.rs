@@ -63,6 +63,21 @@ pub fn what(ledger: &Ledger, event: &Event) -> String {
         Event::DatabaseIdentified { environment, .. } => format!("took note of which database {} is", env(environment)),
         Event::DatabaseReplaced { environment, .. } => format!("found that the database of {} was replaced; all access to it ended", env(environment)),
         Event::FailoverExpected { environment, until } => format!("said that a replica may take over for {} until {}", env(environment), minute(until)),
+        Event::KindSet { environment, kind } => format!("made {} {}", env(environment), kind.as_str()),
+        Event::StandingAdded { environment, name, note, .. } => {
+            format!("keeps the standing account {} of {}{}", shown(name.as_str()), env(environment), word(note))
+        }
+        Event::StandingRemoved { environment, name, .. } => format!("keeps the standing account {} of {} no longer", shown(name.as_str()), env(environment)),
+        Event::StandingRevealed { standing, why } => format!("was shown the password of {}: {why}", account(ledger, *standing)),
+        Event::StandingRotationAsked { standing } => format!("asked for a new password of {}", account(ledger, *standing)),
+        Event::StandingRotating { standing } => format!("is changing the password of {}", account(ledger, *standing)),
+        Event::StandingRotated { standing } => format!("changed the password of {}, and proved it by a login", account(ledger, *standing)),
+        Event::RemoteDesktopSet { environment, on } => format!("turned remote desktop of {} {}", env(environment), if *on { "on" } else { "off" }),
+        Event::MachineAdded { environment, host, user, note, .. } => {
+            format!("keeps the credentials of {} on {host} for {}{}", shown(user), env(environment), word(note))
+        }
+        Event::MachineRemoved { environment, host, .. } => format!("keeps the credentials of {host} for {} no longer", env(environment)),
+        Event::MachineRevealed { machine, why } => format!("was shown {}: {why}", place_of(ledger, *machine)),
         Event::AllowAdded { environment, owner, ranges, ends_at, note, .. } => {
             let ranges: Vec<String> = ranges.iter().map(ToString::to_string).collect();
             let whom = match owner {
@@ -148,6 +163,17 @@ pub fn what(ledger: &Ledger, event: &Event) -> String {
         Event::MovementFinished { movement, .. } => format!("opened {} again", moved(ledger, *movement)),
         Event::MovementKeptGone { movement } => format!("keeps the database of before no longer on {}", moved(ledger, *movement)),
     }
+}
+
+fn account(ledger: &Ledger, id: StandingId) -> String {
+    let Some(known) = ledger.standing(id) else { return "a standing account that is gone".to_owned() };
+    let env = ledger.environment(known.environment).map(|env| env.spec.name.to_string()).unwrap_or_default();
+    format!("the standing account {} of {env}", shown(known.name.as_str()))
+}
+
+fn place_of(ledger: &Ledger, id: MachineId) -> String {
+    let Some(known) = ledger.machine(id) else { return "the credentials of a machine that is gone".to_owned() };
+    format!("the credentials of {} on {}", shown(&known.user), known.host)
 }
 
 /// What a movement is to do.

@@ -4,7 +4,10 @@
 //! When the store cannot be written, no access is given; what ends access still does so at once, and is recorded as soon as
 //! the store can be written again.
 
-use crate::node::{Node, PassSecrets};
+use crate::{
+    node::{Node, PassSecrets},
+    standing,
+};
 use daypass_core::{
     chain::Head,
     command::{Command, Observed},
@@ -165,6 +168,9 @@ impl Writer {
             std::process::abort();
         }
         for entry in entries {
+            if let Event::StandingRemoved { standing, .. } = entry.event {
+                self.node.remember_standing(standing, None);
+            }
             if let Event::PassEnded { pass, .. } | Event::PassDenied { pass, .. } | Event::PassWithdrawn { pass } | Event::PassLapsed { pass } = entry.event
                 && let Some(known) = self.ahead.pass(pass)
             {
@@ -223,6 +229,11 @@ fn ends_access(command: &Command) -> bool {
         Command::RemoveToken { .. } | Command::RemoveEnvironment { .. } | Command::TakeRole { .. } | Command::DenyPass { .. } => true,
         Command::Observed(Observed::Identity { .. } | Observed::SetBack { .. } | Observed::Due { .. }) => true,
         Command::ExpectFailover { .. } => false,
+        Command::RemoveStanding { .. } | Command::RemoveMachine { .. } => true,
+        Command::SetKind { .. } | Command::SetRemoteDesktop { .. } => false,
+        Command::AddStanding { .. } | Command::RevealStanding { .. } | Command::RotateStanding { .. } => false,
+        Command::AddMachine { .. } | Command::RevealMachine { .. } => false,
+        Command::Observed(Observed::Rotating { .. } | Observed::Rotated { .. }) => false,
         Command::AddFirstUser { .. }
         | Command::SignInFrom { .. }
         | Command::AddUser { .. }
@@ -245,5 +256,12 @@ fn erasures(events: &[Event]) -> Vec<Change> {
         Event::PassEnded { pass, .. } | Event::PassDenied { pass, .. } | Event::PassWithdrawn { pass } | Event::PassLapsed { pass } => Some(*pass),
         _ => None,
     };
-    events.iter().filter_map(ended).map(|pass| Change::Erase { id: PassSecrets::id(pass) }).collect()
+    let passes = events.iter().filter_map(ended).map(|pass| Change::Erase { id: PassSecrets::id(pass) });
+    let kept = events.iter().flat_map(|event| match event {
+        Event::StandingRemoved { standing, .. } => vec![standing::secret(*standing), standing::next_secret(*standing)],
+        Event::StandingRotated { standing } => vec![standing::next_secret(*standing)],
+        Event::MachineRemoved { machine, .. } => vec![standing::machine_secret(*machine)],
+        _ => vec![],
+    });
+    passes.chain(kept.map(|id| Change::Erase { id })).collect()
 }

@@ -1,7 +1,7 @@
 //! One keeper per target: observe, plan, act, prove. A wake-up carries no data; whatever happened, the next look finds it.
 //! It tries for ever; a target that is down or hangs delays nobody else's.
 
-use crate::{control::Control, firewall::Firewall, node::Node};
+use crate::{control::Control, firewall::Firewall, node::Node, standing};
 use daypass_core::{
     command::{Command, Observed},
     environment::Identity,
@@ -136,6 +136,7 @@ impl<T: Target> Keeper<'_, T> {
         // trouble with one database or with a rule is noted there, and keeps no account of another from being removed in time
         self.identify().await?;
         Firewall { node: self.node, id: self.id, target: self.target }.look().await;
+        standing::look(self.node, self.control, self.id, self.target).await;
         let observed = self.target.observe(&self.databases()).await?;
         let now = self.node.now();
         let actions = self.node.ledger(|ledger| plan(ledger, self.id, &observed, now));
@@ -283,6 +284,10 @@ impl<T: Target> Keeper<'_, T> {
     }
 
     async fn provide(&self, id: PassId, ends_at: Time) -> Result<(), TargetError> {
+        // what is there already is only to be proved
+        if self.node.ledger(|ledger| ledger.pass(id).is_some_and(|pass| pass.wish.standing.is_some())) {
+            return Ok(());
+        }
         let Some((pass, env, (connections, extras))) = self.node.ledger(|ledger| {
             let pass = ledger.pass(id)?;
             let env = ledger.environment(pass.environment)?;

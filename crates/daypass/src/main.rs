@@ -13,6 +13,7 @@ mod notify;
 mod pki;
 mod random;
 mod serve;
+mod standing;
 mod web;
 
 use clap::Parser;

@@ -85,6 +85,7 @@ struct Vault {
     verifiers: HashMap<String, Verifier>,
     target: HashMap<PassId, (Secret, String)>,
     salted: HashMap<PassId, SaltedPassword>,
+    standing: HashMap<StandingId, Secret>,
     /// Accounts that are gone, and since when.
     ended: VecDeque<(Time, String)>,
     tls: HashMap<TargetId, ((Engine, TargetTls), Arc<rustls::ClientConfig>)>,
@@ -171,6 +172,14 @@ impl Node {
         });
     }
 
+    /// The password of a standing account, for the gateway; none: it knows it no longer.
+    pub fn remember_standing(&self, standing: StandingId, password: Option<Secret>) {
+        self.vault_mut(|vault| match password {
+            Some(password) => drop(vault.standing.insert(standing, password)),
+            None => drop(vault.standing.remove(&standing)),
+        });
+    }
+
     /// What the target is given as the account's password.
     pub fn target_verifier(&self, pass: PassId) -> Option<String> {
         self.vault(|vault| vault.target.get(&pass).map(|(_, verifier)| verifier.clone()))
@@ -221,6 +230,10 @@ impl World for Node {
 
     fn target_password(&self, pass: PassId) -> Option<Secret> {
         self.vault(|vault| vault.target.get(&pass).map(|(password, _)| password.clone()))
+    }
+
+    fn standing_password(&self, standing: StandingId) -> Option<Secret> {
+        self.vault(|vault| vault.standing.get(&standing).cloned())
     }
 
     fn target_tls(&self, target: TargetId) -> Option<Arc<rustls::ClientConfig>> {

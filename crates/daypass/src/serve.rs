@@ -8,6 +8,7 @@ use crate::{
     node::{Node, Positions},
     notify::{self, Notifier},
     pki::{self, Ca},
+    standing,
     web::{self, App, oidc::Provider, place::Place, sign_in::FIRST},
 };
 use anyhow::{Context, Result};
@@ -163,7 +164,7 @@ async fn found(log: &LogStore, ledger: &mut Ledger, index: &mut Index) -> Result
     Ok(head)
 }
 
-/// The secrets of open passes, for the gateway. A pass without them stays shut.
+/// The secrets of open passes and of standing accounts, for the gateway. A pass without them stays shut.
 async fn recall(node: &Node) -> Result<()> {
     let open: Vec<_> = node.ledger(|ledger| ledger.open_passes().map(|pass| (pass.id, pass.account.to_string())).collect());
     for (pass, account) in open {
@@ -171,6 +172,10 @@ async fn recall(node: &Node) -> Result<()> {
             Some(secrets) => node.remember(pass, &account, &secrets),
             None => tracing::warn!(%account, "the secrets of an open pass are not in the store; nobody can use it"),
         }
+    }
+    let standing: Vec<StandingId> = node.ledger(|ledger| ledger.standings().map(|known| known.id).collect());
+    for id in standing {
+        node.remember_standing(id, node.store.log.secret(&standing::secret(id)).await?);
     }
     Ok(())
 }

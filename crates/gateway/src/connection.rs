@@ -323,8 +323,11 @@ async fn relay<W: World>(gateway: Arc<Gateway<W>>, opened: Opened) {
     let Passed { end, from_client, to_client, mut recorder, busy } = relay.run().await;
     gateway.sessions.close(session.id);
     drop(seat);
-    // an account that is over is ended whole by the keeper: hundreds of cancels at once would only stand in its way
-    let over = gateway.world.ledger(|ledger| ledger.pass(session.pass).is_none_or(|pass| ledger.over(pass, gateway.world.now()).is_some()));
+    // an account that is over is ended whole by the keeper: hundreds of cancels at once would only stand in its way. A standing account is
+    // not ended by anybody
+    let over = gateway
+        .world
+        .ledger(|ledger| ledger.pass(session.pass).is_none_or(|pass| pass.wish.standing.is_none() && ledger.over(pass, gateway.world.now()).is_some()));
     if let Some(keys) = session.cancel.as_ref().filter(|_| busy && !over) {
         // nobody waits for the statement any more, and the target does not notice that by itself
         let tls = gateway.world.target_tls(session.target);

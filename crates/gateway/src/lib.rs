@@ -17,7 +17,7 @@ mod workers;
 pub mod wrapped;
 
 pub use accept::{Gateway, Limits, serve};
-pub use upstream::{UpstreamError, probe};
+pub use upstream::{UpstreamError, Who, probe, probe_as};
 pub use workers::Workers;
 
 use daypass_core::{ids::*, ledger::Ledger, secret::Secret, session::*, time::Time};
@@ -37,6 +37,8 @@ pub trait World: Send + Sync + 'static {
     fn verifier(&self, account: &str) -> Option<Verifier>;
     /// What the target knows as the account's password.
     fn target_password(&self, pass: PassId) -> Option<Secret>;
+    /// The password of a standing account.
+    fn standing_password(&self, standing: StandingId) -> Option<Secret>;
     /// How to reach a target, as its engine and mode want it; none: its environment says in plain words that it has no TLS.
     fn target_tls(&self, target: TargetId) -> Option<Arc<rustls::ClientConfig>>;
     /// Keeps the slow part of SCRAM for the next login of the same pass.

@@ -3,7 +3,9 @@
 use crate::{World, nonce, tls::end_point_hash, wrapped::Wrapped};
 use daypass_core::{
     environment::{Engine, Environment, Target, TargetTls},
+    ids::PassId,
     pass::Pass,
+    secret::Secret,
 };
 use daypass_wire::{
     machine::Step,
@@ -134,17 +136,48 @@ pub struct Upstreamed {
     pub ready: Ready,
 }
 
+/// As whom the gateway logs in at a target.
+pub struct Who {
+    pub user: String,
+    pub password: Secret,
+    /// Under which the slow part of SCRAM is kept between logins.
+    pub pass: Option<PassId>,
+}
+
+impl Who {
+    /// A pass's own account with the password that only the gateway knows, or the standing account that it was given for.
+    fn of(world: &impl World, pass: &Pass) -> Result<Who, UpstreamError> {
+        let (user, password) = match pass.wish.standing {
+            None => (Some(pass.account.to_string()), world.target_password(pass.id)),
+            Some(id) => (world.ledger(|ledger| ledger.standing(id).map(|known| known.name.to_string())), world.standing_password(id)),
+        };
+        match (user, password) {
+            (Some(user), Some(password)) => Ok(Who { user, password, pass: pass.wish.standing.is_none().then_some(pass.id) }),
+            _ => Err(UpstreamError::NoSecret),
+        }
+    }
+}
+
 /// A login with the pass's own account, on the way that sessions take.
 pub async fn probe(world: &impl World, pass: &Pass, env: &Environment, target: &Target) -> Result<(), UpstreamError> {
     login(world, pass, env, target, Carried::probe(target.spec.engine)).await.map(drop)
 }
 
-/// Logs in at the target with the pass's own account and the password that only the gateway knows.
+/// The same as somebody else: whether a new password works.
+pub async fn probe_as(world: &impl World, who: Who, env: &Environment, target: &Target) -> Result<(), UpstreamError> {
+    login_as(world, who, env, target, Carried::probe(target.spec.engine)).await.map(drop)
+}
+
+/// Logs in at the target for a pass.
 pub async fn login(world: &impl World, pass: &Pass, env: &Environment, target: &Target, carried: Carried) -> Result<Upstreamed, UpstreamError> {
+    login_as(world, Who::of(world, pass)?, env, target, carried).await
+}
+
+async fn login_as(world: &impl World, who: Who, env: &Environment, target: &Target, carried: Carried) -> Result<Upstreamed, UpstreamError> {
     let login = async {
         match carried {
-            Carried::Postgres(parameters) => login_postgres(world, pass, env, target, parameters).await,
-            Carried::SqlServer { login, mars } => login_sqlserver(world, pass, env, target, *login, mars).await,
+            Carried::Postgres(parameters) => login_postgres(world, &who, env, target, parameters).await,
+            Carried::SqlServer { login, mars } => login_sqlserver(world, &who, env, target, *login, mars).await,
         }
     };
     tokio::time::timeout(PATIENCE, login).await.map_err(|_| UpstreamError::Silent)?
@@ -152,20 +185,19 @@ pub async fn login(world: &impl World, pass: &Pass, env: &Environment, target: &
 
 async fn login_postgres(
     world: &impl World,
-    pass: &Pass,
+    who: &Who,
     env: &Environment,
     target: &Target,
     parameters: Vec<(String, String)>,
 ) -> Result<Upstreamed, UpstreamError> {
-    let password = world.target_password(pass.id).ok_or(UpstreamError::NoSecret)?;
     let tls = world.target_tls(target.id);
     let credentials = Credentials {
-        user: pass.account.to_string(),
-        password: Zeroizing::new(password.expose().to_owned()),
+        user: who.user.clone(),
+        password: Zeroizing::new(who.password.expose().to_owned()),
         database: env.spec.database.to_string(),
         parameters,
         nonce: nonce(),
-        salted: world.salted(pass.id),
+        salted: who.pass.and_then(|pass| world.salted(pass)),
     };
     let mut machine = pg::upstream::Upstream::new(credentials, tls.is_some());
     let host = target.spec.host.as_str();
@@ -175,8 +207,8 @@ async fn login_postgres(
         pg::upstream::Found::Ready(ready) => ready,
         pg::upstream::Found::Failed(why) => return Err(UpstreamError::Refused(why)),
     };
-    if let Some(salted) = machine.salted() {
-        world.keep_salted(pass.id, salted);
+    if let (Some(salted), Some(pass)) = (machine.salted(), who.pass) {
+        world.keep_salted(pass, salted);
     }
     if !world.is_same_database(env.id, &ready.seen.identity, ready.seen.position) {
         return Err(UpstreamError::Replaced);
@@ -186,15 +218,14 @@ async fn login_postgres(
 
 async fn login_sqlserver(
     world: &impl World,
-    pass: &Pass,
+    who: &Who,
     env: &Environment,
     target: &Target,
     mut login: Login7,
     mars: bool,
 ) -> Result<Upstreamed, UpstreamError> {
-    let password = world.target_password(pass.id).ok_or(UpstreamError::NoSecret)?;
-    login.user = pass.account.to_string();
-    login.password = Zeroizing::new(password.expose().to_owned());
+    login.user = who.user.clone();
+    login.password = Zeroizing::new(who.password.expose().to_owned());
     login.database = env.spec.database.to_string();
     let mode = match target.spec.tls {
         TargetTls::Off => None,

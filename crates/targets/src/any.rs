@@ -11,7 +11,7 @@ use daypass_core::{
     firewall::Rule,
     ids::*,
     movement::{Made, Swept},
-    names::DatabaseName,
+    names::{DatabaseName, RoleName},
     plan::Observation,
     secret::Secret,
 };
@@ -77,6 +77,9 @@ impl Target for AnyTarget {
     }
     async fn kill(&self, account: &str, id: u32, database: &DatabaseName) -> Result<(), TargetError> {
         delegate!(self, target => target.kill(account, id, database))
+    }
+    async fn set_password(&self, database: &DatabaseName, account: &RoleName, password: &Secret) -> Result<(), TargetError> {
+        delegate!(self, target => target.set_password(database, account, password))
     }
     async fn test(&self, database: &DatabaseName) -> Vec<Check> {
         delegate!(self, target => target.test(database))

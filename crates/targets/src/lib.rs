@@ -17,7 +17,7 @@ use daypass_core::{
     firewall::Rule,
     ids::*,
     movement::{Made, Swept},
-    names::{AccountName, DatabaseName},
+    names::{AccountName, DatabaseName, RoleName},
     pass::Access,
     plan::Observation,
     policy::Extra,
@@ -94,6 +94,8 @@ pub trait Target: Send + Sync {
     fn remove(&self, account: &str, databases: &[DatabaseName], heir: Option<&str>) -> impl Future<Output = Result<(), TargetError>> + Send;
     /// Ends one connection of an account, found by its number.
     fn kill(&self, account: &str, id: u32, database: &DatabaseName) -> impl Future<Output = Result<(), TargetError>> + Send;
+    /// Gives an account that is none of ours a new password.
+    fn set_password(&self, database: &DatabaseName, account: &RoleName, password: &Secret) -> impl Future<Output = Result<(), TargetError>> + Send;
     /// What works and what is missing.
     fn test(&self, database: &DatabaseName) -> impl Future<Output = Vec<Check>> + Send;
 

@@ -6,6 +6,7 @@ use crate::{
     environment::*,
     event::{Actor, Entry, Event},
     ids::*,
+    managed::{Machine, Standing},
     movement::{Movement, MovementState, Phase},
     pass::{NoSuchStep, Pass, Review, State, Step},
     people::*,
@@ -102,6 +103,7 @@ impl Ledger {
                     spec: spec.clone(),
                     ended_epochs: Vec::new(),
                     identity: None,
+                    remote_desktop: false,
                     failover_until: None,
                     moving: None,
                     frozen_by: None,
@@ -119,6 +121,43 @@ impl Ledger {
                 env.identity = Some(identity.clone());
             }
             Event::FailoverExpected { environment, until } => self.environment_mut(*environment)?.failover_until = Some(*until),
+            Event::KindSet { environment, kind } => self.environment_mut(*environment)?.spec.kind = *kind,
+            Event::StandingAdded { standing, environment, name, note } => {
+                self.environment_mut(*environment)?;
+                let fresh = Standing {
+                    id: *standing,
+                    environment: *environment,
+                    name: name.clone(),
+                    note: note.clone(),
+                    added_at: at,
+                    rotated_at: None,
+                    revealed_at: None,
+                    asked_at: None,
+                    rotating: false,
+                };
+                self.standings.insert(*standing, fresh);
+            }
+            Event::StandingRemoved { standing, .. } => {
+                self.standings.remove(standing).ok_or("there is no such standing account")?;
+            }
+            Event::StandingRevealed { standing, .. } => self.standing_mut(*standing)?.revealed_at = Some(at),
+            Event::StandingRotationAsked { standing } => self.standing_mut(*standing)?.asked_at = Some(at),
+            Event::StandingRotating { standing } => self.standing_mut(*standing)?.rotating = true,
+            Event::StandingRotated { standing } => {
+                let known = self.standing_mut(*standing)?;
+                (known.rotating, known.rotated_at, known.asked_at, known.revealed_at) = (false, Some(at), None, None);
+            }
+            Event::RemoteDesktopSet { environment, on } => self.environment_mut(*environment)?.remote_desktop = *on,
+            Event::MachineAdded { machine, environment, host, user, note } => {
+                let fresh = Machine { id: *machine, environment: *environment, host: host.clone(), user: user.clone(), note: note.clone(), added_at: at };
+                self.machines.insert(*machine, fresh);
+            }
+            Event::MachineRemoved { machine, .. } => {
+                self.machines.remove(machine).ok_or("there is no such machine")?;
+            }
+            Event::MachineRevealed { machine, .. } => {
+                self.machines.get(machine).ok_or("there is no such machine")?;
+            }
             Event::AllowAdded { entry, environment, owner, ranges, note, ends_at } => {
                 let epoch = self.environment_mut(*environment)?.epoch();
                 self.allow.add(AllowEntry {
@@ -258,6 +297,10 @@ impl Ledger {
 
     fn environment_mut(&mut self, id: EnvironmentId) -> Result<&mut Environment, String> {
         self.environments.get_mut(&id).ok_or_else(|| format!("there is no environment {id}"))
+    }
+
+    fn standing_mut(&mut self, id: StandingId) -> Result<&mut Standing, String> {
+        self.standings.get_mut(&id).ok_or_else(|| "there is no such standing account".to_owned())
     }
 
     /// Nothing of it is under way any more.

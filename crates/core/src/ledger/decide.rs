@@ -9,7 +9,7 @@ use crate::{
     ids::*,
     names::*,
     net::Range,
-    pass::{Approver, Cause, Digest, Pass, Review, State, Wish},
+    pass::{Access, Approver, Cause, Digest, Pass, Review, State, Wish},
     people::*,
     policy::Reveal,
     refusal::{Code, Refusal},
@@ -96,14 +96,19 @@ impl Ledger {
             }
             Command::RemoveEnvironment { environment } => {
                 self.need(by, Permission::ManageEnvironments, Some(*environment))?;
-                Ok(self
-                    .environments
-                    .get(environment)
-                    .filter(|env| !env.removed())
-                    .map(|_| Event::EnvironmentRemoved { environment: *environment })
-                    .into_iter()
-                    .collect())
+                let there = self.environments.get(environment).is_some_and(|env| !env.removed());
+                let end = there.then_some(Event::EnvironmentRemoved { environment: *environment });
+                Ok(if there { self.managed_things(by, *environment) } else { vec![] }.into_iter().chain(end).collect())
             }
+            Command::SetKind { .. }
+            | Command::AddStanding { .. }
+            | Command::RemoveStanding { .. }
+            | Command::RevealStanding { .. }
+            | Command::RotateStanding { .. }
+            | Command::SetRemoteDesktop { .. }
+            | Command::AddMachine { .. }
+            | Command::RemoveMachine { .. }
+            | Command::RevealMachine { .. } => self.decide_managed(command, by),
             Command::AddAllow { entry, environment, owner, ranges, note, life } => self.add_allow(by, *entry, *environment, *owner, ranges, note, *life, now),
             Command::RemoveAllow { entry } => self.remove_allow(by, *entry, now),
             Command::RequestPass { pass, environment, wish, life, salt } => self.request(by, *pass, *environment, wish, *life, *salt, now),
@@ -380,6 +385,19 @@ impl Ledger {
         self.not_moving(env)?;
         let policy = self.policy(env);
         policy.check_wish(wish, now)?;
+        if let Some(standing) = wish.standing {
+            let known = self.standings.get(&standing).filter(|known| known.environment == environment);
+            known.ok_or_else(|| Refusal::not_found("standing account", &standing.to_string()))?;
+            if wish.access != Access::ReadWrite {
+                return Err(Refusal::invalid("What a standing account may do is not ours to narrow: ask for read-write access with it."));
+            }
+            if env.spec.enforce != Enforce::Gateway {
+                return Err(Refusal::state(
+                    "A standing account is used through the gateway, and nothing lies before this database.",
+                    "A manager can reveal its password.",
+                ));
+            }
+        }
         let life = policy.life(life)?;
         let may_break = self.known_user(holder)?.all_roles().any(|(role, scope)| policy.break_glass.contains(role) && scope.covers(env));
         if wish.break_glass && !may_break {
@@ -556,6 +574,12 @@ impl Ledger {
                 let waiting = self.passes.get(pass).filter(|p| p.state == State::Requested);
                 let lapsed = waiting.filter(|p| self.over(p, now).is_some() || now >= p.requested_at.after(APPROVAL_LAPSES));
                 Ok(lapsed.map(|p| Event::PassLapsed { pass: p.id }).into_iter().collect())
+            }
+            Observed::Rotating { standing } => {
+                Ok(self.standings.get(standing).filter(|known| !known.rotating).map(|_| Event::StandingRotating { standing: *standing }).into_iter().collect())
+            }
+            Observed::Rotated { standing } => {
+                Ok(self.standings.get(standing).filter(|known| known.rotating).map(|_| Event::StandingRotated { standing: *standing }).into_iter().collect())
             }
             Observed::Due { .. } | Observed::Reached { .. } | Observed::Swept { .. } | Observed::Moved { .. } | Observed::KeptGone { .. } => {
                 Ok(self.movement_observed(observed, now))

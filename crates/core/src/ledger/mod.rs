@@ -2,6 +2,7 @@
 
 mod apply;
 mod decide;
+mod managed;
 mod moves;
 #[cfg(test)]
 mod tests;
@@ -13,6 +14,7 @@ use crate::{
     allow::AllowList,
     environment::*,
     ids::*,
+    managed::{Machine, Standing},
     movement::Movement,
     names::{AccountName, Name, UserName},
     pass::{Cause, Pass, State},
@@ -47,6 +49,8 @@ pub struct Ledger {
     /// Passes that wait for somebody's word: an approval, or the review of a broken glass.
     to_judge: BTreeSet<PassId>,
     movements: BTreeMap<MovementId, Movement>,
+    standings: BTreeMap<StandingId, Standing>,
+    machines: BTreeMap<MachineId, Machine>,
 }
 
 impl Ledger {

@@ -1,5 +1,6 @@
 //! The life of access as stories, without a clock, a database or a socket.
 
+mod managed;
 mod moves;
 
 use super::*;

@@ -135,19 +135,24 @@ pub struct Wish {
     /// In at once, without the approvals that the policy asks for: everyone is told, and somebody else reviews it
     #[arg(long)]
     break_glass: bool,
+    /// Go in as this standing account of a managed environment, through the gateway
+    #[arg(long, value_name = "ACCOUNT")]
+    standing: Option<String>,
 }
 
 impl Wish {
     /// An empty reason goes to the server as well: it says what its policy wants.
     pub fn request(&self) -> NewPass {
         NewPass {
-            access: self.access,
+            // what a standing account may do is not ours to narrow
+            access: if self.standing.is_some() { Access::ReadWrite } else { self.access },
             reason: self.reason.clone().unwrap_or_default(),
             life: self.life,
             category: self.category.clone(),
             ticket: self.ticket.clone(),
             starts_at: self.start.clone(),
             break_glass: self.break_glass,
+            standing: self.standing.clone(),
         }
     }
 }

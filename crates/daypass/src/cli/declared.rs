@@ -220,6 +220,7 @@ impl Step {
                     enforce: env.enforce,
                     grants: Default::default(),
                     heir: env.heir,
+                    kind: Some(env.kind.clone()),
                 };
                 client.tell(Method::POST, &["environments"], Some(&request)).await
             }

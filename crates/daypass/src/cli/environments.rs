@@ -43,6 +43,14 @@ pub enum Env {
     Show { name: String },
     /// Try its server and say what is missing
     Test { name: String },
+    /// Make one self-service (passes are the only way in) or managed (it may have standing accounts)
+    Kind { name: String, kind: String },
+    /// Turn remote desktop on or off; off removes and erases the machine credentials
+    RemoteDesktop {
+        name: String,
+        #[arg(value_parser = ["on", "off"])]
+        wanted: String,
+    },
     /// Say that a replica of its server may take over, with some of the last moments missing: that is no replacement then
     ExpectFailover {
         name: String,
@@ -106,6 +114,9 @@ pub struct NewEnv {
     /// granted: rights per schema by a group role; predefined: PostgreSQL's pg_read_all_data and pg_write_all_data
     #[arg(long, default_value = "granted", value_parser = grants)]
     grants: Grants,
+    /// It may have standing accounts (daypass standing)
+    #[arg(long)]
+    managed: bool,
     /// The role that receives what accounts leave behind; without it the owner of the database
     #[arg(long)]
     heir: Option<String>,
@@ -194,6 +205,14 @@ async fn env(verb: Env, client: &Client, show: Show) -> Result<(), Failure> {
                 return Err(Failure::failed(format!("{name} is not ready for access yet.")));
             }
         }
+        Env::Kind { name, kind } => {
+            client.tell(Method::PUT, &["environments", &name, "kind"], Some(&NewKind { kind: kind.clone() })).await?;
+            show.done(&format!("{name} is {kind}."));
+        }
+        Env::RemoteDesktop { name, wanted } => {
+            client.tell(Method::PUT, &["environments", &name, "remote-desktop"], Some(&OnOff { on: wanted == "on" })).await?;
+            show.done(&format!("Remote desktop of {name} is {wanted}."));
+        }
         Env::ExpectFailover { name, within } => {
             client.tell(Method::POST, &["environments", &name, "expect-failover"], Some(&Within { within })).await?;
             show.done(&format!("Within {}, a replica that takes over is no replacement of {name}.", super::show::left(within)));
@@ -242,9 +261,25 @@ async fn add(new: NewEnv, client: &Client, show: Show) -> Result<(), Failure> {
         Engine::SqlServer => 1433,
     });
     let password = password(&format!("Password of {} on {}:{port}: ", new.admin, new.host), new.password_stdin)?;
-    let NewEnv { name, project, engine, host, database, admin, without_tls, strict_tls, enforce, grants, heir, .. } = new;
+    let NewEnv { name, project, engine, host, database, admin, without_tls, strict_tls, enforce, grants, heir, managed, .. } = new;
     let engine = engine.as_str().to_owned();
-    let body = NewEnvironment { name, project, engine, host, port, database, admin, password, ca, without_tls, strict_tls, enforce, grants, heir };
+    let body = NewEnvironment {
+        name,
+        project,
+        engine,
+        host,
+        port,
+        database,
+        admin,
+        password,
+        ca,
+        without_tls,
+        strict_tls,
+        enforce,
+        grants,
+        heir,
+        kind: managed.then(|| "managed".to_owned()),
+    };
     let made: EnvironmentView = client.post(&["environments"], Some(&body)).await?;
     show.one(&made, |env| format!("{} is added as {}. Try it: daypass env test {}", env.name, env.server_and_database, env.name));
     Ok(())

@@ -6,6 +6,7 @@ mod client;
 mod connect;
 mod declared;
 mod environments;
+mod managed;
 mod movements;
 mod people;
 mod records;
@@ -69,6 +70,8 @@ enum Verb {
     #[command(flatten)]
     Environments(environments::Verb),
     #[command(flatten)]
+    Managed(managed::Verb),
+    #[command(flatten)]
     Movements(movements::Verb),
     #[command(flatten)]
     People(people::Verb),
@@ -108,6 +111,7 @@ async fn verb(verb: Verb, show: Show) -> Result<(), Failure> {
         }
         Verb::Access(verb) => access::run(verb, &Client::signed_in()?, show).await,
         Verb::Environments(verb) => environments::run(verb, &Client::signed_in()?, show).await,
+        Verb::Managed(verb) => managed::run(verb, &Client::signed_in()?, show).await,
         Verb::Movements(verb) => movements::run(verb, &Client::signed_in()?, show).await,
         Verb::People(verb) => people::run(verb, &Client::signed_in()?, show).await,
         Verb::Declared(verb) => declared::run(verb, &Client::signed_in()?, show).await,

@@ -1,7 +1,9 @@
 //! What goes over the API, in both directions: the server writes these and the CLI reads them.
 
+mod managed;
 mod movement;
 
+pub use managed::*;
 pub use movement::*;
 
 use daypass_core::{
@@ -224,6 +226,9 @@ pub struct NewEnvironment {
     /// The role that receives what an account owned; none: the owner of the database.
     #[serde(default)]
     pub heir: Option<String>,
+    /// `self-service`, or `managed`: it may have standing accounts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
 }
 
 #[derive(Serialize, Deserialize, ToSchema)]
@@ -234,8 +239,10 @@ pub struct EnvironmentView {
     /// `open`, `about to be moved`, `closed while its database is moved`, or what is wrong with its target.
     pub state: String,
     pub engine: String,
-    /// `self-service`: passes are the only way in.
+    /// `self-service`: passes are the only way in; `managed`: there may be standing accounts.
     pub kind: String,
+    /// Whether it has machine credentials.
+    pub remote_desktop: bool,
     /// As LCS writes it: `server\database`.
     pub server_and_database: String,
     pub server: String,
@@ -329,6 +336,9 @@ pub struct NewPass {
     /// In at once without the approvals that the policy asks for; everyone is told, and somebody else reviews it.
     #[serde(default)]
     pub break_glass: bool,
+    /// Through the gateway as this standing account of a managed environment, in place of an account of one's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub standing: Option<String>,
 }
 
 /// Agreeing to a request.
@@ -369,6 +379,8 @@ pub struct PassView {
     pub approvals: usize,
     /// What approvers said, or why it was denied.
     pub word: Option<String>,
+    /// The standing account that it goes in as.
+    pub standing: Option<String>,
     /// Taken without the approvals that the policy asks for.
     pub break_glass: bool,
     /// Of a pass that was taken so: `open`, or who closed the review and with what word.
@@ -517,6 +529,12 @@ pub struct PolicyView {
     /// How many days the database that a movement replaced is kept as a way back.
     #[serde(default = "three")]
     pub keep_days: u16,
+    /// A standing account gets a new password after so many days.
+    #[serde(default)]
+    pub rotate_days: Option<u16>,
+    /// And each time that somebody was shown the old one.
+    #[serde(default)]
+    pub rotate_after_reveal: bool,
     /// On SQL Server, besides reading or writing rows: `execute`, `view_definition`, `showplan`.
     #[serde(default = "Extra::usual")]
     #[schema(value_type = Vec<String>)]
@@ -630,6 +648,9 @@ pub struct DeclaredEnvironment {
     #[serde(default)]
     #[schema(value_type = String, example = "gateway")]
     pub enforce: Enforce,
+    /// `self-service` or `managed`
+    #[serde(default = "self_service")]
+    pub kind: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub heir: Option<String>,
     /// Where the administrator's password lies: read when the environment is added.
@@ -651,6 +672,10 @@ pub struct DeclaredPerson {
     /// Where the first password lies: read when the person is added. None: they sign in with a provider or a token.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub password_file: Option<String>,
+}
+
+fn self_service() -> String {
+    "self-service".to_owned()
 }
 
 fn verify() -> String {

@@ -10,6 +10,7 @@ mod ends;
 mod faults;
 mod house;
 mod main_job;
+mod managed;
 mod movement;
 mod notices;
 mod provider;

@@ -18,7 +18,7 @@ use daypass_core::{
     environment::{Grants, Identity, TargetSpec},
     ids::*,
     movement::{Made, Swept},
-    names::DatabaseName,
+    names::{DatabaseName, RoleName},
     pass::Access,
     plan::{Observation, ObservedAccount},
     secret::Secret,
@@ -173,6 +173,20 @@ impl Target for Postgres {
             let kill = "SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity WHERE pid = $1 AND usename = $2";
             let result = client.execute(kill, &[&(pid as i32), &account]).await;
             (client, result.map(drop).map_err(TargetError::from))
+        })
+        .await
+    }
+
+    async fn set_password(&self, _database: &DatabaseName, account: &RoleName, password: &Secret) -> Result<(), TargetError> {
+        if account.as_str() == self.spec.admin || account.as_str().starts_with("jit_") || account.as_str().starts_with("daypass_") {
+            return Err(TargetError::Refused(format!("{account} belongs to Daypass itself, and is no standing account")));
+        }
+        self.on_server(|client| async move {
+            // the password itself never reaches the server, nor its log
+            let verifier = postgres_protocol::password::scram_sha_256(password.expose().as_bytes());
+            let sql = format!("ALTER ROLE {} PASSWORD {}", escape_identifier(account.as_str()), escape_literal(&verifier));
+            let result = client.batch_execute(&sql).await.map_err(TargetError::from);
+            (client, result)
         })
         .await
     }

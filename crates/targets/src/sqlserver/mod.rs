@@ -18,7 +18,7 @@ use daypass_core::{
     environment::{Identity, TargetSpec},
     firewall::Rule,
     ids::*,
-    names::DatabaseName,
+    names::{DatabaseName, RoleName},
     pass::Access,
     plan::{Observation, ObservedAccount},
     secret::{Secret, hex},
@@ -195,6 +195,28 @@ impl Target for SqlServer {
 
     async fn remove(&self, account: &str, databases: &[DatabaseName], heir: Option<&str>) -> Result<(), TargetError> {
         removal::remove(self, account, databases, heir).await
+    }
+
+    async fn set_password(&self, database: &DatabaseName, account: &RoleName, password: &Secret) -> Result<(), TargetError> {
+        if account.as_str().starts_with("jit_") || account.as_str().eq_ignore_ascii_case(&self.spec.admin) {
+            return Err(TargetError::Refused(format!("{account} belongs to Daypass itself, and is no standing account")));
+        }
+        let (quoted, password) = (name(account.as_str()), text(password.expose()));
+        // a login of the server where there is one, else a contained user
+        let done = self
+            .on_server(async |link| {
+                let known = format!("SELECT CAST(name AS nvarchar(128)) FROM sys.sql_logins WHERE name = {}", text(account.as_str()));
+                if link.azure || !link.exists(&known).await? {
+                    return Ok(false);
+                }
+                link.run(&format!("ALTER LOGIN {quoted} WITH PASSWORD = {password}")).await.map(|()| true)
+            })
+            .await?;
+        if !done {
+            let mut link = self.connect(database.as_str()).await?;
+            link.run(&format!("ALTER USER {quoted} WITH PASSWORD = {password}")).await?;
+        }
+        Ok(())
     }
 
     async fn kill(&self, account: &str, session: u32, database: &DatabaseName) -> Result<(), TargetError> {

@@ -93,7 +93,7 @@ pub async fn add(State(app): State<App>, caller: Caller, Body(request): Body<New
     let target_spec = TargetSpec { engine, host: request.host.parse()?, port: request.port, admin: request.admin, tls };
     let spec = EnvironmentSpec {
         name: request.name.parse()?,
-        kind: Kind::SelfService,
+        kind: request.kind.as_deref().map_or(Ok(Kind::SelfService), str::parse)?,
         database: request.database.parse()?,
         grants: request.grants,
         heir: request.heir,
@@ -190,7 +190,7 @@ pub async fn preview(State(app): State<App>, caller: Caller, Path(name): Path<St
     let env = environment(&app, &caller, &name)?;
     caller.need(&app, Permission::ManageEnvironments)?;
     let who = person(&app, &preview.person)?;
-    let wish = super::passes::wish(&preview.request, None)?;
+    let wish = super::passes::wish(&app, env.id, &preview.request, None)?;
     let command = Command::RequestPass { pass: PassId::new(crate::random::id()), environment: env.id, wish, life: life(preview.request.life)?, salt: 0 };
     let now = app.node.now();
     let (allowed, outcome) = app.node.ledger(|ledger| match ledger.decide(&command, Actor::User(who), now) {
@@ -345,9 +345,8 @@ fn view_with(app: &App, ledger: &Ledger, env: &Environment, live: &Live) -> Envi
         movement: env.moving.and_then(|id| ledger.movement(id)).map(|movement| super::movements::view(app, ledger, movement)),
         live_passes,
         live_sessions,
-        kind: match env.spec.kind {
-            Kind::SelfService => "self-service".to_owned(),
-        },
+        kind: env.spec.kind.as_str().to_owned(),
+        remote_desktop: env.remote_desktop,
     }
 }
 
@@ -376,6 +375,7 @@ pub async fn export(State(app): State<App>, caller: Caller) -> Result<Json<Decla
                 tls: tls.to_owned(),
                 ca,
                 enforce: env.spec.enforce,
+                kind: env.spec.kind.as_str().to_owned(),
                 heir: env.spec.heir.clone(),
                 password_file: None,
                 policy: policy(Scope::Environment(env.id)),

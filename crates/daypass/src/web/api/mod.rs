@@ -4,6 +4,7 @@ mod compat;
 pub mod environments;
 mod lcs;
 pub mod log;
+pub mod managed;
 pub mod movements;
 pub mod passes;
 pub mod people;
@@ -79,6 +80,15 @@ pub fn router(app: &App) -> (Router<App>, utoipa::openapi::OpenApi) {
         .add(Somewhere(SeeEnvironment), routes!(environments::allowed))
         .add(Somewhere(SeeEnvironment), routes!(environments::allow))
         .add(Somewhere(SeeEnvironment), routes!(environments::disallow))
+        .add(Somewhere(ManageEnvironments), routes!(managed::set_kind))
+        .add(Somewhere(ManageEnvironments), routes!(managed::remote_desktop))
+        .add(Somewhere(SeeEnvironment), routes!(managed::list, managed::add))
+        .add(Somewhere(ManageEnvironments), routes!(managed::remove))
+        .add(Somewhere(Reveal), routes!(managed::reveal))
+        .add(Somewhere(Reveal), routes!(managed::rotate))
+        .add(Somewhere(SeeEnvironment), routes!(managed::machines, managed::add_machine))
+        .add(Somewhere(ManageEnvironments), routes!(managed::remove_machine))
+        .add(Somewhere(Reveal), routes!(managed::reveal_machine))
         .add(Somewhere(Move), routes!(movements::list, movements::begin))
         .add(Somewhere(Move), routes!(movements::preview))
         .add(Somewhere(Move), routes!(movements::cancel))

@@ -32,7 +32,7 @@ const LONGEST_WAIT: u64 = 30;
 #[utoipa::path(post, path = "/environments/{environment}/passes", params(("environment" = String, Path)), request_body = NewPass, responses((status = 200, body = PassView), (status = "default", body = Problem, content_type = "application/problem+json")))]
 pub async fn request(State(app): State<App>, caller: Caller, Path(name): Path<String>, Body(request): Body<NewPass>) -> Result<Json<PassView>, Problem> {
     let env = environment(&app, &caller, &name)?;
-    let wish = wish(&request, Some(caller.address))?;
+    let wish = wish(&app, env.id, &request, Some(caller.address))?;
     let life = life(request.life)?;
     let pass = PassId::new(caller.id());
     // two key derivations take a millisecond each: not on a thread that relays
@@ -46,12 +46,13 @@ pub async fn request(State(app): State<App>, caller: Caller, Path(name): Path<St
 }
 
 /// What is asked for, read.
-pub fn wish(request: &NewPass, from: Option<std::net::IpAddr>) -> Result<Wish, Problem> {
+pub fn wish(app: &App, environment: EnvironmentId, request: &NewPass, from: Option<std::net::IpAddr>) -> Result<Wish, Problem> {
     Ok(Wish {
         category: request.category.as_deref().map(str::parse).transpose()?,
         ticket: request.ticket.as_deref().map(str::parse).transpose()?,
         starts_at: request.starts_at.as_deref().map(str::parse).transpose()?,
         from,
+        standing: request.standing.as_deref().map(|name| super::managed::standing_named(app, environment, name)).transpose()?,
         break_glass: request.break_glass,
         ..Wish::new(request.access, request.reason.parse()?)
     })
@@ -343,6 +344,7 @@ pub fn view_at(app: &App, ledger: &Ledger, pass: &Pass, now: Time) -> PassView {
         agreed: pass.agreed.iter().map(|user| person_name(ledger, *user)).collect(),
         approvals,
         word: pass.word.as_ref().map(ToString::to_string),
+        standing: pass.wish.standing.map(|id| ledger.standing(id).map_or_else(|| "one that is gone".to_owned(), |known| known.name.to_string())),
         break_glass: pass.wish.break_glass,
         review: match &pass.review {
             Review::NotNeeded => None,

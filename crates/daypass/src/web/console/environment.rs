@@ -7,7 +7,7 @@ use super::{
 };
 use crate::web::{
     api,
-    dto::{AllowView, EnvironmentView, LogLine, NewAllow, NewPass, PassView, SessionView},
+    dto::{AllowView, EnvironmentView, LogLine, MachineView, NewAllow, NewPass, PassView, SessionView, StandingView},
     environment as find,
     problem::Body,
 };
@@ -24,6 +24,7 @@ use daypass_core::{
     policy::{Policy, Reveal},
 };
 use daypass_gateway::World;
+use std::collections::HashMap;
 
 /// Lines of history on the page; the log has all.
 const HISTORY: usize = 15;
@@ -46,6 +47,8 @@ struct Page {
     allowed: Vec<AllowView>,
     sessions: Vec<SessionView>,
     history: Vec<LogLine>,
+    standing: Vec<StandingView>,
+    machines: Vec<MachineView>,
     request: Option<Form>,
     policy: Vec<String>,
     may: May,
@@ -59,6 +62,7 @@ struct May {
     end_any: bool,
     allow_for_others: bool,
     move_database: bool,
+    reveal: bool,
     manage: bool,
     read_log: bool,
 }
@@ -72,6 +76,7 @@ impl May {
             end_any: may(Permission::EndAnyAccess),
             allow_for_others: may(Permission::AllowForOthers),
             move_database: may(Permission::Move),
+            reveal: may(Permission::Reveal),
             manage: visit.caller.may(&visit.app, Permission::ManageEnvironments, None),
             read_log: may(Permission::ReadLog),
         }
@@ -96,6 +101,8 @@ pub async fn page(visit: Visit, Path(name): Path<String>) -> Shown {
     let allowed = allowed.into_iter().take(ROWS).collect();
     let filter = api::sessions::Filter { environment: Some(name.clone()), live: true, limit: Some(ROWS as u32) };
     let Json(sessions) = api::sessions::list(state, caller, Ok(Query(filter))).await?;
+    let Json(standing) = api::managed::list(State(visit.app.clone()), visit.caller.clone(), Path(name.clone())).await?;
+    let Json(machines) = api::managed::machines(State(visit.app.clone()), visit.caller.clone(), Path(name.clone())).await?;
     let may = May::of(&visit, &env);
     let history = match may.see_access {
         true => api::log::lines(&visit.app, &Filter { environment: Some(env.id), ..Filter::default() }, HISTORY).await?,
@@ -111,6 +118,8 @@ pub async fn page(visit: Visit, Path(name): Path<String>) -> Shown {
         allowed,
         sessions,
         history,
+        standing,
+        machines,
         request,
         policy: super::policy::sentences(&policy),
         may,
@@ -225,10 +234,22 @@ fn request_form(visit: &Visit, env: &Environment, policy: &Policy) -> Form {
     form
 }
 
-pub async fn request_page(visit: Visit, Path(name): Path<String>) -> Shown {
+pub async fn request_page(visit: Visit, Path(name): Path<String>, Query(query): Query<HashMap<String, String>>) -> Shown {
     let env = find(&visit.app, &visit.caller, &name)?;
     let policy = visit.app.node.ledger(|ledger| ledger.policy(&env).clone());
-    Ok(visit.form(request_form(&visit, &env, &policy)))
+    let form = request_form(&visit, &env, &policy);
+    Ok(visit.form(match query.get("standing") {
+        Some(account) => as_standing(form, account),
+        None => form,
+    }))
+}
+
+/// The same, to go in as a standing account: what that may do is not chosen here.
+fn as_standing(mut form: Form, account: &str) -> Form {
+    form.title = format!("Use {account}");
+    form.lines.insert(0, format!("You get an account name and a password of your own; the gateway goes in as {account}. Nobody sees its password."));
+    form.fields.retain(|field| field.name != "access");
+    form.with(Field::hidden("standing", account)).with(Field::hidden("access", "read_write"))
 }
 
 pub async fn request(visit: Visit, Path(name): Path<String>, fields: Fields) -> Shown {
@@ -243,6 +264,7 @@ pub async fn request(visit: Visit, Path(name): Path<String>, fields: Fields) -> 
             ticket: fields.owned("ticket"),
             starts_at: of_field(&fields.text("starts_at"))?,
             break_glass: fields.ticked("break_glass"),
+            standing: fields.owned("standing"),
         };
         api::passes::request(State(visit.app.clone()), visit.caller.clone(), Path(name.clone()), Body(request)).await
     };
@@ -250,7 +272,12 @@ pub async fn request(visit: Visit, Path(name): Path<String>, fields: Fields) -> 
         Ok(_) => Ok(visit.done(&format!("/environments/{name}"), "requested")),
         Err(problem) => {
             let policy = visit.app.node.ledger(|ledger| ledger.policy(&env).clone());
-            Ok(visit.refused(request_form(&visit, &env, &policy), &fields, problem))
+            let form = request_form(&visit, &env, &policy);
+            let form = match fields.owned("standing") {
+                Some(account) => as_standing(form, &account),
+                None => form,
+            };
+            Ok(visit.refused(form, &fields, problem))
         }
     }
 }

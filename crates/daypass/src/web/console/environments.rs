@@ -67,6 +67,7 @@ fn add_form(visit: &Visit) -> Form {
         .with(Field::password("password", "Its password", "off"))
         .with(Field::area("ca", "CA of the target").hint("PEM; leave it empty when a public CA signed the certificate"))
         .with(Field::select("tls", "Encryption to the target", choices(&[("verify", "TLS, verified"), ("strict", "TLS first of all (TDS 8.0)"), ("off", "None")])))
+        .with(Field::select("kind", "Kind", choices(&[("self-service", "Self-service: passes are the only way in"), ("managed", "Managed: it may have standing accounts")])))
         .with(Field::select("enforce", "Who keeps people out", choices(&[("gateway", "The gateway"), ("azure_sql_firewall", "Azure SQL's own firewall, no gateway in between")])))
 }
 
@@ -92,6 +93,7 @@ pub async fn add(visit: Visit, fields: Fields) -> Shown {
             enforce: if fields.get("enforce") == Some("azure_sql_firewall") { Enforce::AzureSqlFirewall } else { Enforce::Gateway },
             grants: Default::default(),
             heir: None,
+            kind: fields.owned("kind"),
         };
         api::environments::add(State(visit.app.clone()), visit.caller.clone(), crate::web::problem::Body(request)).await
     };

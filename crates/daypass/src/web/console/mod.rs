@@ -9,6 +9,7 @@ mod environment;
 mod environments;
 mod form;
 mod log;
+mod managed;
 mod movements;
 mod passes;
 mod people;
@@ -65,6 +66,14 @@ fn pages(app: &App) -> Pages {
         .add(Somewhere(SeeEnvironment), "/environments/{environment}", get(environment::page))
         .add(Somewhere(SeeEnvironment), "/environments/{environment}/enable", get(environment::enable_page).post(environment::enable))
         .add(Somewhere(Request), "/environments/{environment}/request", get(environment::request_page).post(environment::request))
+        .add(Somewhere(ManageEnvironments), "/environments/{environment}/standing/add", get(managed::add_page).post(managed::add))
+        .add(Somewhere(Reveal), "/environments/{environment}/standing/{id}/reveal", get(managed::reveal_page).post(managed::reveal))
+        .add(Somewhere(Reveal), "/environments/{environment}/standing/{id}/rotate", post(managed::rotate))
+        .add(Somewhere(ManageEnvironments), "/environments/{environment}/standing/{id}/remove", post(managed::remove))
+        .add(Somewhere(ManageEnvironments), "/environments/{environment}/remote-desktop", post(managed::remote_desktop))
+        .add(Somewhere(ManageEnvironments), "/environments/{environment}/machines/add", get(managed::machine_page).post(managed::add_machine))
+        .add(Somewhere(Reveal), "/environments/{environment}/machines/{id}/reveal", get(managed::reveal_machine_page).post(managed::reveal_machine))
+        .add(Somewhere(ManageEnvironments), "/environments/{environment}/machines/{id}/remove", post(managed::remove_machine))
         .add(Somewhere(Move), "/environments/{environment}/move", get(movements::page).post(movements::begin))
         .add(Somewhere(Move), "/environments/{environment}/move/begin", get(movements::begin_page))
         .add(Somewhere(Move), "/environments/{environment}/move/finish", post(movements::finish))

@@ -121,6 +121,7 @@ pub async fn preview(visit: Visit, Path(name): Path<String>, fields: Fields) -> 
             ticket: fields.owned("ticket"),
             starts_at: None,
             break_glass: fields.ticked("break_glass"),
+            standing: None,
         };
         let preview = Preview { person: fields.text("person"), request };
         api::environments::preview(State(visit.app.clone()), visit.caller.clone(), Path(name.clone()), Body(preview)).await
@@ -199,6 +200,12 @@ fn set_form(policy: &Policy, with_extras: bool, of: &str, action: &str) -> Form 
                 .value(&policy.movements_per_day.map(|most| most.to_string()).unwrap_or_default())
                 .hint("Started within 24 hours; empty for as many as one likes"),
         )
+        .with(
+            Field::text("rotate_days", "Days after which a standing account gets a new password")
+                .value(&policy.rotate_days.map(|days| days.to_string()).unwrap_or_default())
+                .hint("In managed environments; empty for never"),
+        )
+        .with(Field::tick("rotate_after_reveal", "A standing account gets a new password after it was shown", policy.rotate_after_reveal))
         .with(number("keep_days", "Days that a replaced database is kept", policy.keep_days.into()));
     if with_extras {
         for extra in Extra::ALL {
@@ -286,6 +293,8 @@ fn of_fields(fields: &Fields, known: &Policy, with_extras: bool) -> Result<Polic
         widest_v6: number(fields, "widest_v6")?,
         movements_per_day: fields.owned("movements_per_day").map(|_| number(fields, "movements_per_day")).transpose()?,
         keep_days: number(fields, "keep_days")?,
+        rotate_days: fields.owned("rotate_days").map(|_| number(fields, "rotate_days")).transpose()?,
+        rotate_after_reveal: fields.ticked("rotate_after_reveal"),
         extras: if with_extras { extras.collect() } else { known.extras.clone() },
     })
 }

@@ -343,6 +343,7 @@ fn said(word: &str) -> Option<&'static str> {
         "failed" => "Noted. The environment stays closed until you finish the movement.",
         "added" => "Added.",
         "removed" => "Removed.",
+        "rotated" => "It gets a new password in a moment.",
         "saved" => "Saved.",
         "locked" => "Locked: sign-ins, passes and sessions of this person have ended.",
         "unlocked" => "Unlocked. What the lock ended stays ended.",
