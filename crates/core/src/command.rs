@@ -1,6 +1,7 @@
 //! What people and the keeper ask of the ledger. Ids, random salts and hashes come from the shell that builds the command.
 
 use crate::{
+    drift::{Finding, Verdict},
     environment::*,
     ids::*,
     movement::{Kept, Made, MovementKind, Phase, Swept},
@@ -138,6 +139,13 @@ pub enum Command {
         why: Reason,
     },
 
+    /// What somebody says about something that others made on a target.
+    JudgeDrift {
+        target: TargetId,
+        finding: Finding,
+        verdict: Verdict,
+    },
+
     /// For oneself, for somebody else, or shared.
     AddAllow {
         entry: AllowId,
@@ -251,6 +259,17 @@ pub enum Observed {
     /// The pass waits for an approval that will not come any more.
     Lapse {
         pass: PassId,
+    },
+    /// What the account of a pass leaves behind.
+    Left {
+        pass: PassId,
+        left: Vec<String>,
+        dropped: bool,
+    },
+    /// All that others made on a target, at this look.
+    Drift {
+        target: TargetId,
+        found: Vec<Finding>,
     },
     /// A new password for a standing account lies sealed.
     Rotating {

@@ -2,6 +2,7 @@
 
 use crate::{
     allow::Owner,
+    drift::{Finding, Verdict},
     environment::*,
     ids::*,
     movement::{Kept, Made, MovementKind, Phase, Swept},
@@ -197,6 +198,21 @@ pub enum Event {
         why: Reason,
     },
 
+    DriftFound {
+        target: TargetId,
+        finding: Finding,
+    },
+    /// It is not there any more.
+    DriftGone {
+        target: TargetId,
+        finding: Finding,
+    },
+    DriftJudged {
+        target: TargetId,
+        finding: Finding,
+        verdict: Verdict,
+    },
+
     AllowAdded {
         entry: AllowId,
         environment: EnvironmentId,
@@ -261,6 +277,13 @@ pub enum Event {
     PassExtended {
         pass: PassId,
         ends_at: Time,
+    },
+    /// What its account owned when it ended, or had prepared; seen before anything of it was touched.
+    PassLeft {
+        pass: PassId,
+        left: Vec<String>,
+        /// Whether the policy has it dropped; else it is given away.
+        dropped: bool,
     },
     PassEnding {
         pass: PassId,

@@ -142,6 +142,7 @@ pub fn about(ledger: &Ledger, event: &Event) -> About {
             crate::people::Scope::All | crate::people::Scope::Project(_) => None,
         }),
         Event::EnvironmentAdded { environment, .. } | Event::EnvironmentRemoved { environment } => settings(Some(*environment)),
+        Event::DriftFound { .. } | Event::DriftGone { .. } | Event::DriftJudged { .. } => settings(None),
         Event::KindSet { environment, .. } | Event::RemoteDesktopSet { environment, .. } => settings(Some(*environment)),
         Event::StandingAdded { environment, .. } | Event::MachineAdded { environment, .. } => settings(Some(*environment)),
         Event::StandingRemoved { environment, .. } | Event::MachineRemoved { environment, .. } => settings(Some(*environment)),
@@ -187,6 +188,7 @@ pub fn about(ledger: &Ledger, event: &Event) -> About {
         | Event::PassRevealed { pass }
         | Event::PassReviewed { pass, .. }
         | Event::PassExtended { pass, .. }
+        | Event::PassLeft { pass, .. }
         | Event::PassEnding { pass, .. }
         | Event::PassEnded { pass, .. } => {
             let known = ledger.pass(*pass);

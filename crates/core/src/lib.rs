@@ -10,6 +10,7 @@ pub mod admission;
 pub mod allow;
 pub mod chain;
 pub mod command;
+pub mod drift;
 pub mod environment;
 pub mod event;
 pub mod explain;

@@ -205,6 +205,8 @@ pub struct Pass {
     /// When it became ready, and when an event of its own began its end.
     pub ready_at: Option<Time>,
     pub ending_at: Option<Time>,
+    /// What its account left behind when it ended.
+    pub left: Vec<String>,
     /// The environment's epoch and the holder's lock count at the request.
     pub epoch: u32,
     pub locks: u32,

@@ -70,6 +70,9 @@ pub struct Policy {
     /// Whether it gets one each time that somebody was shown the old one.
     #[serde(default)]
     pub rotate_after_reveal: bool,
+    /// Whether what an account owns when it ends is dropped; else it is given to the environment's heir.
+    #[serde(default)]
+    pub drop_leftovers: bool,
     /// What an account gets besides reading or writing rows, where the engine has such a right.
     #[serde(default = "Extra::usual")]
     pub extras: BTreeSet<Extra>,
@@ -154,6 +157,7 @@ impl Default for Policy {
             keep_days: Policy::usual_keep(),
             rotate_days: None,
             rotate_after_reveal: false,
+            drop_leftovers: false,
             extras: Extra::usual(),
         }
     }

@@ -63,6 +63,16 @@ pub fn what(ledger: &Ledger, event: &Event) -> String {
         Event::DatabaseIdentified { environment, .. } => format!("took note of which database {} is", env(environment)),
         Event::DatabaseReplaced { environment, .. } => format!("found that the database of {} was replaced; all access to it ended", env(environment)),
         Event::FailoverExpected { environment, until } => format!("said that a replica may take over for {} until {}", env(environment), minute(until)),
+        Event::DriftFound { target, finding } => format!("found on {} what it did not make: {}", server(ledger, *target), shown(&finding.words())),
+        Event::DriftGone { target, finding } => format!("does not find any more on {}: {}", server(ledger, *target), shown(&finding.words())),
+        Event::DriftJudged { target, finding, verdict } => {
+            let said = match verdict {
+                crate::drift::Verdict::Mine => "belongs there",
+                crate::drift::Verdict::Ignored => "is not worth a word",
+                crate::drift::Verdict::End => "is to go",
+            };
+            format!("said of {} that this {said}: {}", server(ledger, *target), shown(&finding.words()))
+        }
         Event::KindSet { environment, kind } => format!("made {} {}", env(environment), kind.as_str()),
         Event::StandingAdded { environment, name, note, .. } => {
             format!("keeps the standing account {} of {}{}", shown(name.as_str()), env(environment), word(note))
@@ -127,6 +137,10 @@ pub fn what(ledger: &Ledger, event: &Event) -> String {
             let ends = minute(ends_at);
             format!("extended {} until {ends}", of(pass))
         }
+        Event::PassLeft { pass, left, dropped } => {
+            let left: Vec<String> = left.iter().map(|thing| shown(thing)).collect();
+            format!("found what {} leaves behind ({}): {}", of(pass), if *dropped { "it is dropped" } else { "it is given away" }, left.join(", "))
+        }
         Event::PassEnding { pass, cause } => match cause {
             Cause::Returned => format!("gave {} back", of(pass)),
             Cause::Revoked { why, .. } => format!("revoked {}: {why}", of(pass)),
@@ -163,6 +177,10 @@ pub fn what(ledger: &Ledger, event: &Event) -> String {
         Event::MovementFinished { movement, .. } => format!("opened {} again", moved(ledger, *movement)),
         Event::MovementKeptGone { movement } => format!("keeps the database of before no longer on {}", moved(ledger, *movement)),
     }
+}
+
+fn server(ledger: &Ledger, id: TargetId) -> String {
+    ledger.target(id).map_or_else(|| id.to_string(), |target| format!("{}:{}", target.spec.host, target.spec.port))
 }
 
 fn account(ledger: &Ledger, id: StandingId) -> String {

@@ -1,7 +1,7 @@
 //! One keeper per target: observe, plan, act, prove. A wake-up carries no data; whatever happened, the next look finds it.
 //! It tries for ever; a target that is down or hangs delays nobody else's.
 
-use crate::{control::Control, firewall::Firewall, node::Node, standing};
+use crate::{control::Control, drift::Scan, firewall::Firewall, node::Node, standing};
 use daypass_core::{
     command::{Command, Observed},
     environment::Identity,
@@ -14,7 +14,7 @@ use daypass_core::{
     time::{Time, Ttl},
 };
 use daypass_gateway::World;
-use daypass_targets::{AccountSpec, AnyTarget, Target, TargetError};
+use daypass_targets::{AccountSpec, AnyTarget, Estate, Target, TargetError};
 use futures_util::StreamExt;
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -74,6 +74,7 @@ async fn keep(node: Arc<Node>, control: Control, id: TargetId) {
     let mut changes = node.changes();
     let mut pause = Duration::ZERO;
     let mut made: Option<(daypass_core::environment::TargetSpec, AnyTarget)> = None;
+    let mut scan = Scan::default();
     loop {
         changes.borrow_and_update();
         let spec = node.ledger(|ledger| ledger.target(id).map(|target| target.spec.clone()));
@@ -85,7 +86,15 @@ async fn keep(node: Arc<Node>, control: Control, id: TargetId) {
         }
         let trouble = format!("target:{id}");
         let done = match &made {
-            Some((_, target)) => Keeper { node: &node, control: &control, id, target }.look().await,
+            Some((_, target)) => {
+                let keeper = Keeper { node: &node, control: &control, id, target };
+                let done = keeper.look().await;
+                // when nothing else waits
+                if matches!(done, Ok(false)) {
+                    scan.look(&node, &control, id, target, &keeper.databases()).await;
+                }
+                done
+            }
             None => Err(TargetError::Refused("the administrator's password is not in the store".to_owned())),
         };
         match done {
@@ -270,11 +279,22 @@ impl<T: Target> Keeper<'_, T> {
                 self.provide(pass, ends_at).await
             }
             Action::Remove { account, pass } => {
-                let heir = self.node.ledger(|ledger| {
-                    let env = ledger.environment(ledger.pass(pass?)?.environment)?;
-                    env.spec.heir.clone()
-                });
-                self.target.remove(&account, &self.databases(), heir.as_deref()).await
+                let (heir, drop) = self
+                    .node
+                    .ledger(|ledger| {
+                        let env = ledger.environment(ledger.pass(pass?)?.environment)?;
+                        Some((env.spec.heir.clone(), ledger.policy(env).drop_leftovers))
+                    })
+                    .unwrap_or_default();
+                let databases = self.databases();
+                if let Some(pass) = pass {
+                    // what is there is on record before anything of it is touched
+                    let left = self.target.remains(&account, &databases).await?;
+                    if !left.is_empty() {
+                        self.report(Observed::Left { pass, left, dropped: drop }).await;
+                    }
+                }
+                self.target.remove(&account, &databases, Estate { heir: heir.as_deref(), drop }).await
             }
             Action::ReportGone { pass } => {
                 self.report(Observed::Gone { pass }).await;

@@ -5,6 +5,7 @@ mod clock;
 mod config;
 mod control;
 mod demo;
+mod drift;
 mod firewall;
 mod keeper;
 mod mover;

@@ -1,12 +1,13 @@
 //! A target of whichever engine its spec names.
 
 use crate::{
-    AccountSpec, Check, SessionAt, Target, TargetError,
+    AccountSpec, Check, Estate, SessionAt, Target, TargetError,
     movement::{Move, Source, Standing},
     postgres::Postgres,
     sqlserver::SqlServer,
 };
 use daypass_core::{
+    drift::Finding,
     environment::{Engine, Identity, TargetSpec},
     firewall::Rule,
     ids::*,
@@ -16,6 +17,7 @@ use daypass_core::{
     secret::Secret,
 };
 use std::{
+    collections::BTreeSet,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -32,6 +34,14 @@ impl AnyTarget {
         match spec.engine {
             Engine::Postgres => AnyTarget::Postgres(Postgres::new(spec, password, tls, store)),
             Engine::SqlServer => AnyTarget::SqlServer(SqlServer::new(spec, password, store)),
+        }
+    }
+
+    /// What the keeper does to remove an account, as SQL for somebody who has to do it by hand.
+    pub fn by_hand(engine: Engine, account: &str, database: &str, heir: Option<&str>) -> String {
+        match engine {
+            Engine::Postgres => crate::postgres::by_hand(account, database, heir),
+            Engine::SqlServer => crate::sqlserver::by_hand(account, database, heir),
         }
     }
 
@@ -72,8 +82,17 @@ impl Target for AnyTarget {
     async fn refresh_grants(&self, environment: EnvironmentId, database: &DatabaseName) -> Result<(), TargetError> {
         delegate!(self, target => target.refresh_grants(environment, database))
     }
-    async fn remove(&self, account: &str, databases: &[DatabaseName], heir: Option<&str>) -> Result<(), TargetError> {
-        delegate!(self, target => target.remove(account, databases, heir))
+    async fn remains(&self, account: &str, databases: &[DatabaseName]) -> Result<Vec<String>, TargetError> {
+        delegate!(self, target => target.remains(account, databases))
+    }
+    async fn remove(&self, account: &str, databases: &[DatabaseName], estate: Estate<'_>) -> Result<(), TargetError> {
+        delegate!(self, target => target.remove(account, databases, estate))
+    }
+    async fn drift(&self, databases: &[DatabaseName], ours: &BTreeSet<String>) -> Result<Vec<Finding>, TargetError> {
+        delegate!(self, target => target.drift(databases, ours))
+    }
+    async fn end_drift(&self, finding: &Finding) -> Result<(), TargetError> {
+        delegate!(self, target => target.end_drift(finding))
     }
     async fn kill(&self, account: &str, id: u32, database: &DatabaseName) -> Result<(), TargetError> {
         delegate!(self, target => target.kill(account, id, database))

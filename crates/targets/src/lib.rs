@@ -13,6 +13,7 @@ pub use any::AnyTarget;
 pub use error::TargetError;
 
 use daypass_core::{
+    drift::Finding,
     environment::{Grants, Identity},
     firewall::Rule,
     ids::*,
@@ -50,6 +51,15 @@ pub struct AccountSpec<'a> {
     pub password: &'a Secret,
     /// Rights beyond reading and writing rows.
     pub extras: &'a BTreeSet<Extra>,
+}
+
+/// What becomes of things that an account owns when it ends.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Estate<'a> {
+    /// Who gets them; none: the owner of the database.
+    pub heir: Option<&'a str>,
+    /// They are dropped, unless something of others depends on them.
+    pub drop: bool,
 }
 
 /// A session of one of our accounts, as the target sees it.
@@ -90,8 +100,15 @@ pub trait Target: Send + Sync {
     fn provide(&self, spec: &AccountSpec<'_>) -> impl Future<Output = Result<(), TargetError>> + Send;
     /// Gives the accounts of an environment their rights on what has been created since.
     fn refresh_grants(&self, environment: EnvironmentId, database: &DatabaseName) -> impl Future<Output = Result<(), TargetError>> + Send;
-    /// Locks the account, ends its connections, gives away what it owns (to `heir`, else to the database's owner), drops it.
-    fn remove(&self, account: &str, databases: &[DatabaseName], heir: Option<&str>) -> impl Future<Output = Result<(), TargetError>> + Send;
+    /// What the account owns or has prepared, in words. It is locked first, so that nothing is added after the look.
+    fn remains(&self, account: &str, databases: &[DatabaseName]) -> impl Future<Output = Result<Vec<String>, TargetError>> + Send;
+    /// Locks the account, ends its connections, gives away or drops what it owns, drops it.
+    fn remove(&self, account: &str, databases: &[DatabaseName], estate: Estate<'_>) -> impl Future<Output = Result<(), TargetError>> + Send;
+    /// What others made on the server that opens a way into these databases. `ours` are accounts that are known: the administrator, standing
+    /// accounts.
+    fn drift(&self, databases: &[DatabaseName], ours: &BTreeSet<String>) -> impl Future<Output = Result<Vec<Finding>, TargetError>> + Send;
+    /// Takes away what somebody said is to go. The account itself stays, without a way in.
+    fn end_drift(&self, finding: &Finding) -> impl Future<Output = Result<(), TargetError>> + Send;
     /// Ends one connection of an account, found by its number.
     fn kill(&self, account: &str, id: u32, database: &DatabaseName) -> impl Future<Output = Result<(), TargetError>> + Send;
     /// Gives an account that is none of ours a new password.

@@ -11,7 +11,7 @@ use daypass_core::{
     secret::Secret,
     time::Ttl,
 };
-use daypass_targets::{AccountSpec, Target, TargetError, postgres::Postgres as OnPostgres};
+use daypass_targets::{AccountSpec, Estate, Target, TargetError, postgres::Postgres as OnPostgres};
 use daypass_testkit::postgres::{Postgres, other_binaries};
 use daypass_wire::pg::scram::{ITERATIONS, Verifier};
 use std::{sync::Arc, time::Duration};
@@ -108,7 +108,7 @@ async fn hostile_names_stay_names() {
         server.provide("jit_maria_aaaa", HOSTILE, Access::ReadWrite, Grants::Granted).await.unwrap();
         let insert = format!("INSERT INTO {quoted}.{quoted} DEFAULT VALUES; SELECT count(*) FROM {quoted}.{quoted}");
         assert_eq!(server.may("jit_maria_aaaa", HOSTILE, &insert).await.unwrap(), "2");
-        server.target.remove("jit_maria_aaaa", &[], Some(HOSTILE)).await.unwrap();
+        server.target.remove("jit_maria_aaaa", &[], Estate { heir: Some(HOSTILE), drop: false }).await.unwrap();
         assert_eq!(server.accounts().await, "");
         assert_eq!(server.sql("postgres", "SELECT count(*) FROM pg_roles WHERE rolname = 'postgres'").await, "1");
     })
@@ -172,14 +172,14 @@ async fn an_account_is_removed_whatever_it_left_behind() {
             // a session that holds locks on its own table while we remove it
             let mut holder = session(server, account).await;
             holder.batch(&format!("BEGIN; LOCK TABLE sales.orders IN ROW EXCLUSIVE MODE; CREATE TEMP TABLE mine_{turn} (n int)")).await;
-            server.target.remove(account, &[], None).await.unwrap();
+            server.target.remove(account, &[], Estate::default()).await.unwrap();
             assert!(holder.ends().await, "its session ended");
             assert_eq!(server.accounts().await, "");
             let owner = format!("SELECT pg_get_userbyid(relowner) FROM pg_class WHERE relname = 'left_{turn}'");
             assert_eq!(server.sql("uat", &owner).await, "uat_owner", "what it owned went to the owner of the database");
             assert_eq!(server.sql("postgres", "SELECT count(*) FROM pg_prepared_xacts").await, "0");
             // removing what is gone is no error
-            server.target.remove(account, &[], None).await.unwrap();
+            server.target.remove(account, &[], Estate::default()).await.unwrap();
         }
     })
     .await;

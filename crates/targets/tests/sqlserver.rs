@@ -13,7 +13,7 @@ use daypass_core::{
     secret::Secret,
     time::Ttl,
 };
-use daypass_targets::{AccountSpec, Target, TargetError, sqlserver::SqlServer};
+use daypass_targets::{AccountSpec, Estate, Target, TargetError, sqlserver::SqlServer};
 use daypass_testkit::sqlserver::{ADMIN, Encryption, Fault, Options, StandIn};
 use std::collections::BTreeSet;
 use uuid::Uuid;
@@ -87,7 +87,7 @@ impl Server {
     }
 
     async fn remove(&self, account: &str) -> Result<(), TargetError> {
-        self.target.remove(account, &[uat()], None).await
+        self.target.remove(account, &[uat()], Estate::default()).await
     }
 }
 
@@ -231,7 +231,7 @@ async fn a_hostile_name_of_a_database_breaks_out_of_nothing() {
     server.target.identity(EnvironmentId::new(Uuid::from_u128(5)), &hostile).await.unwrap();
     server.provide_in(&hostile, "jit_maria_aaaa", 1, Access::Read, &Extra::ALL.into()).await.unwrap();
     assert_eq!(server.target.observe(std::slice::from_ref(&hostile)).await.unwrap().accounts.len(), 1);
-    server.target.remove("jit_maria_aaaa", &[hostile], Some("x]; DROP USER dbo --")).await.unwrap();
+    server.target.remove("jit_maria_aaaa", &[hostile], Estate { heir: Some("x]; DROP USER dbo --"), drop: false }).await.unwrap();
     assert_eq!(server.standin.accounts(), Vec::<String>::new());
 }
 
@@ -342,11 +342,11 @@ async fn on_azure_a_database_that_is_gone_or_in_trouble_keeps_no_account_of_anot
     server.standin.sql("golden", hers).unwrap();
     server.standin.fault("ALTER AUTHORIZATION ON SCHEMA::[hers]", Fault::Error(15_151, "out of order".to_owned()));
     let all = ["dropped", "golden", "uat"].map(|name| name.parse().unwrap());
-    let failed = server.target.remove("jit_maria_aaaa", &all, None).await;
+    let failed = server.target.remove("jit_maria_aaaa", &all, Estate::default()).await;
     assert!(matches!(&failed, Err(TargetError::Refused(why)) if why.contains("out of order")), "{failed:?}");
     assert_eq!(server.seen().await, [], "what failed in golden did not keep the account of uat");
     server.standin.heal();
-    server.target.remove("jit_maria_aaaa", &all, None).await.unwrap();
+    server.target.remove("jit_maria_aaaa", &all, Estate::default()).await.unwrap();
     assert_eq!(server.standin.accounts(), Vec::<String>::new());
 }
 

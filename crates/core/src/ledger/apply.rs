@@ -3,6 +3,7 @@
 use super::Ledger;
 use crate::{
     allow::AllowEntry,
+    drift::Drift,
     environment::*,
     event::{Actor, Entry, Event},
     ids::*,
@@ -158,6 +159,17 @@ impl Ledger {
             Event::MachineRevealed { machine, .. } => {
                 self.machines.get(machine).ok_or("there is no such machine")?;
             }
+            Event::DriftFound { target, finding } => {
+                let fresh = Drift { target: *target, finding: finding.clone(), first_seen: at, verdict: None };
+                self.drift.insert((*target, finding.clone()), fresh);
+            }
+            Event::DriftGone { target, finding } => {
+                self.drift.remove(&(*target, finding.clone())).ok_or("there is no such finding")?;
+            }
+            Event::DriftJudged { target, finding, verdict } => {
+                let known = self.drift.get_mut(&(*target, finding.clone())).ok_or("there is no such finding")?;
+                known.verdict = Some(*verdict);
+            }
             Event::AllowAdded { entry, environment, owner, ranges, note, ends_at } => {
                 let epoch = self.environment_mut(*environment)?.epoch();
                 self.allow.add(AllowEntry {
@@ -197,6 +209,7 @@ impl Ledger {
                     ends_at: None,
                     ready_at: None,
                     ending_at: None,
+                    left: Vec::new(),
                     epoch,
                     locks,
                     state: State::Requested,
@@ -224,6 +237,7 @@ impl Ledger {
             Event::PassLapsed { pass } => self.step(*pass, Step::Lapse)?,
             Event::PassReady { pass } => self.step(*pass, Step::MakeReady { at })?,
             Event::PassExtended { pass, ends_at } => self.step(*pass, Step::Extend { ends_at: *ends_at })?,
+            Event::PassLeft { pass, left, .. } => self.pass_mut(*pass)?.left.clone_from(left),
             Event::PassEnding { pass, cause } => self.step(*pass, Step::BeginEnd { cause: cause.clone(), at })?,
             Event::PassEnded { pass, cause } => self.step(*pass, Step::End { cause: cause.clone(), at })?,
             Event::MovementPlanned { movement, environment, kind, why, cuts_at } => {

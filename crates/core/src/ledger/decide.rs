@@ -4,6 +4,7 @@ use super::Ledger;
 use crate::{
     allow::Owner,
     command::*,
+    drift::Finding,
     environment::*,
     event::{Actor, Event},
     ids::*,
@@ -99,6 +100,14 @@ impl Ledger {
                 let there = self.environments.get(environment).is_some_and(|env| !env.removed());
                 let end = there.then_some(Event::EnvironmentRemoved { environment: *environment });
                 Ok(if there { self.managed_things(by, *environment) } else { vec![] }.into_iter().chain(end).collect())
+            }
+            Command::JudgeDrift { target, finding, verdict } => {
+                self.need(by, Permission::ManageEnvironments, None)?;
+                let known = self.drift.get(&(*target, finding.clone())).ok_or_else(|| Refusal::not_found("finding", &finding.words()))?;
+                if known.verdict == Some(*verdict) {
+                    return Ok(vec![]);
+                }
+                Ok(vec![Event::DriftJudged { target: *target, finding: finding.clone(), verdict: *verdict }])
             }
             Command::SetKind { .. }
             | Command::AddStanding { .. }
@@ -574,6 +583,19 @@ impl Ledger {
                 let waiting = self.passes.get(pass).filter(|p| p.state == State::Requested);
                 let lapsed = waiting.filter(|p| self.over(p, now).is_some() || now >= p.requested_at.after(APPROVAL_LAPSES));
                 Ok(lapsed.map(|p| Event::PassLapsed { pass: p.id }).into_iter().collect())
+            }
+            Observed::Left { pass, left, dropped } => {
+                let known = self.passes.get(pass).filter(|known| !known.state.is_final() && known.left != *left && !left.is_empty());
+                Ok(known.map(|_| Event::PassLeft { pass: *pass, left: left.clone(), dropped: *dropped }).into_iter().collect())
+            }
+            Observed::Drift { target, found } => {
+                let known = |finding: &&Finding| self.drift.contains_key(&(*target, (*finding).clone()));
+                let here = || self.drift.values().filter(|drift| drift.target == *target);
+                let gone = here().filter(|drift| !found.contains(&drift.finding));
+                let gone = gone.map(|drift| Event::DriftGone { target: *target, finding: drift.finding.clone() });
+                let room = crate::drift::MOST.saturating_sub(here().count());
+                let fresh = found.iter().filter(|finding| !known(finding)).take(room);
+                Ok(gone.chain(fresh.map(|finding| Event::DriftFound { target: *target, finding: finding.clone() })).collect())
             }
             Observed::Rotating { standing } => {
                 Ok(self.standings.get(standing).filter(|known| !known.rotating).map(|_| Event::StandingRotating { standing: *standing }).into_iter().collect())

@@ -12,6 +12,7 @@ pub use decide::APPROVAL_LAPSES;
 
 use crate::{
     allow::AllowList,
+    drift::{Drift, Finding},
     environment::*,
     ids::*,
     managed::{Machine, Standing},
@@ -51,6 +52,7 @@ pub struct Ledger {
     movements: BTreeMap<MovementId, Movement>,
     standings: BTreeMap<StandingId, Standing>,
     machines: BTreeMap<MachineId, Machine>,
+    drift: BTreeMap<(TargetId, Finding), Drift>,
 }
 
 impl Ledger {
@@ -173,6 +175,11 @@ impl Ledger {
     /// Passes that wait for somebody's word: an approval, or the review of a broken glass.
     pub fn to_judge(&self) -> impl Iterator<Item = &Pass> {
         self.to_judge.iter().filter_map(|id| self.passes.get(id))
+    }
+
+    /// What others made on the targets.
+    pub fn drift(&self) -> impl Iterator<Item = &Drift> {
+        self.drift.values()
     }
 
     pub fn movement(&self, id: MovementId) -> Option<&Movement> {

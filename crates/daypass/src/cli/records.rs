@@ -35,6 +35,29 @@ pub enum Verb {
     },
     /// What does not work at the moment, and what is still to be cleaned up
     Doctor,
+    /// What others made on the targets that opens a way in: logins, members, rights, firewall rules
+    #[command(subcommand)]
+    Drift(Drift),
+}
+
+#[derive(Subcommand)]
+pub enum Drift {
+    /// List what nobody has judged yet
+    Ls {
+        /// All of it
+        #[arg(long)]
+        all: bool,
+    },
+    /// Say of one that it belongs there (mine), is not worth a word (ignore), or is to go (end)
+    Judge {
+        #[arg(value_parser = ["mine", "ignore", "end"])]
+        verdict: String,
+        /// login, member, privilege or rule
+        kind: String,
+        name: String,
+        /// Where, when the same is found in several places
+        place: Option<String>,
+    },
 }
 
 #[derive(Subcommand)]
@@ -183,11 +206,34 @@ pub async fn run(verb: Verb, client: &Client, show: Show) -> Result<(), Failure>
         }
         // carried out without a server
         Verb::Log(Log::Verify { file, head }) => verify(&file, head, show)?,
+        Verb::Drift(Drift::Ls { all }) => {
+            let found: Vec<DriftView> = client.get(&["drift"], &[]).await?;
+            let found: Vec<DriftView> = found.into_iter().filter(|drift| all || drift.verdict.is_none() || drift.verdict.as_deref() == Some("end")).collect();
+            show.list(&found, &["server", "kind", "name", "place", "first seen", "said"], "Nothing on the targets is worth a word.", |drift| {
+                let said = drift.verdict.clone().unwrap_or_default();
+                vec![drift.server.clone(), drift.kind.clone(), drift.name.clone(), drift.place.clone(), moment(&drift.first_seen), said]
+            });
+        }
+        Verb::Drift(Drift::Judge { verdict, kind, name, place }) => {
+            let found: Vec<DriftView> = client.get(&["drift"], &[]).await?;
+            let known = found.into_iter().find(|drift| drift.kind == kind && drift.name == name && place.as_deref().is_none_or(|place| drift.place == place));
+            let known = known.ok_or_else(|| Failure::failed("there is no such thing in the list: daypass drift ls --all"))?;
+            let judged = JudgeDrift { target: known.target, kind, name, place: known.place, verdict: verdict.clone() };
+            client.tell(Method::POST, &["drift"], Some(&judged)).await?;
+            show.done(&format!("{}: {verdict}.", known.what));
+        }
         Verb::Doctor => {
             let found: Doctor = client.get(&["doctor"], &[]).await?;
             show.one(&found, |doctor| {
                 let mut lines = vec![format!("Live sessions  {}", doctor.live_sessions), format!("Log            {}", doctor.head)];
                 lines.extend(doctor.to_clean.iter().map(|account| format!("To clean       {account}")));
+                if !doctor.by_hand.is_empty() {
+                    lines.push("Daypass goes on trying. To do it by hand:".to_owned());
+                    lines.extend(doctor.by_hand.iter().map(|sql| clean(sql)));
+                }
+                if doctor.unjudged > 0 {
+                    lines.push(format!("Not ours       {} things on the targets that nobody has judged: daypass drift ls", doctor.unjudged));
+                }
                 lines.extend(
                     doctor.troubles.iter().map(|trouble| format!("TROUBLE        {} since {}: {}", trouble.what, moment(&trouble.since), clean(&trouble.why))),
                 );

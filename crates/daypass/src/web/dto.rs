@@ -1,8 +1,10 @@
 //! What goes over the API, in both directions: the server writes these and the CLI reads them.
 
+mod drift;
 mod managed;
 mod movement;
 
+pub use drift::*;
 pub use managed::*;
 pub use movement::*;
 
@@ -391,6 +393,8 @@ pub struct PassView {
     /// Seconds left; 0 when it is over.
     pub seconds_left: u64,
     pub sessions: usize,
+    /// What its account left behind when it ended.
+    pub left: Vec<String>,
 }
 
 /// All that a tool needs to connect.
@@ -479,6 +483,10 @@ pub struct Doctor {
     pub live_sessions: usize,
     /// Accounts that still have to be cleaned up on their targets.
     pub to_clean: Vec<String>,
+    /// What the keeper does about each of them, as SQL for somebody who has to do it by hand.
+    pub by_hand: Vec<String>,
+    /// What others made on the targets that nobody has judged.
+    pub unjudged: usize,
     pub troubles: Vec<TroubleView>,
 }
 
@@ -535,6 +543,9 @@ pub struct PolicyView {
     /// And each time that somebody was shown the old one.
     #[serde(default)]
     pub rotate_after_reveal: bool,
+    /// Whether what an account owns when it ends is dropped; else it is given to the environment's heir.
+    #[serde(default)]
+    pub drop_leftovers: bool,
     /// On SQL Server, besides reading or writing rows: `execute`, `view_definition`, `showplan`.
     #[serde(default = "Extra::usual")]
     #[schema(value_type = Vec<String>)]

@@ -9,6 +9,8 @@ mod crash;
 mod ends;
 mod faults;
 mod house;
+mod lcs;
+mod left;
 mod main_job;
 mod managed;
 mod movement;

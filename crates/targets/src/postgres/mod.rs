@@ -6,15 +6,19 @@
 //! Server-wide work goes through a connection to the maintenance database, never through an idle one to an environment's own:
 //! that would stand in the way of whoever renames or drops it.
 
+mod drift;
 pub mod grants;
 mod movement;
 mod removal;
 
+pub use removal::by_hand;
+
 use crate::{
-    AccountSpec, Check, Target, TargetError,
+    AccountSpec, Check, Estate, Target, TargetError,
     movement::{Move, Source, Standing},
 };
 use daypass_core::{
+    drift::Finding,
     environment::{Grants, Identity, TargetSpec},
     ids::*,
     movement::{Made, Swept},
@@ -25,6 +29,7 @@ use daypass_core::{
 };
 use postgres_protocol::escape::{escape_identifier, escape_literal};
 use std::{
+    collections::BTreeSet,
     future::Future,
     path::{Path, PathBuf},
     sync::Arc,
@@ -163,8 +168,20 @@ impl Target for Postgres {
         grants::ensure(self, environment, database, None, Grants::Granted).await
     }
 
-    async fn remove(&self, account: &str, _databases: &[DatabaseName], heir: Option<&str>) -> Result<(), TargetError> {
-        removal::remove(self, account, heir).await
+    async fn remains(&self, account: &str, _databases: &[DatabaseName]) -> Result<Vec<String>, TargetError> {
+        removal::remains(self, account).await
+    }
+
+    async fn remove(&self, account: &str, _databases: &[DatabaseName], estate: Estate<'_>) -> Result<(), TargetError> {
+        removal::remove(self, account, estate).await
+    }
+
+    async fn drift(&self, databases: &[DatabaseName], ours: &BTreeSet<String>) -> Result<Vec<Finding>, TargetError> {
+        drift::look(self, databases, ours).await
+    }
+
+    async fn end_drift(&self, finding: &Finding) -> Result<(), TargetError> {
+        drift::end(self, finding).await
     }
 
     async fn kill(&self, account: &str, pid: u32, _database: &DatabaseName) -> Result<(), TargetError> {

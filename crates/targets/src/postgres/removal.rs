@@ -2,7 +2,7 @@
 //! account's own locks, DROP ROLE fails while it owns anything in any database.
 
 use super::{MAINTENANCE, Postgres};
-use crate::TargetError;
+use crate::{Estate, TargetError};
 use postgres_protocol::escape::{escape_identifier, escape_literal};
 use std::time::{Duration, Instant};
 use tokio_postgres::Client;
@@ -10,13 +10,68 @@ use tokio_postgres::Client;
 /// How long its connections get to end after they were told to.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-pub async fn remove(target: &Postgres, account: &str, heir: Option<&str>) -> Result<(), TargetError> {
+/// What of an account is listed at most; a record is no inventory.
+const MOST: usize = 50;
+
+/// What the account owns, in every database, and what it has prepared or scheduled. It can add nothing any more.
+pub async fn remains(target: &Postgres, account: &str) -> Result<Vec<String>, TargetError> {
+    let server = target.connect(MAINTENANCE).await?;
+    let Some(places) = lock_and_kill(&server, account).await? else { return Ok(Vec::new()) };
+    let mut left = Vec::new();
+    for database in places {
+        let client = target.connect(&database).await?;
+        let owned = "SELECT pg_catalog.pg_describe_object(s.classid, s.objid, s.objsubid) FROM pg_catalog.pg_shdepend s \
+                     WHERE s.refclassid = 'pg_catalog.pg_authid'::regclass AND s.deptype = 'o' \
+                     AND s.refobjid = (SELECT oid FROM pg_catalog.pg_roles WHERE rolname = $1) \
+                     AND s.dbid = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()) ORDER BY 1";
+        for row in client.query(owned, &[&account]).await? {
+            left.push(format!("{} in {database}", row.try_get::<_, String>(0)?));
+        }
+        // triggers have no owner of their own: those that run one of its functions
+        let triggers = "SELECT pg_catalog.format('trigger %I on %s', t.tgname, t.tgrelid::regclass) FROM pg_catalog.pg_trigger t \
+                        JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid WHERE NOT t.tgisinternal AND pg_catalog.pg_get_userbyid(p.proowner) = $1 ORDER BY 1";
+        for row in client.query(triggers, &[&account]).await? {
+            left.push(format!("{} in {database}", row.try_get::<_, String>(0)?));
+        }
+    }
+    for row in server.query("SELECT gid, database::text FROM pg_catalog.pg_prepared_xacts WHERE owner = $1", &[&account]).await? {
+        left.push(format!("prepared transaction {} in {} (rolled back)", row.try_get::<_, String>(0)?, row.try_get::<_, String>(1)?));
+    }
+    // jobs of the extension pg_cron run as whoever made them
+    if server.query_one("SELECT pg_catalog.to_regclass('cron.job') IS NOT NULL", &[]).await?.try_get(0)? {
+        for row in server.query("SELECT jobid::text, command FROM cron.job WHERE username = $1 ORDER BY jobid", &[&account]).await? {
+            left.push(format!("job {}: {}", row.try_get::<_, String>(0)?, row.try_get::<_, String>(1)?.chars().take(200).collect::<String>()));
+        }
+    }
+    if left.len() > MOST {
+        let more = left.len() - MOST;
+        left.truncate(MOST);
+        left.push(format!("and {more} more"));
+    }
+    Ok(left)
+}
+
+/// The same steps as SQL, for somebody who has to do them by hand.
+pub fn by_hand(account: &str, database: &str, heir: Option<&str>) -> String {
+    let (role, database) = (escape_identifier(account), escape_identifier(database));
+    let heir = heir.map_or_else(|| "<owner of the database>".to_owned(), escape_identifier);
+    format!(
+        "ALTER ROLE {role} NOLOGIN;\n\
+         SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = {};\n\
+         -- in each database in which it owns something, first of all {database}:\n\
+         REASSIGN OWNED BY {role} TO {heir}; DROP OWNED BY {role};\n\
+         DROP ROLE {role};",
+        escape_literal(account)
+    )
+}
+
+pub async fn remove(target: &Postgres, account: &str, estate: Estate<'_>) -> Result<(), TargetError> {
     // a connection of its own: waiting for sessions to end must not hold up other work on this target
     let server = target.connect(MAINTENANCE).await?;
     let Some(places) = lock_and_kill(&server, account).await? else { return Ok(()) };
     for database in places {
         let client = target.connect(&database).await?;
-        give_away(&client, account, heir).await?;
+        give_away(&client, account, estate).await?;
     }
     server.batch_execute(&format!("DROP ROLE IF EXISTS {}", escape_identifier(account))).await?;
     Ok(())
@@ -55,7 +110,7 @@ async fn lock_and_kill(client: &Client, account: &str) -> Result<Option<Vec<Stri
 }
 
 /// In one database: rolls back what the account prepared, gives what it owns to the heir, takes its rights away.
-async fn give_away(client: &Client, account: &str, heir: Option<&str>) -> Result<(), TargetError> {
+async fn give_away(client: &Client, account: &str, estate: Estate<'_>) -> Result<(), TargetError> {
     let row = client
         .query_one(
             "SELECT pg_catalog.current_setting('server_version_num')::int, current_user::text, \
@@ -80,8 +135,14 @@ async fn give_away(client: &Client, account: &str, heir: Option<&str>) -> Result
             client.batch_execute(&sql).await?;
         }
     }
+    if estate.drop {
+        match client.batch_execute(&format!("DROP OWNED BY {role}")).await {
+            Ok(()) => return Ok(()),
+            Err(error) => tracing::warn!(account, %error, "what an account owned cannot be dropped; it is given away"),
+        }
+    }
     // the heir has to be a role that the administrator belongs to; if it is not, the administrator inherits
-    let wished = heir.unwrap_or(&owner);
+    let wished = estate.heir.unwrap_or(&owner);
     let mine: bool = client
         .query_one("SELECT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = $1 AND pg_catalog.pg_has_role(current_user, oid, 'USAGE'))", &[&wished])
         .await?

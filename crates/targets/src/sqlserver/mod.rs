@@ -7,14 +7,17 @@
 //!
 //! No error number decides anything here: engines that speak TDS have others. What exists is asked for first.
 
+mod drift;
 mod link;
 mod recipe;
 mod removal;
 
 pub use recipe::recipe;
+pub use removal::by_hand;
 
-use crate::{AccountSpec, Check, SessionAt, Target, TargetError};
+use crate::{AccountSpec, Check, Estate, SessionAt, Target, TargetError};
 use daypass_core::{
+    drift::Finding,
     environment::{Identity, TargetSpec},
     firewall::Rule,
     ids::*,
@@ -193,8 +196,21 @@ impl Target for SqlServer {
         Ok(())
     }
 
-    async fn remove(&self, account: &str, databases: &[DatabaseName], heir: Option<&str>) -> Result<(), TargetError> {
-        removal::remove(self, account, databases, heir).await
+    async fn remains(&self, account: &str, databases: &[DatabaseName]) -> Result<Vec<String>, TargetError> {
+        removal::remains(self, account, databases).await
+    }
+
+    async fn remove(&self, account: &str, databases: &[DatabaseName], estate: Estate<'_>) -> Result<(), TargetError> {
+        // a schema is never dropped with what others put into it
+        removal::remove(self, account, databases, estate.heir).await
+    }
+
+    async fn drift(&self, databases: &[DatabaseName], ours: &BTreeSet<String>) -> Result<Vec<Finding>, TargetError> {
+        drift::look(self, databases, ours).await
+    }
+
+    async fn end_drift(&self, finding: &Finding) -> Result<(), TargetError> {
+        drift::end(self, finding).await
     }
 
     async fn set_password(&self, database: &DatabaseName, account: &RoleName, password: &Secret) -> Result<(), TargetError> {

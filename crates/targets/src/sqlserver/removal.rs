@@ -14,6 +14,51 @@ use std::time::{Duration, Instant};
 /// again, and new accounts on this server do not wait for it.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// What the account owns in the environments' databases. Objects lie in schemas there, and belong to whoever owns the schema.
+pub async fn remains(target: &SqlServer, account: &str, databases: &[DatabaseName]) -> Result<Vec<String>, TargetError> {
+    let mut server = target.connect(MASTER).await?;
+    let mut left = Vec::new();
+    for database in databases {
+        if !is_open(&mut server, database).await? {
+            continue;
+        }
+        let mut link = target.connect(database.as_str()).await?;
+        let own = format!("principal_id = DATABASE_PRINCIPAL_ID({})", text(account));
+        for (kind, look) in [
+            ("schema", format!("SELECT CAST(name AS nvarchar(128)) FROM sys.schemas WHERE {own}")),
+            ("role", format!("SELECT CAST(name AS nvarchar(128)) FROM sys.database_principals WHERE type = 'R' AND owning_{own}")),
+            (
+                "object",
+                format!(
+                    "SELECT CAST(SCHEMA_NAME(schema_id) AS nvarchar(128)), CAST(name AS nvarchar(128)) FROM sys.objects WHERE {own} AND parent_object_id = 0"
+                ),
+            ),
+        ] {
+            for thing in link.attempt(&look).await?.unwrap_or_default() {
+                let parts: Vec<String> = (0..thing.len()).map(|at| column(&thing, at)).collect();
+                left.push(format!("{kind} {} in {database}", parts.join(".")));
+            }
+        }
+    }
+    left.truncate(50);
+    Ok(left)
+}
+
+/// The same steps as T-SQL, for somebody who has to do them by hand.
+pub fn by_hand(account: &str, database: &str, heir: Option<&str>) -> String {
+    let (login, database) = (name(account), name(database));
+    let heir = heir.map_or_else(|| "[dbo]".to_owned(), name);
+    format!(
+        "ALTER LOGIN {login} DISABLE;\n\
+         SELECT 'KILL ' + CAST(session_id AS varchar(10)) FROM sys.dm_exec_sessions WHERE original_login_name = {};\n\
+         USE {database};\n\
+         -- for each schema that it owns: ALTER AUTHORIZATION ON SCHEMA::[...] TO {heir};\n\
+         DROP USER {login};\n\
+         DROP LOGIN {login};",
+        text(account)
+    )
+}
+
 pub async fn remove(target: &SqlServer, account: &str, databases: &[DatabaseName], heir: Option<&str>) -> Result<(), TargetError> {
     // a connection of its own: waiting for sessions to end must not hold up other work on this target
     let mut server = target.connect(MASTER).await?;

@@ -1,6 +1,7 @@
 //! The API: each route with what it needs, and the document that describes them, registered in one call so that they cannot drift apart.
 
 mod compat;
+pub mod drift;
 pub mod environments;
 mod lcs;
 pub mod log;
@@ -113,6 +114,7 @@ pub fn router(app: &App) -> (Router<App>, utoipa::openapi::OpenApi) {
         .add(Somewhere(ReadLog), routes!(log::find))
         .add(Somewhere(SeeAccess), routes!(log::report))
         .add(Somewhere(SeeAccess), routes!(log::try_now))
+        .add(Somewhere(SeeAccess), routes!(drift::list, drift::judge))
         .add(Somewhere(ManageEnvironments), routes!(environments::preview))
         .add(Somewhere(ReadLog), routes!(log::export))
         .add(SignedIn, routes!(log::explain))

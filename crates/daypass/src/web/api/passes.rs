@@ -351,6 +351,7 @@ pub fn view_at(app: &App, ledger: &Ledger, pass: &Pass, now: Time) -> PassView {
             Review::Open => Some("open".to_owned()),
             Review::Closed { by, word, .. } => Some(format!("{}: {word}", person_name(ledger, *by))),
         },
+        left: pass.left.clone(),
         digest: pass.digest().to_string(),
         state: state.to_owned(),
         because,

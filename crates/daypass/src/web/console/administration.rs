@@ -6,7 +6,7 @@ use super::{
 };
 use crate::web::{
     api,
-    dto::{Doctor, EnvironmentView, NewProject},
+    dto::{Doctor, DriftView, EnvironmentView, JudgeDrift, NewProject},
     problem::Body,
 };
 use askama::Template;
@@ -20,6 +20,7 @@ struct AdministrationPage {
     shell: Shell,
     /// None for those who see only some environments.
     doctor: Option<Doctor>,
+    drift: Vec<DriftView>,
     environments: Vec<EnvironmentView>,
     projects: Vec<String>,
     channels: Vec<String>,
@@ -30,17 +31,26 @@ struct AdministrationPage {
 pub async fn page(visit: Visit) -> Shown {
     let (state, caller) = (State(visit.app.clone()), visit.caller.clone());
     let doctor = api::log::doctor(state.clone(), caller.clone()).await.ok().map(|Json(doctor)| doctor);
+    let Json(drift) = api::drift::list(state.clone(), caller.clone()).await;
     let Json(environments) = api::environments::list(state.clone(), caller.clone()).await;
     let Json(projects) = api::environments::projects(state, caller.clone()).await;
     let may = |permission| visit.app.node.ledger(|ledger| ledger.may_somewhere(caller.user, permission));
     let (may_people, may_environments) = (may(Permission::ManagePeople), may(Permission::ManageEnvironments));
     let channels = visit.app.channels.to_vec();
-    Ok(show(&AdministrationPage { shell: visit.shell(), doctor, channels, environments, projects, may_people, may_environments }))
+    Ok(show(&AdministrationPage { shell: visit.shell(), doctor, drift, channels, environments, projects, may_people, may_environments }))
 }
 
 pub async fn try_now(visit: Visit) -> Shown {
     api::log::try_now(State(visit.app.clone())).await;
     Ok(visit.done("/administration", "trying"))
+}
+
+/// What is to become of something that others made on a target.
+pub async fn judge(visit: Visit, fields: Fields) -> Shown {
+    let text = |name: &str| fields.text(name);
+    let judged = JudgeDrift { target: text("target"), kind: text("kind"), name: text("name"), place: text("place"), verdict: text("verdict") };
+    api::drift::judge(State(visit.app.clone()), visit.caller.clone(), Body(judged)).await?;
+    Ok(visit.done("/administration", "saved"))
 }
 
 fn project_form() -> Form {

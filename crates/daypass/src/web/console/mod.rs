@@ -107,6 +107,7 @@ fn pages(app: &App) -> Pages {
         .add(Somewhere(SeeAccess), "/report.csv", get(report::export_table))
         .add(Somewhere(SeeAccess), "/administration", get(administration::page))
         .add(Somewhere(SeeAccess), "/administration/try", post(administration::try_now))
+        .add(Somewhere(ManageEnvironments), "/administration/drift", post(administration::judge))
         .add(Somewhere(ManageEnvironments), "/projects/{project}/policy", get(policy::project_page).post(policy::set_project))
         .add(Somewhere(ManageEnvironments), "/projects/add", get(administration::add_project_page).post(administration::add_project))
         .add(Somewhere(ManagePeople), "/people", get(people::list))

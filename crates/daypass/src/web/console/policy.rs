@@ -206,6 +206,7 @@ fn set_form(policy: &Policy, with_extras: bool, of: &str, action: &str) -> Form 
                 .hint("In managed environments; empty for never"),
         )
         .with(Field::tick("rotate_after_reveal", "A standing account gets a new password after it was shown", policy.rotate_after_reveal))
+        .with(Field::tick("drop_leftovers", "What an account owns when it ends is dropped, not given away", policy.drop_leftovers))
         .with(number("keep_days", "Days that a replaced database is kept", policy.keep_days.into()));
     if with_extras {
         for extra in Extra::ALL {
@@ -293,6 +294,7 @@ fn of_fields(fields: &Fields, known: &Policy, with_extras: bool) -> Result<Polic
         widest_v6: number(fields, "widest_v6")?,
         movements_per_day: fields.owned("movements_per_day").map(|_| number(fields, "movements_per_day")).transpose()?,
         keep_days: number(fields, "keep_days")?,
+        drop_leftovers: fields.ticked("drop_leftovers"),
         rotate_days: fields.owned("rotate_days").map(|_| number(fields, "rotate_days")).transpose()?,
         rotate_after_reveal: fields.ticked("rotate_after_reveal"),
         extras: if with_extras { extras.collect() } else { known.extras.clone() },

@@ -48,18 +48,7 @@ async fn strangers(admin: &Client, client: &Client, before: &str) -> Result<Vec<
     if all.is_empty() {
         return Ok(swept);
     }
-    let statements = format!(
-        "
-WITH n AS (SELECT oid, nspname FROM pg_catalog.pg_namespace WHERE nspname !~ '^pg_' AND nspname <> 'information_schema'),
- who AS (SELECT rolname FROM pg_catalog.pg_roles WHERE rolname IN ({}))
-SELECT pg_catalog.format(what, nspname, rolname) FROM n, who, (VALUES
-  ('REVOKE ALL ON ALL TABLES IN SCHEMA %I FROM %I'), ('REVOKE ALL ON ALL SEQUENCES IN SCHEMA %I FROM %I'),
-  ('REVOKE ALL ON ALL ROUTINES IN SCHEMA %I FROM %I'), ('REVOKE ALL ON SCHEMA %I FROM %I')) AS w (what)",
-        literals(&all)
-    );
-    let rows = client.query(&statements, &[]).await?;
-    let plain = rows.iter().map(|row| row.try_get(0)).collect::<Result<Vec<String>, _>>()?;
-    for sql in plain.into_iter().chain(default_privileges(client, Some(&all)).await?) {
+    for sql in rights_of(client, &all).await? {
         client.batch_execute(&sql).await?;
     }
     let left: Vec<String> = client.query(look, &[]).await?.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
@@ -78,6 +67,23 @@ SELECT pg_catalog.format(what, nspname, rolname) FROM n, who, (VALUES
         swept.push(Swept { what, done: "its rights in the copy were taken away".to_owned() });
     }
     Ok(swept)
+}
+
+/// The statements that take every right in this database from these roles, written by the server itself.
+pub async fn rights_of(client: &Client, roles: &[String]) -> Result<Vec<String>, TargetError> {
+    let statements = format!(
+        "
+WITH n AS (SELECT oid, nspname FROM pg_catalog.pg_namespace WHERE nspname !~ '^pg_' AND nspname <> 'information_schema'),
+ who AS (SELECT rolname FROM pg_catalog.pg_roles WHERE rolname IN ({}))
+SELECT pg_catalog.format(what, nspname, rolname) FROM n, who, (VALUES
+  ('REVOKE ALL ON ALL TABLES IN SCHEMA %I FROM %I'), ('REVOKE ALL ON ALL SEQUENCES IN SCHEMA %I FROM %I'),
+  ('REVOKE ALL ON ALL ROUTINES IN SCHEMA %I FROM %I'), ('REVOKE ALL ON SCHEMA %I FROM %I')) AS w (what)",
+        literals(roles)
+    );
+    let rows = client.query(&statements, &[]).await?;
+    let mut all = rows.iter().map(|row| row.try_get(0)).collect::<Result<Vec<String>, _>>()?;
+    all.extend(default_privileges(client, Some(roles)).await?);
+    Ok(all)
 }
 
 /// The statements that take default privileges away: from these roles, or from everybody.

@@ -1,0 +1,69 @@
+//! Looks for what others made on a target, and ends what somebody said is to go.
+
+use crate::{control::Control, node::Node};
+use daypass_core::{
+    command::{Command, Observed},
+    drift::{DriftKind, Finding, Verdict},
+    event::Actor,
+    ids::*,
+    names::DatabaseName,
+};
+use daypass_gateway::World;
+use daypass_targets::Target;
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
+
+/// How often a target is looked through.
+const LOOK: Duration = Duration::from_secs(30);
+
+/// One target's scan: when it was last made.
+#[derive(Default)]
+pub struct Scan(Option<Instant>);
+
+impl Scan {
+    pub async fn look<T: Target>(&mut self, node: &Node, control: &Control, id: TargetId, target: &T, databases: &[DatabaseName]) {
+        let to_end: Vec<Finding> = node.ledger(|ledger| {
+            let ends = ledger.drift().filter(|drift| drift.target == id && drift.verdict == Some(Verdict::End));
+            ends.map(|drift| drift.finding.clone()).collect()
+        });
+        let trouble = format!("drift:{id}");
+        let mut failed = None;
+        for finding in &to_end {
+            if let Err(error) = target.end_drift(finding).await {
+                failed = Some(format!("{} cannot be ended: {error}", finding.words()));
+            }
+        }
+        if to_end.is_empty() && self.0.is_some_and(|at| at.elapsed() < LOOK) {
+            return;
+        }
+        self.0 = Some(Instant::now());
+        let known: BTreeSet<String> = node.ledger(|ledger| {
+            let here = ledger.standings().filter(|known| ledger.environment(known.environment).is_some_and(|env| env.target == id));
+            here.map(|known| known.name.to_string()).collect()
+        });
+        match target.drift(databases, &known).await {
+            Ok(mut found) => {
+                // the rules of a firewall are looked at by whoever keeps them
+                let rules: Vec<(DatabaseName, EnvironmentId)> =
+                    node.ledger(|ledger| ledger.environments_on(id).map(|env| (env.spec.database.clone(), env.id)).collect());
+                for (database, environment) in rules {
+                    found.extend(node.drift(environment).into_iter().map(|rule| Finding {
+                        kind: DriftKind::Rule,
+                        name: rule.name,
+                        place: database.to_string(),
+                    }));
+                }
+                if let Err(error) = control.run(Command::Observed(Observed::Drift { target: id, found }), Actor::System).await {
+                    tracing::warn!(%error, "what others made on a target could not be recorded");
+                }
+            }
+            Err(error) => failed = Some(format!("what others made on the target cannot be looked at: {error}")),
+        }
+        match failed {
+            Some(why) => node.troubles.note(trouble, why, node.now()),
+            None => node.troubles.clear(&trouble),
+        }
+    }
+}
