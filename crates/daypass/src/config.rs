@@ -32,7 +32,6 @@ pub struct Config {
 pub struct Movement {
     /// The folder of pg_dump, pg_restore and psql; none: the newest that is installed.
     pub postgres_bin: Option<PathBuf>,
-    pub sqlpackage: Option<PathBuf>,
     /// Where dumps lie; none: `files` in the data directory.
     pub files: Option<PathBuf>,
     /// A folder for each environment, with scripts that run before it opens; none: `scripts` in the data directory.
@@ -45,7 +44,7 @@ pub struct Movement {
 
 impl Default for Movement {
     fn default() -> Self {
-        Movement { postgres_bin: None, sqlpackage: None, files: None, scripts: None, jobs: 1, restore: std::collections::BTreeMap::new() }
+        Movement { postgres_bin: None, files: None, scripts: None, jobs: 1, restore: std::collections::BTreeMap::new() }
     }
 }
 

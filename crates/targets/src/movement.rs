@@ -19,8 +19,6 @@ use std::{
 pub struct Tools {
     /// The folder of `pg_dump`, `pg_restore` and `psql`; none: the newest that is installed.
     pub postgres: Option<PathBuf>,
-    /// `sqlpackage`; none: as found on the path.
-    pub sqlpackage: Option<PathBuf>,
     /// How many tables are copied at once. With one, the copy goes through a pipe and needs no room.
     pub jobs: u16,
     /// A private folder, for this movement alone. It is gone afterwards.

@@ -77,12 +77,7 @@ impl Mover {
     }
 
     fn tools(&self, id: MovementId) -> Tools {
-        Tools {
-            postgres: self.settings.postgres_bin.clone(),
-            sqlpackage: self.settings.sqlpackage.clone(),
-            jobs: self.settings.jobs.max(1),
-            work: self.data_dir.join("work").join(id.to_string()),
-        }
+        Tools { postgres: self.settings.postgres_bin.clone(), jobs: self.settings.jobs.max(1), work: self.data_dir.join("work").join(id.to_string()) }
     }
 }
 

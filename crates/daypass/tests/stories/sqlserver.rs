@@ -405,3 +405,71 @@ async fn a_driver_that_logs_in_again_by_itself_is_refused_with_the_reason() {
     let Found::Failed(why) = log_in_again(&house, &account, false).await else { panic!("it was let in") };
     assert!(why.contains("18456") && why.contains("was given back") && why.contains("daypass request"), "{why}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refresh_on_sql_server_is_a_backup_restored_beside_swept_and_renamed() {
+    for (options, way) in [(Options::default(), "RESTORE DATABASE"), (Options { azure: true, ..Options::default() }, "AS COPY OF")] {
+        let house = House::sqlserver(options, &[]).await;
+        // on Azure the gateway needs a rule in each database, and others' rules travel with a copy
+        for (database, rule) in [("uat", "gateway"), ("golden", "golden-office")] {
+            house.server.foreign_rule(Some(database), rule, "127.0.0.1");
+        }
+        house.json("ben", &["allow", "golden"]).await;
+        let his = house.json("ben", &["request", "golden", "--reason", "a story", "--access", "read_write"]).await;
+        let account = house.account("maria", "read", "1h").await;
+        house.server.sql("golden", "DELETE FROM sales.orders WHERE id > 7").unwrap();
+        let folder = house.path("data/scripts/uat");
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join("mask.sql"), "UPDATE sales.orders SET customer = 'masked'\nGO\nSELECT 'all masked'\n").unwrap();
+        let done = house.json("sam", &["move", "uat", "refresh", "--from", "golden"]).await;
+        assert_eq!(done["status"], "Completed", "{done}\n{}", house.log());
+        assert!(house.server.has_seen(way), "{way}");
+        let swept = done["swept"].to_string();
+        assert!(swept.contains(his["account"].as_str().unwrap()) && swept.contains("all masked"), "{swept}");
+        assert!(!house.server.accounts().iter().any(|user| user.starts_with("uat/")), "{:?}", house.server.accounts());
+        assert!(house.tiberius(&account).await.is_err(), "the old account is out");
+        assert!(!options.azure || house.server.rules("uat") == ["gateway"] && swept.contains("golden-office"), "{:?}", house.server.rules("uat"));
+        let fresh = house.account("maria", "read", "1h").await;
+        let masked = house.ask(&fresh, "SELECT count(*) FROM sales.orders WHERE customer = 'masked'").await;
+        assert_eq!(masked.as_deref(), Ok("7"), "{way}\n{}", house.log());
+        assert_eq!(house.json("sam", &["move", "uat", "undo"]).await["status"], "RollbackCompleted");
+        let back = house.account("maria", "read", "1h").await;
+        assert_eq!(house.ask(&back, "SELECT count(*) FROM sales.orders").await.unwrap(), "400");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_goes_wrong_on_sql_server_leaves_the_old_database_in_place() {
+    let mut house = House::sqlserver(Options::default(), &[]).await;
+    // so that the copy can be told from the database of before
+    house.server.sql("golden", "DELETE FROM sales.orders WHERE id > 7").unwrap();
+    for part in ["BACKUP DATABASE", "RESTORE DATABASE", "MODIFY NAME = [uat]"] {
+        for fault in [Fault::Error(3_013, "BACKUP DATABASE is terminating abnormally.".to_owned()), Fault::Drop] {
+            // a name that is refused is tried again for a while
+            let fault = if part.starts_with("MODIFY") { Fault::Drop } else { fault };
+            house.server.forget_seen();
+            house.server.fault(part, fault);
+            assert!(!house.daypass("sam", &["move", "uat", "refresh", "--from", "golden", "--no-wait"]).await.stdout.is_empty());
+            let failed = |found: &Value| found[0]["status"] == "Failed";
+            if part.starts_with("MODIFY") {
+                // a name that cannot be exchanged is put back when the server lets it: it does not say Failed before
+                house.until_so("the fault was met", || house.server.has_seen(part)).await;
+                house.server.heal();
+            }
+            house.until_json("sam", &["move", "uat", "status"], failed).await;
+            house.server.heal();
+            house.json("sam", &["move", "uat", "finish"]).await;
+            let account = house.account("maria", "read", "1h").await;
+            assert_eq!(house.ask(&account, "SELECT count(*) FROM sales.orders").await.unwrap(), "400");
+        }
+    }
+    // and a crash in the middle of it
+    house.server.fault("RESTORE DATABASE", Fault::Hang);
+    house.json("sam", &["move", "uat", "refresh", "--from", "golden", "--no-wait"]).await;
+    house.until_json("sam", &["move", "uat", "status"], |found| found[0]["phase"] == "copy").await;
+    house.crash().await;
+    house.server.heal();
+    house.start().await;
+    house.until_json("sam", &["move", "uat", "status"], |found| found[0]["status"] == "Failed").await;
+    assert_eq!(house.json("sam", &["move", "uat", "retry"]).await["status"], "Completed");
+}

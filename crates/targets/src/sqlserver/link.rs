@@ -14,7 +14,7 @@ use tokio_util::compat::{Compat, TokioAsyncWriteCompatExt};
 /// A connect and login that takes longer is given up.
 const CONNECT: Duration = Duration::from_secs(10);
 /// A statement that takes longer is given up.
-const STATEMENT: Duration = Duration::from_secs(30);
+pub const STATEMENT: Duration = Duration::from_secs(30);
 
 /// Azure SQL sends a login on to the node that has the database, sometimes by way of another.
 const HOPS: usize = 5;
@@ -28,13 +28,13 @@ pub struct Link {
 }
 
 impl Link {
-    pub async fn connect(spec: &TargetSpec, password: &Secret, database: &str) -> Result<Link, TargetError> {
+    pub async fn connect(spec: &TargetSpec, password: &Secret, database: &str, patience: Option<Duration>) -> Result<Link, TargetError> {
         let mut config = Config::new();
         config.port(spec.port);
         config.database(database);
         config.application_name("daypass keeper");
         config.authentication(AuthMethod::sql_server(&spec.admin, password.expose()));
-        config.command_timeout(Some(STATEMENT));
+        config.command_timeout(patience);
         config.handshake_timeout(Some(CONNECT));
         let ca = match &spec.tls {
             TargetTls::Off => {

@@ -9,25 +9,33 @@
 
 mod drift;
 mod link;
+mod movement;
 mod recipe;
 mod removal;
 
 pub use recipe::recipe;
 pub use removal::by_hand;
 
-use crate::{AccountSpec, Check, Estate, SessionAt, Target, TargetError};
+use crate::{
+    AccountSpec, Check, Estate, SessionAt, Target, TargetError,
+    movement::{Move, Source, Standing},
+};
 use daypass_core::{
     drift::Finding,
     environment::{Identity, TargetSpec},
     firewall::Rule,
     ids::*,
+    movement::Swept,
     names::{DatabaseName, RoleName},
     pass::Access,
     plan::{Observation, ObservedAccount},
     secret::{Secret, hex},
 };
 use link::{Link, name, text};
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+};
 use tokio::sync::Mutex;
 
 /// Server-wide work is done from here: a connection that rests in a database stands in the way of whoever replaces it.
@@ -50,7 +58,12 @@ impl SqlServer {
     }
 
     async fn connect(&self, database: &str) -> Result<Link, TargetError> {
-        Link::connect(&self.spec, &self.password, database).await
+        Link::connect(&self.spec, &self.password, database, Some(link::STATEMENT)).await
+    }
+
+    /// For statements that take as long as they take: a backup, a restore.
+    async fn connect_long(&self, database: &str) -> Result<Link, TargetError> {
+        Link::connect(&self.spec, &self.password, database, None).await
     }
 
     /// Runs server-wide work on the kept connection; a connection that failed is thrown away.
@@ -259,6 +272,26 @@ impl Target for SqlServer {
 
     async fn test(&self, database: &DatabaseName) -> Vec<Check> {
         recipe::test(self, database).await
+    }
+
+    async fn copy(&self, movement: &Move<'_>, source: &Source<'_>) -> Result<(), TargetError> {
+        movement::copy(self, movement, source).await
+    }
+
+    async fn sweep(&self, movement: &Move<'_>, scripts: &[PathBuf]) -> Result<Vec<Swept>, TargetError> {
+        movement::sweep(self, movement, scripts).await
+    }
+
+    async fn swap(&self, movement: &Move<'_>, incoming: &DatabaseName) -> Result<(), TargetError> {
+        movement::swap(self, movement, incoming).await
+    }
+
+    async fn settle(&self, movement: &Move<'_>, incoming: &DatabaseName) -> Result<Standing, TargetError> {
+        movement::settle(self, movement, incoming).await
+    }
+
+    async fn drop_kept(&self, database: &DatabaseName) -> Result<(), TargetError> {
+        movement::drop_kept(self, database).await
     }
 
     async fn sessions(&self, database: &DatabaseName) -> Result<Vec<SessionAt>, TargetError> {

@@ -67,6 +67,9 @@ pub fn recipe(admin: &str, database: &str) -> String {
          CREATE USER {admin} FOR LOGIN {admin};\n\
          ALTER ROLE db_owner ADD MEMBER {admin};      -- only db_owner may add members to db_datareader and db_datawriter\n\
          GO\n\
+         -- only if Daypass is to move databases (daypass move): backups are made as db_owner, restores and names take\n\
+         USE [master]; GRANT CREATE ANY DATABASE TO {admin}; GRANT ALTER ANY DATABASE TO {admin};\n\
+         GO\n\
          -- and a firewall rule on the server: port 1433 from the gateway's address only\n\
          \n\
          -- Azure SQL Database, as the server's administrator: accounts are contained users, so nothing of them is made in master.\n\

@@ -140,7 +140,7 @@ async fn end_sessions(link: &mut Link, account: &str) -> Result<(), TargetError>
 }
 
 /// What it owns goes to the heir (else to `dbo`), what it granted is taken back, then the user goes.
-async fn drop_user(link: &mut Link, account: &str, heir: Option<&str>) -> Result<(), TargetError> {
+pub async fn drop_user(link: &mut Link, account: &str, heir: Option<&str>) -> Result<(), TargetError> {
     let user = name(account);
     let heir = match heir {
         Some(heir) if has_user(link, heir).await? => name(heir),

@@ -137,11 +137,22 @@ impl Session {
                 self.server.with(|state| state.sessions.get_mut(&self.id).map(|session| session.executes_as = name));
                 Ok(None)
             }
+            "RESTORE" if word(1) == "FILELISTONLY" => self.files_in(tokens, out).map(Some),
             "USE" => self.enter(&tokens.get(1).map(Token::text).unwrap_or_default(), out),
-            "CREATE" | "ALTER" | "DROP" | "GRANT" | "REVOKE" | "DENY" | "KILL" | "EXEC" | "EXECUTE" => self.define(tokens).await.map(|()| None),
+            "BACKUP" | "RESTORE" | "CREATE" | "ALTER" | "DROP" | "GRANT" | "REVOKE" | "DENY" | "KILL" | "EXEC" | "EXECUTE" => {
+                self.define(tokens).await.map(|()| None)
+            }
             // settings, declarations, blocks and what prints: nothing here depends on them
             _ => Ok(None),
         })
+    }
+
+    /// What RESTORE FILELISTONLY answers.
+    fn files_in(&self, tokens: &[Token], out: &mut Vec<u8>) -> Result<u64, Failure> {
+        let files = self.server.with(|state| state.files_in(tokens))?;
+        let columns = ["LogicalName", "PhysicalName", "Type"].map(str::to_owned).to_vec();
+        let rows = files.into_iter().map(|file| file.into_iter().map(Value::Text).collect()).collect();
+        Ok(Table { columns, declared: Vec::new(), rows }.put(out))
     }
 
     fn enter(&mut self, name: &str, out: &mut Vec<u8>) -> Result<Option<u64>, Failure> {
@@ -153,7 +164,14 @@ impl Session {
         }
         let entered = self.server.with(|state| {
             let login = state.logins.get(&key(&self.login)).cloned();
+            let inside = state.sessions.iter().any(|(id, session)| *id != self.id && key(&session.database) == key(name));
             let db = state.database(name)?;
+            if db.offline {
+                return Err(Failure::new(942, format!("Database '{}' cannot be opened because it is offline.", db.name)));
+            }
+            if db.single_user && inside {
+                return Err(Failure::new(924, format!("Database '{}' is already open and can only have one user at a time.", db.name)));
+            }
             if db.user_of(login.as_ref(), &self.login).is_none() {
                 let text =
                     format!("The server principal \"{}\" is not able to access the database \"{}\" under the current security context.", self.login, db.name);
@@ -334,7 +352,42 @@ impl Session {
             let own =
                 |what: &str| if owner { Ok(()) } else { Err(Failure::new(15_247, format!("User does not have permission to perform this action ({what})."))) };
             let options = Options::read(tokens);
+            let folder = self.server.folder.clone();
             match (word(0).as_str(), word(1).as_str()) {
+                ("BACKUP", "DATABASE") => {
+                    let there = state.database(&text(2))?.clone();
+                    let login = state.logins.get(&key(&me));
+                    let user = there.user_of(login, &me).map(|user| user.name.clone()).unwrap_or_default();
+                    if !there.is_member(&user, "db_owner") || azure {
+                        return Err(Failure::new(262, format!("BACKUP DATABASE permission denied in database '{}'.", text(2))));
+                    }
+                    state.backup(tokens, &folder)
+                }
+                ("RESTORE", "DATABASE") => {
+                    server(state, "CREATE ANY DATABASE", "RESTORE DATABASE")?;
+                    if azure {
+                        return Err(Failure::new(40_510, "Statement 'RESTORE DATABASE' is not supported in this version of SQL Server."));
+                    }
+                    state.restore(tokens, &folder)
+                }
+                ("CREATE", "DATABASE") => {
+                    server(state, "CREATE ANY DATABASE", "CREATE DATABASE")?;
+                    if !azure {
+                        return Err(Failure::new(102, "Incorrect syntax near 'COPY'."));
+                    }
+                    state.copy_of(tokens, &folder)
+                }
+                ("ALTER", "DATABASE") => {
+                    server(state, "CREATE ANY DATABASE", "ALTER DATABASE")?;
+                    if azure && !tokens.iter().any(|t| t.is("MODIFY")) {
+                        return Err(Failure::new(40_517, "Keyword or statement option is not supported in this version of SQL Server."));
+                    }
+                    state.alter_database(tokens, self.id)
+                }
+                ("DROP", "DATABASE") => {
+                    server(state, "CREATE ANY DATABASE", "DROP DATABASE")?;
+                    state.drop_database(tokens, self.id)
+                }
                 ("CREATE", "LOGIN") => {
                     server(state, "ALTER ANY LOGIN", "CREATE LOGIN")?;
                     if sparse && tokens.iter().any(|t| t.is("CHECK_POLICY")) {
@@ -439,6 +492,9 @@ impl Session {
                     own("ALTER AUTHORIZATION")?;
                     // ON SCHEMA::[s] TO [dbo]
                     let (kind, thing, to) = (word(3), text(6), text(8));
+                    if kind == "DATABASE" {
+                        return Ok(());
+                    }
                     let db = state.database(&here)?;
                     match kind.as_str() {
                         "SCHEMA" => *db.schemas.get_mut(&thing).ok_or_else(|| Failure::new(15_151, format!("Cannot find the schema '{thing}'.")))? = to,
@@ -588,6 +644,10 @@ pub fn procedure(state: &mut State, here: &str, name: &str, with: &HashMap<Strin
     }
     let db = state.database(here)?;
     match name.as_str() {
+        "sp_dropextendedproperty" => {
+            db.properties.retain(|p| !(p.class == 0 && p.name == value("@name")));
+            Ok(())
+        }
         "sp_addextendedproperty" | "sp_updateextendedproperty" => {
             let (class, on) = match with.get("@level0type") {
                 Some(_) => (4, value("@level0name")),

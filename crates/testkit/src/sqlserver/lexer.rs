@@ -126,6 +126,7 @@ fn goes_on(now: &[Token], word: &str) -> bool {
     let has = |known: &str| now.iter().any(|token| token.is(known));
     match first.text().to_ascii_uppercase().as_str() {
         "CREATE" | "ALTER" | "GRANT" | "REVOKE" | "DENY" | "DROP" => !is(&["EXEC", "COMMIT"]),
+        "BACKUP" | "RESTORE" => true,
         "INSERT" => (is(&["SELECT"]) && !has("VALUES") && !has("SELECT")) || is(&["WITH"]),
         "UPDATE" => is(&["SET"]) && !has("SET"),
         "WITH" => is(&["SELECT"]) && !has("SELECT") || now.last().is_some_and(|last| last.is("ALL") || last.is("UNION")),

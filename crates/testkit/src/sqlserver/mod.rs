@@ -3,6 +3,7 @@
 mod connection;
 mod engine;
 mod lexer;
+mod movement;
 mod query;
 mod reply;
 mod request;
@@ -122,7 +123,7 @@ impl StandIn {
         };
         self.server.with(|state| {
             state.logins.insert("sa".to_owned(), login("sa", "Super-Secret-1", &["*"]));
-            let rights = ["ALTER ANY LOGIN", "ALTER ANY CONNECTION", "VIEW SERVER STATE"];
+            let rights = ["ALTER ANY LOGIN", "ALTER ANY CONNECTION", "VIEW SERVER STATE", "CREATE ANY DATABASE"];
             state.logins.insert(ADMIN.0.to_owned(), login(ADMIN.0, ADMIN.1, &rights));
         });
         for name in ["master", "golden", "uat"] {
@@ -151,6 +152,8 @@ impl StandIn {
                 properties: Vec::new(),
                 permissions: Vec::new(),
                 rules: Vec::new(),
+                single_user: false,
+                offline: false,
                 folder: folder.clone(),
             };
             for (name, is_role) in [("dbo", false), ("db_owner", true), ("db_datareader", true), ("db_datawriter", true), (ADMIN.0, false)] {
@@ -262,6 +265,11 @@ impl StandIn {
     /// Whether a statement that contains `part` has arrived.
     pub fn has_seen(&self, part: &str) -> bool {
         self.server.with(|state| state.seen.iter().any(|sql| sql.contains(part)))
+    }
+
+    /// What arrived so far counts no more.
+    pub fn forget_seen(&self) {
+        self.server.with(|state| state.seen.clear());
     }
 
     /// Runs T-SQL as `sa` and forgets what it says, but for a failure.

@@ -289,6 +289,7 @@ fn function(name: &str, arguments: &[String], context: &Context<'_>) -> String {
             "ENGINEEDITION" => if context.azure { "5" } else { "3" }.to_owned(),
             "PRODUCTVERSION" => quoted("16.0.4135.4"),
             "EDITION" => quoted("Stand-in"),
+            "INSTANCEDEFAULTBACKUPPATH" | "INSTANCEDEFAULTDATAPATH" | "INSTANCEDEFAULTLOGPATH" => quoted("/var/opt/mssql/data"),
             _ => "NULL".to_owned(),
         },
         "DB_NAME" => quoted(context.database),

@@ -13,6 +13,8 @@ use uuid::Uuid;
 pub struct State {
     pub logins: BTreeMap<String, Login>,
     pub databases: BTreeMap<String, Database>,
+    /// By the name of the file.
+    pub backups: BTreeMap<String, Database>,
     pub sessions: BTreeMap<u16, Session>,
     pub faults: Vec<(String, Fault)>,
     /// Server-wide firewall rules; made by others only.
@@ -53,6 +55,9 @@ pub struct Database {
     pub permissions: Vec<Permission>,
     /// Name, first and last address; none is everybody on a server that is not Azure.
     pub rules: Vec<(String, String, String)>,
+    /// One session at most, and not anybody's.
+    pub single_user: bool,
+    pub offline: bool,
     pub folder: PathBuf,
 }
 

@@ -27,8 +27,8 @@ pub fn views(state: &State, database: &str, sparse: bool, azure: bool) -> Vec<Vi
                 text(&db.name),
                 number(db.id),
                 text(&db.created),
-                number(0),
-                text("ONLINE"),
+                number(if db.offline { 6 } else { 0 }),
+                text(if db.offline { "OFFLINE" } else { "ONLINE" }),
                 number(0),
                 Value::Null,
                 text(db.broker.to_string().to_uppercase()),
@@ -54,12 +54,21 @@ pub fn views(state: &State, database: &str, sparse: bool, azure: bool) -> Vec<Vi
     all.push(("server_principals", &["name", "sid", "is_disabled"], logins.collect()));
     // a database of Azure shows its own sessions only
     let sessions = state.sessions.iter().filter(|(_, s)| !azure || s.database.eq_ignore_ascii_case(database));
-    let rows = sessions
-        .clone()
-        .map(|(id, s)| vec![number(*id), text(&s.executes_as), text(&s.login), text(&s.host), text(&s.program), text("running"), text(&s.database)]);
+    let rows = sessions.clone().map(|(id, s)| {
+        vec![
+            number(*id),
+            text(&s.executes_as),
+            text(&s.login),
+            text(&s.host),
+            text(&s.program),
+            text("running"),
+            text(&s.database),
+            state.databases.get(&key(&s.database)).map_or(Value::Null, |db| number(db.id)),
+        ]
+    });
     all.push((
         "dm_exec_sessions",
-        &["session_id", "login_name", "original_login_name", "host_name", "program_name", "status", "database_name"],
+        &["session_id", "login_name", "original_login_name", "host_name", "program_name", "status", "database_name", "database_id"],
         rows.collect(),
     ));
     let rows = sessions.map(|(id, s)| vec![number(*id), text(s.address.to_string())]);

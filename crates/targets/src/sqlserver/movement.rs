@@ -1,0 +1,346 @@
+//! Replacing a database of SQL Server: the new one is made under a name of its own by BACKUP and RESTORE (on Azure SQL Database as a copy),
+//! swept, and takes the name. Never by RESTORE over the living one: a restore that fails leaves that unusable.
+//!
+//! Names are exchanged by two statements, since `ALTER DATABASE … MODIFY NAME` stands in no transaction; what a crash leaves between
+//! them is found by its names and put back.
+
+use super::{
+    MASTER, PROPERTY, SqlServer, column,
+    link::{Link, name, text},
+    removal::drop_user,
+};
+use crate::{
+    AnyTarget, Target as _, TargetError,
+    movement::{Move, Source, Standing},
+};
+use daypass_core::{
+    firewall::{Rule, is_ours},
+    movement::Swept,
+    names::DatabaseName,
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    time::Duration,
+};
+
+/// How often a copy that Azure makes is asked about.
+const LOOK: Duration = Duration::from_secs(2);
+
+fn refused(why: impl Into<String>) -> TargetError {
+    TargetError::Refused(why.into())
+}
+
+async fn exists(link: &mut Link, database: &str) -> Result<bool, TargetError> {
+    link.exists(&format!("SELECT CAST(name AS nvarchar(128)) FROM sys.databases WHERE name = {}", text(database))).await
+}
+
+async fn state(link: &mut Link, database: &str) -> Result<String, TargetError> {
+    let look = format!("SELECT CAST(state_desc AS nvarchar(60)) FROM sys.databases WHERE name = {}", text(database));
+    Ok(link.rows(&look).await?.first().map(|row| column(row, 0)).unwrap_or_default())
+}
+
+/// Makes the scratch database.
+pub async fn copy(target: &SqlServer, movement: &Move<'_>, source: &Source<'_>) -> Result<(), TargetError> {
+    let Source::Database { target: AnyTarget::SqlServer(_), database: from, same_server } = source else {
+        return Err(refused(
+            "on SQL Server Daypass copies from another environment only. sqlpackage takes passwords on its command line, where every user of the machine reads them, so Daypass does not run it: use `daypass move ENV external begin`, run it yourself, then `external finish`",
+        ));
+    };
+    if !same_server {
+        return Err(refused("the two databases lie on different servers, and a backup of one is no file of the other; use `daypass move ENV external begin`"));
+    }
+    let mut link = target.connect_long(MASTER).await?;
+    let scratch = movement.names.scratch.as_str();
+    drop_database(&mut link, scratch).await?;
+    if link.azure {
+        copy_of(&mut link, from, scratch).await
+    } else {
+        backup_and_restore(&mut link, from, scratch, movement.environment.spec.name.as_str()).await
+    }
+}
+
+/// Azure copies by itself, and says when it is done (Transact-SQL reference, "CREATE DATABASE … AS COPY OF").
+async fn copy_of(link: &mut Link, from: &DatabaseName, scratch: &str) -> Result<(), TargetError> {
+    link.run(&format!("CREATE DATABASE {} AS COPY OF {}", name(scratch), name(from.as_str()))).await?;
+    loop {
+        match state(link, scratch).await?.as_str() {
+            "ONLINE" => return Ok(()),
+            "COPYING" | "RESTORING" | "" => tokio::time::sleep(LOOK).await,
+            other => return Err(refused(format!("the copy came to the state {other}"))),
+        }
+    }
+}
+
+/// A path of the server's own.
+async fn folder(link: &mut Link, property: &str) -> Result<String, TargetError> {
+    let path = link.maybe(&format!("SELECT CAST(SERVERPROPERTY('{property}') AS nvarchar(4000))")).await?;
+    let path = path.filter(|path| !path.is_empty()).ok_or_else(|| refused(format!("the server does not say its {property}")))?;
+    // a server on Linux has paths with the other slash
+    let slash = if path.contains('/') { '/' } else { '\\' };
+    Ok(format!("{}{slash}", path.trim_end_matches(['/', '\\'])))
+}
+
+async fn backup_and_restore(link: &mut Link, from: &DatabaseName, scratch: &str, environment: &str) -> Result<(), TargetError> {
+    // one file for each environment, written over each time: there is no documented statement that deletes one
+    let backup = text(&format!("{}daypass-{environment}.bak", folder(link, "InstanceDefaultBackupPath").await?));
+    let sql = format!("BACKUP DATABASE {} TO DISK = {backup} WITH COPY_ONLY, FORMAT, INIT, CHECKSUM", name(from.as_str()));
+    // Express has no compression
+    if link.attempt(&format!("{sql}, COMPRESSION")).await?.is_none() {
+        link.run(&sql).await?;
+    }
+    let (data, log) = (folder(link, "InstanceDefaultDataPath").await?, folder(link, "InstanceDefaultLogPath").await?);
+    let files = link.rows(&format!("RESTORE FILELISTONLY FROM DISK = {backup}")).await?;
+    let moves: Vec<String> = files
+        .iter()
+        .enumerate()
+        .map(|(n, file)| {
+            // LogicalName, PhysicalName, Type: D is data, L the log, S what streams, F full text
+            let (place, ending) = match (column(file, 2).as_str(), n) {
+                ("L", _) => (&log, "ldf"),
+                (_, 0) => (&data, "mdf"),
+                _ => (&data, "ndf"),
+            };
+            format!("MOVE {} TO {}", text(&column(file, 0)), text(&format!("{place}{scratch}_{n}.{ending}")))
+        })
+        .collect();
+    link.run(&format!("RESTORE DATABASE {} FROM DISK = {backup} WITH {}, RECOVERY, CHECKSUM", name(scratch), moves.join(", "))).await
+}
+
+async fn drop_database(link: &mut Link, database: &str) -> Result<(), TargetError> {
+    if !exists(link, database).await? {
+        return Ok(());
+    }
+    if !link.azure {
+        link.attempt(&format!("ALTER DATABASE {} SET SINGLE_USER WITH ROLLBACK IMMEDIATE", name(database))).await?;
+    }
+    link.run(&format!("DROP DATABASE {}", name(database))).await
+}
+
+/// Users of a database and the roles that each is a member of.
+async fn users(link: &mut Link) -> Result<BTreeMap<String, BTreeSet<String>>, TargetError> {
+    let people = "SELECT CAST(name AS nvarchar(128)) FROM sys.database_principals WHERE type IN ('S', 'U', 'G', 'E', 'X') AND principal_id > 4";
+    let mut found: BTreeMap<String, BTreeSet<String>> = link.rows(people).await?.iter().map(|row| (column(row, 0), BTreeSet::new())).collect();
+    let members =
+        "SELECT CAST(USER_NAME(member_principal_id) AS nvarchar(128)), CAST(USER_NAME(role_principal_id) AS nvarchar(128)) FROM sys.database_role_members";
+    for row in link.rows(members).await? {
+        if let Some(roles) = found.get_mut(&column(&row, 0)) {
+            roles.insert(column(&row, 1));
+        }
+    }
+    found.retain(|user, _| !["dbo", "guest", "INFORMATION_SCHEMA", "sys"].contains(&user.as_str()));
+    Ok(found)
+}
+
+/// Nobody stays in the copy but those who are in the database of before, with the roles that they have there.
+pub async fn sweep(target: &SqlServer, movement: &Move<'_>, scripts: &[PathBuf]) -> Result<Vec<Swept>, TargetError> {
+    let (database, scratch) = (movement.environment.spec.database.as_str(), movement.names.scratch.as_str());
+    let home = users(&mut target.connect_long(database).await?).await?;
+    let mut master = target.connect_long(MASTER).await?;
+    if !master.azure {
+        // code in the copy gets no further than the copy, and its messages have a broker of their own. The last shows everybody out
+        for set in ["TRUSTWORTHY OFF", "DB_CHAINING OFF", "NEW_BROKER WITH ROLLBACK IMMEDIATE"] {
+            master.attempt(&format!("ALTER DATABASE {} SET {set}", name(scratch))).await?;
+        }
+    }
+    let mut link = target.connect_long(scratch).await?;
+    let mut swept = Vec::new();
+    let took = |what: String, done: &str| Swept { what, done: done.to_owned() };
+    for (user, roles) in users(&mut link).await? {
+        let Some(wanted) = home.get(&user) else {
+            let what =
+                if user.starts_with("jit_") { format!("day account {user} of another environment") } else { format!("user {user}, who has no home here") };
+            // nobody connects as it from here on; then it goes
+            link.attempt(&format!("DENY CONNECT TO {}", name(&user))).await?;
+            drop_user(&mut link, &user, None).await?;
+            swept.push(took(what, "removed from the copy"));
+            continue;
+        };
+        // its login here has another SID than in the source, when it was made by itself
+        let login = format!("SELECT CAST(name AS nvarchar(128)) FROM sys.sql_logins WHERE name = {}", text(&user));
+        if !link.azure && master.exists(&login).await? {
+            link.run(&format!("ALTER USER {} WITH LOGIN = {}", name(&user), name(&user))).await?;
+        }
+        for role in roles.difference(wanted) {
+            link.run(&format!("ALTER ROLE {} DROP MEMBER {}", name(role), name(&user))).await?;
+            swept.push(took(format!("{user} was a member of {role} in the source"), "taken away"));
+        }
+        for role in wanted.difference(&roles) {
+            link.run(&format!("ALTER ROLE {} ADD MEMBER {}", name(role), name(&user))).await?;
+        }
+    }
+    let here = users(&mut link).await?;
+    for (user, roles) in home.iter().filter(|(user, _)| !here.contains_key(*user) && !user.starts_with("jit_")) {
+        let login = format!("SELECT CAST(name AS nvarchar(128)) FROM sys.sql_logins WHERE name = {}", text(user));
+        if link.azure || !master.exists(&login).await? {
+            swept.push(took(format!("user {user} of the database of before"), "NOT made again: its password is not known here"));
+            continue;
+        }
+        link.run(&format!("CREATE USER {} FOR LOGIN {}", name(user), name(user))).await?;
+        for role in roles {
+            link.run(&format!("ALTER ROLE {} ADD MEMBER {}", name(role), name(user))).await?;
+        }
+        swept.push(took(format!("user {user} of the database of before"), "made again, with its roles"));
+    }
+    // the marks of other environments travel with a copy
+    let marks = format!("SELECT CAST(name AS nvarchar(128)) FROM sys.extended_properties WHERE class = 0 AND name LIKE {}", text(&format!("{PROPERTY} %")));
+    for mark in link.attempt(&marks).await?.unwrap_or_default() {
+        link.attempt(&format!("EXEC sp_dropextendedproperty @name = {}", text(&column(&mark, 0)))).await?;
+    }
+    if link.azure {
+        swept.extend(rules_of_before(target, movement, &mut link).await?);
+    } else {
+        let owner = format!("SELECT CAST(SUSER_SNAME(owner_sid) AS nvarchar(128)) FROM sys.databases WHERE name = {}", text(database));
+        if let Some(owner) = master.maybe(&owner).await? {
+            link.attempt(&format!("ALTER AUTHORIZATION ON DATABASE::{} TO {}", name(scratch), name(&owner))).await?;
+        }
+    }
+    for script in scripts {
+        swept.push(run_script(&mut link, script).await?);
+    }
+    Ok(swept)
+}
+
+/// The rules of Azure's firewall lie inside the database and travel with a copy: those of the database of before take their place.
+async fn rules_of_before(target: &SqlServer, movement: &Move<'_>, link: &mut Link) -> Result<Vec<Swept>, TargetError> {
+    let look =
+        "SELECT CAST(name AS nvarchar(128)), CAST(start_ip_address AS nvarchar(45)), CAST(end_ip_address AS nvarchar(45)) FROM sys.database_firewall_rules";
+    let rule = |row: &super::link::Row| Rule { name: column(row, 0), from: column(row, 1), to: column(row, 2) };
+    let mut before = target.connect_long(movement.environment.spec.database.as_str()).await?;
+    // ours follow the allowed addresses, all of which have ended
+    let home: Vec<Rule> = before.rows(look).await?.iter().map(rule).filter(|rule| !is_ours(rule)).collect();
+    let here: Vec<Rule> = link.rows(look).await?.iter().map(rule).collect();
+    let (scratch, mut swept) = (&movement.names.scratch, Vec::new());
+    // what lets us in first, so that nothing shuts us out in between
+    for rule in home.iter().filter(|rule| !here.contains(rule)) {
+        target.set_rule(scratch, rule).await?;
+    }
+    for rule in here.iter().filter(|rule| !home.iter().any(|known| known.name == rule.name)) {
+        target.remove_rule(scratch, rule).await?;
+        swept.push(Swept { what: format!("firewall rule {} of the source", rule.name), done: "taken away".to_owned() });
+    }
+    Ok(swept)
+}
+
+/// An operator's script: batches with GO between them, as every tool of SQL Server reads it.
+async fn run_script(link: &mut Link, script: &std::path::Path) -> Result<Swept, TargetError> {
+    let file = script.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let sql = tokio::fs::read_to_string(script).await.map_err(|e| refused(format!("the script {file} cannot be read: {e}")))?;
+    let mut said = Vec::new();
+    for batch in batches(&sql) {
+        let rows = link.rows(&batch).await.map_err(|e| refused(format!("the script {file}: {e}")))?;
+        said.extend(rows.into_iter().take(20).map(|row| row.into_iter().flatten().collect::<Vec<_>>().join(" ")));
+    }
+    let said = said.join("; ");
+    let done = if said.is_empty() { "ran, and said nothing".to_owned() } else { format!("ran: {}", said.chars().take(1_500).collect::<String>()) };
+    Ok(Swept { what: format!("script {file}"), done })
+}
+
+fn batches(sql: &str) -> Vec<String> {
+    let mut all = vec![String::new()];
+    for line in sql.lines() {
+        if line.trim().eq_ignore_ascii_case("go") {
+            all.push(String::new());
+        } else if let Some(last) = all.last_mut() {
+            last.push_str(line);
+            last.push('\n');
+        }
+    }
+    all.retain(|batch| !batch.trim().is_empty());
+    all
+}
+
+/// How long whoever is still leaving may hold up the name.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Shows everybody out and gives the database another name.
+async fn rename(target: &SqlServer, link: &mut Link, from: &str, to: &str) -> Result<(), TargetError> {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    let sql = format!("ALTER DATABASE {} MODIFY NAME = {}", name(from), name(to));
+    loop {
+        if link.azure {
+            show_out(target, from).await?;
+        } else {
+            link.run(&format!("ALTER DATABASE {} SET SINGLE_USER WITH ROLLBACK IMMEDIATE", name(from))).await?;
+        }
+        match link.run(&sql).await {
+            Err(TargetError::Refused(_)) if tokio::time::Instant::now() < deadline => tokio::time::sleep(Duration::from_millis(100)).await,
+            Err(error) => {
+                if !link.azure {
+                    link.attempt(&format!("ALTER DATABASE {} SET MULTI_USER", name(from))).await?;
+                }
+                return Err(error);
+            }
+            Ok(()) => return Ok(()),
+        }
+    }
+}
+
+/// Azure has no single user: each session is ended, from inside, where alone it can be seen.
+async fn show_out(target: &SqlServer, database: &str) -> Result<(), TargetError> {
+    let mut link = target.connect_long(database).await?;
+    let others = "SELECT CAST(session_id AS nvarchar(20)) FROM sys.dm_exec_sessions WHERE session_id <> @@SPID AND database_id = DB_ID()";
+    for id in link.attempt(others).await?.unwrap_or_default().iter().filter_map(|row| column(row, 0).parse::<u32>().ok()) {
+        link.attempt(&format!("KILL {id}")).await?;
+    }
+    Ok(())
+}
+
+/// The database is put aside and out of reach, then `incoming` takes its name.
+pub async fn swap(target: &SqlServer, movement: &Move<'_>, incoming: &DatabaseName) -> Result<(), TargetError> {
+    let mut link = target.connect_long(MASTER).await?;
+    let (database, incoming, old) = (movement.environment.spec.database.as_str(), incoming.as_str(), movement.names.old.as_str());
+    if state(&mut link, incoming).await? == "OFFLINE" {
+        link.run(&format!("ALTER DATABASE {} SET ONLINE", name(incoming))).await?;
+    }
+    rename(target, &mut link, database, old).await?;
+    rename(target, &mut link, incoming, database).await?;
+    open(&mut link, database, old).await
+}
+
+/// The database in place takes everybody, the one put aside nobody.
+async fn open(link: &mut Link, database: &str, old: &str) -> Result<(), TargetError> {
+    if link.azure {
+        return Ok(());
+    }
+    link.run(&format!("ALTER DATABASE {} SET MULTI_USER", name(database))).await?;
+    link.run(&format!("ALTER DATABASE {} SET OFFLINE WITH ROLLBACK IMMEDIATE", name(old))).await
+}
+
+pub async fn settle(target: &SqlServer, movement: &Move<'_>, incoming: &DatabaseName) -> Result<Standing, TargetError> {
+    let mut link = target.connect_long(MASTER).await?;
+    let (database, old) = (movement.environment.spec.database.as_str(), movement.names.old.as_str());
+    let there = (exists(&mut link, database).await?, exists(&mut link, old).await?, exists(&mut link, incoming.as_str()).await?);
+    match there {
+        (true, true, false) => {
+            open(&mut link, database, old).await?;
+            return Ok(Standing::New);
+        }
+        // between the two statements: the old one goes back
+        (false, true, _) => rename(target, &mut link, old, database).await?,
+        _ => {}
+    }
+    if exists(&mut link, database).await? && !link.azure {
+        link.run(&format!("ALTER DATABASE {} SET MULTI_USER", name(database))).await?;
+    }
+    drop_database(&mut link, movement.names.scratch.as_str()).await?;
+    Ok(Standing::Old)
+}
+
+pub async fn drop_kept(target: &SqlServer, database: &DatabaseName) -> Result<(), TargetError> {
+    let mut link = target.connect_long(MASTER).await?;
+    // the files of a database that is offline would stay behind
+    if state(&mut link, database.as_str()).await? == "OFFLINE" {
+        link.run(&format!("ALTER DATABASE {} SET ONLINE", name(database.as_str()))).await?;
+    }
+    drop_database(&mut link, database.as_str()).await
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_script_is_read_in_batches() {
+        let sql = "UPDATE t SET x = 1\nGO\n\n go \nSELECT 'let''s go'\n";
+        assert_eq!(super::batches(sql), ["UPDATE t SET x = 1\n", "SELECT 'let''s go'\n"]);
+    }
+}

@@ -1,0 +1,141 @@
+//! What the stand-in does with whole databases: backup, restore under another name, copies, names, states.
+
+use super::{
+    created_now,
+    lexer::Token,
+    state::{Database, Failure, State, key},
+};
+use std::path::{Path, PathBuf};
+use uuid::Uuid;
+
+fn words(tokens: &[Token]) -> Vec<String> {
+    tokens.iter().map(|token| token.text().to_uppercase()).collect()
+}
+
+fn disk(tokens: &[Token]) -> String {
+    let at = tokens.iter().position(|token| token.is("DISK"));
+    at.and_then(|at| tokens.get(at + 2)).map(Token::text).unwrap_or_default()
+}
+
+/// A folder of its own with the same rows.
+fn copied(from: &Path, to: &Path) -> Result<PathBuf, Failure> {
+    let folder = to.join(Uuid::now_v7().simple().to_string());
+    let copy = || -> std::io::Result<()> {
+        std::fs::create_dir_all(&folder)?;
+        for entry in std::fs::read_dir(from)? {
+            let entry = entry?;
+            std::fs::copy(entry.path(), folder.join(entry.file_name()))?;
+        }
+        Ok(())
+    };
+    copy().map_err(|e| Failure::new(3_201, format!("Cannot open backup device: {e}")))?;
+    Ok(folder)
+}
+
+impl State {
+    /// `BACKUP DATABASE [x] TO DISK = N'…' WITH …`
+    pub fn backup(&mut self, tokens: &[Token], folder: &Path) -> Result<(), Failure> {
+        let name = tokens.get(2).map(Token::text).unwrap_or_default();
+        let mut copy = self.database(&name)?.clone();
+        copy.folder = copied(&copy.folder, folder)?;
+        self.backups.insert(disk(tokens), copy);
+        Ok(())
+    }
+
+    fn backup_of(&self, tokens: &[Token]) -> Result<&Database, Failure> {
+        let device = disk(tokens);
+        self.backups.get(&device).ok_or_else(|| {
+            Failure::new(3_201, format!("Cannot open backup device '{device}'. Operating system error 2(The system cannot find the file specified.)."))
+        })
+    }
+
+    /// The files in a backup: logical name, physical name, type.
+    pub fn files_in(&self, tokens: &[Token]) -> Result<Vec<[String; 3]>, Failure> {
+        let name = self.backup_of(tokens)?.name.clone();
+        let file = |suffix: &str, ending: &str, kind: &str| [format!("{name}{suffix}"), format!("/data/{name}.{ending}"), kind.to_owned()];
+        Ok(vec![file("", "mdf", "D"), file("_log", "ldf", "L")])
+    }
+
+    /// `RESTORE DATABASE [x] FROM DISK = N'…' WITH MOVE …`: only to a name that is not there.
+    pub fn restore(&mut self, tokens: &[Token], folder: &Path) -> Result<(), Failure> {
+        let (name, all) = (tokens.get(2).map(Token::text).unwrap_or_default(), words(tokens));
+        let moves = all.iter().filter(|word| *word == "MOVE").count();
+        if self.databases.contains_key(&key(&name)) {
+            return Err(Failure::new(3_159, format!("The tail of the log for the database \"{name}\" has not been backed up.")));
+        }
+        if moves < 2 {
+            return Err(Failure::new(1_834, "The file cannot be overwritten. It is being used by another database."));
+        }
+        let copy = self.backup_of(tokens)?.clone();
+        self.place(copy, &name, folder)
+    }
+
+    /// `CREATE DATABASE [x] AS COPY OF [y]`
+    pub fn copy_of(&mut self, tokens: &[Token], folder: &Path) -> Result<(), Failure> {
+        let (name, from) = (tokens.get(2).map(Token::text).unwrap_or_default(), tokens.get(6).map(Token::text).unwrap_or_default());
+        let copy = self.database(&from)?.clone();
+        self.place(copy, &name, folder)
+    }
+
+    fn place(&mut self, mut copy: Database, name: &str, folder: &Path) -> Result<(), Failure> {
+        copy.folder = copied(&copy.folder, folder)?;
+        self.next_database += 1;
+        (copy.id, copy.created, copy.guid, copy.fork) = (self.next_database, created_now(), Uuid::now_v7(), Uuid::now_v7());
+        copy.name = name.to_owned();
+        self.databases.insert(key(name), copy);
+        Ok(())
+    }
+
+    /// `ALTER DATABASE [x] SET … | MODIFY NAME = [y]`
+    pub fn alter_database(&mut self, tokens: &[Token], me: u16) -> Result<(), Failure> {
+        let name = tokens.get(2).map(Token::text).unwrap_or_default();
+        self.database(&name)?;
+        let all = words(tokens);
+        let has = |word: &str| all.iter().any(|known| known == word);
+        let inside = |state: &State| state.sessions.iter().any(|(id, session)| *id != me && key(&session.database) == key(&name));
+        if has("MODIFY") {
+            if inside(self) {
+                return Err(Failure::new(5_030, "The database could not be exclusively locked to perform the operation."));
+            }
+            let to = tokens.last().map(Token::text).unwrap_or_default();
+            if self.databases.contains_key(&key(&to)) {
+                return Err(Failure::new(1_801, format!("Database '{to}' already exists. Choose a different database name.")));
+            }
+            if let Some(mut database) = self.databases.remove(&key(&name)) {
+                database.name.clone_from(&to);
+                self.databases.insert(key(&to), database);
+            }
+            return Ok(());
+        }
+        if has("ROLLBACK") {
+            for (id, session) in &self.sessions {
+                if *id != me && key(&session.database) == key(&name) {
+                    session.kill.notify_one();
+                }
+            }
+            // they are gone when the statement is done
+            self.sessions.retain(|id, session| *id == me || key(&session.database) != key(&name));
+        }
+        let database = self.database(&name)?;
+        if has("SINGLE_USER") || has("MULTI_USER") {
+            database.single_user = has("SINGLE_USER");
+        }
+        if has("OFFLINE") || has("ONLINE") {
+            database.offline = has("OFFLINE");
+        }
+        if has("NEW_BROKER") {
+            database.broker = Uuid::now_v7();
+        }
+        Ok(())
+    }
+
+    pub fn drop_database(&mut self, tokens: &[Token], me: u16) -> Result<(), Failure> {
+        let name = tokens.get(2).map(Token::text).unwrap_or_default();
+        self.database(&name)?;
+        if self.sessions.iter().any(|(id, session)| *id != me && key(&session.database) == key(&name)) {
+            return Err(Failure::new(3_702, format!("Cannot drop database \"{name}\" because it is currently in use.")));
+        }
+        self.databases.remove(&key(&name));
+        Ok(())
+    }
+}
