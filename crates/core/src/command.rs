@@ -266,6 +266,11 @@ pub enum Observed {
         left: Vec<String>,
         dropped: bool,
     },
+    /// What of other environments was found in this one's database and lost its rights there.
+    DatabaseSwept {
+        environment: EnvironmentId,
+        swept: Vec<Swept>,
+    },
     /// All that others made on a target, at this look.
     Drift {
         target: TargetId,

@@ -213,6 +213,12 @@ pub enum Event {
         verdict: Verdict,
     },
 
+    /// What bears our mark and belongs to other environments was found in the database, and lost its rights there.
+    DatabaseSwept {
+        environment: EnvironmentId,
+        swept: Vec<Swept>,
+    },
+
     AllowAdded {
         entry: AllowId,
         environment: EnvironmentId,

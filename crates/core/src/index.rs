@@ -156,9 +156,10 @@ pub fn about(ledger: &Ledger, event: &Event) -> About {
         Event::UserLinked { user, .. } | Event::GroupRolesSet { user, .. } | Event::MailSet { user, .. } => people(Some(*user)),
         Event::RoleGiven { user, .. } | Event::RoleTaken { user, .. } | Event::TokenAdded { user, .. } => people(Some(*user)),
         Event::TokenRemoved { .. } => people(None),
-        Event::DatabaseIdentified { environment, .. } | Event::DatabaseReplaced { environment, .. } | Event::FailoverExpected { environment, .. } => {
-            About { kind: Kind::Movements, environment: Some(*environment), person: None }
-        }
+        Event::DatabaseIdentified { environment, .. }
+        | Event::DatabaseReplaced { environment, .. }
+        | Event::FailoverExpected { environment, .. }
+        | Event::DatabaseSwept { environment, .. } => About { kind: Kind::Movements, environment: Some(*environment), person: None },
         Event::MovementPlanned { movement, .. }
         | Event::MovementWithdrawn { movement }
         | Event::MovementBegun { movement, .. }

@@ -156,8 +156,19 @@ pub struct Swept {
 }
 
 /// The report of a sweep has at most so many lines, each of at most so many characters.
-pub const MOST_SWEPT: usize = 200;
-pub const LONGEST_SWEPT: usize = 2_000;
+const MOST_SWEPT: usize = 200;
+const LONGEST_SWEPT: usize = 2_000;
+
+/// The report as the log takes it.
+pub fn bounded(swept: &[Swept]) -> Vec<Swept> {
+    let short = |text: &str| text.chars().take(LONGEST_SWEPT).collect::<String>();
+    let mut report: Vec<Swept> = swept.iter().take(MOST_SWEPT).map(|line| Swept { what: short(&line.what), done: short(&line.done) }).collect();
+    if swept.len() > MOST_SWEPT {
+        report.truncate(MOST_SWEPT - 1);
+        report.push(Swept { what: format!("{} more", swept.len() - report.len()), done: "the same".to_owned() });
+    }
+    report
+}
 
 #[derive(Clone, Debug)]
 pub struct Movement {

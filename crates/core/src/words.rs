@@ -63,6 +63,10 @@ pub fn what(ledger: &Ledger, event: &Event) -> String {
         Event::DatabaseIdentified { environment, .. } => format!("took note of which database {} is", env(environment)),
         Event::DatabaseReplaced { environment, .. } => format!("found that the database of {} was replaced; all access to it ended", env(environment)),
         Event::FailoverExpected { environment, until } => format!("said that a replica may take over for {} until {}", env(environment), minute(until)),
+        Event::DatabaseSwept { environment, swept } => {
+            let lines: Vec<String> = swept.iter().map(|line| format!("{} ({})", shown(&line.what), shown(&line.done))).collect();
+            format!("found in the database of {} what belongs to other environments: {}", env(environment), lines.join("; "))
+        }
         Event::DriftFound { target, finding } => format!("found on {} what it did not make: {}", server(ledger, *target), shown(&finding.words())),
         Event::DriftGone { target, finding } => format!("does not find any more on {}: {}", server(ledger, *target), shown(&finding.words())),
         Event::DriftJudged { target, finding, verdict } => {

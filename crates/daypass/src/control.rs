@@ -229,7 +229,7 @@ fn ends_access(command: &Command) -> bool {
         Command::RemoveToken { .. } | Command::RemoveEnvironment { .. } | Command::TakeRole { .. } | Command::DenyPass { .. } => true,
         Command::Observed(Observed::Identity { .. } | Observed::SetBack { .. } | Observed::Due { .. }) => true,
         Command::ExpectFailover { .. } | Command::JudgeDrift { .. } => false,
-        Command::Observed(Observed::Left { .. } | Observed::Drift { .. }) => false,
+        Command::Observed(Observed::Left { .. } | Observed::Drift { .. } | Observed::DatabaseSwept { .. }) => false,
         Command::RemoveStanding { .. } | Command::RemoveMachine { .. } => true,
         Command::SetKind { .. } | Command::SetRemoteDesktop { .. } => false,
         Command::AddStanding { .. } | Command::RevealStanding { .. } | Command::RotateStanding { .. } => false,

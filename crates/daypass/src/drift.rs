@@ -18,11 +18,29 @@ use std::{
 /// How often a target is looked through.
 const LOOK: Duration = Duration::from_secs(30);
 
+/// What of other environments came inside a database that others put in place loses its rights there.
+async fn sweep<T: Target>(node: &Node, control: &Control, id: TargetId, target: &T) -> Result<(), String> {
+    let open: Vec<(EnvironmentId, DatabaseName)> = node.ledger(|ledger| {
+        let here = ledger.environments_on(id).filter(|env| !env.removed() && env.frozen_by.is_none());
+        here.map(|env| (env.id, env.spec.database.clone())).collect()
+    });
+    for (environment, database) in open {
+        let swept = target.sweep_marked(environment, &database).await.map_err(|e| format!("{database} cannot be swept: {e}"))?;
+        control.run(Command::Observed(Observed::DatabaseSwept { environment, swept }), Actor::System).await.map_err(|e| e.to_string())?;
+    }
+    Ok(())
+}
+
 /// One target's scan: when it was last made.
 #[derive(Default)]
 pub struct Scan(Option<Instant>);
 
 impl Scan {
+    /// Something happened that is worth a look at once.
+    pub fn at_once(&mut self) {
+        self.0 = None;
+    }
+
     pub async fn look<T: Target>(&mut self, node: &Node, control: &Control, id: TargetId, target: &T, databases: &[DatabaseName]) {
         let to_end: Vec<Finding> = node.ledger(|ledger| {
             let ends = ledger.drift().filter(|drift| drift.target == id && drift.verdict == Some(Verdict::End));
@@ -39,6 +57,7 @@ impl Scan {
             return;
         }
         self.0 = Some(Instant::now());
+        failed = failed.or(sweep(node, control, id, target).await.err());
         let known: BTreeSet<String> = node.ledger(|ledger| {
             let here = ledger.standings().filter(|known| ledger.environment(known.environment).is_some_and(|env| env.target == id));
             here.map(|known| known.name.to_string()).collect()

@@ -75,6 +75,7 @@ async fn keep(node: Arc<Node>, control: Control, id: TargetId) {
     let mut pause = Duration::ZERO;
     let mut made: Option<(daypass_core::environment::TargetSpec, AnyTarget)> = None;
     let mut scan = Scan::default();
+    let mut replaced = replacements(&node, id);
     loop {
         changes.borrow_and_update();
         let spec = node.ledger(|ledger| ledger.target(id).map(|target| target.spec.clone()));
@@ -89,6 +90,12 @@ async fn keep(node: Arc<Node>, control: Control, id: TargetId) {
             Some((_, target)) => {
                 let keeper = Keeper { node: &node, control: &control, id, target };
                 let done = keeper.look().await;
+                // a database that others put in place is swept at once
+                let now = replacements(&node, id);
+                if now != replaced {
+                    replaced = now;
+                    scan.at_once();
+                }
                 // when nothing else waits
                 if matches!(done, Ok(false)) {
                     scan.look(&node, &control, id, target, &keeper.databases()).await;
@@ -115,6 +122,11 @@ async fn keep(node: Arc<Node>, control: Control, id: TargetId) {
         }
         wait(&node, id, &mut changes, pause).await;
     }
+}
+
+/// How often the databases on a target were replaced.
+fn replacements(node: &Node, id: TargetId) -> u32 {
+    node.ledger(|ledger| ledger.environments_on(id).map(daypass_core::environment::Environment::epoch).sum())
 }
 
 /// Until something changed, a deadline comes, or it is time for a look. After a failure, until the pause is over.

@@ -88,6 +88,9 @@ impl Target for AnyTarget {
     async fn remove(&self, account: &str, databases: &[DatabaseName], estate: Estate<'_>) -> Result<(), TargetError> {
         delegate!(self, target => target.remove(account, databases, estate))
     }
+    async fn sweep_marked(&self, environment: EnvironmentId, database: &DatabaseName) -> Result<Vec<Swept>, TargetError> {
+        delegate!(self, target => target.sweep_marked(environment, database))
+    }
     async fn drift(&self, databases: &[DatabaseName], ours: &BTreeSet<String>) -> Result<Vec<Finding>, TargetError> {
         delegate!(self, target => target.drift(databases, ours))
     }

@@ -159,6 +159,9 @@ impl Ledger {
             Event::MachineRevealed { machine, .. } => {
                 self.machines.get(machine).ok_or("there is no such machine")?;
             }
+            Event::DatabaseSwept { environment, .. } => {
+                self.environment_mut(*environment)?;
+            }
             Event::DriftFound { target, finding } => {
                 let fresh = Drift { target: *target, finding: finding.clone(), first_seen: at, verdict: None };
                 self.drift.insert((*target, finding.clone()), fresh);

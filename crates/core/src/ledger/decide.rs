@@ -588,6 +588,10 @@ impl Ledger {
                 let known = self.passes.get(pass).filter(|known| !known.state.is_final() && known.left != *left && !left.is_empty());
                 Ok(known.map(|_| Event::PassLeft { pass: *pass, left: left.clone(), dropped: *dropped }).into_iter().collect())
             }
+            Observed::DatabaseSwept { environment, swept } => {
+                let known = self.environments.get(environment).filter(|_| !swept.is_empty());
+                Ok(known.map(|_| Event::DatabaseSwept { environment: *environment, swept: crate::movement::bounded(swept) }).into_iter().collect())
+            }
             Observed::Drift { target, found } => {
                 let known = |finding: &&Finding| self.drift.contains_key(&(*target, (*finding).clone()));
                 let here = || self.drift.values().filter(|drift| drift.target == *target);

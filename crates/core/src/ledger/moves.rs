@@ -6,7 +6,7 @@ use crate::{
     environment::Environment,
     event::{Actor, Event},
     ids::*,
-    movement::{LONGEST_NOTICE, LONGEST_SWEPT, MOST_SWEPT, Movement, MovementKind, MovementState, Phase, Swept},
+    movement::{LONGEST_NOTICE, Movement, MovementKind, MovementState, Phase, bounded},
     names::Reason,
     people::Permission,
     refusal::{Code, Refusal},
@@ -209,14 +209,7 @@ impl Ledger {
                 running(movement).map(|_| Event::MovementReached { movement: *movement, phase: *phase }).into_iter().collect()
             }
             Observed::Swept { movement, swept } => {
-                let short = |text: &str| text.chars().take(LONGEST_SWEPT).collect::<String>();
-                let mut swept: Vec<Swept> = swept.iter().map(|line| Swept { what: short(&line.what), done: short(&line.done) }).collect();
-                if swept.len() > MOST_SWEPT {
-                    let more = swept.len() - (MOST_SWEPT - 1);
-                    swept.truncate(MOST_SWEPT - 1);
-                    swept.push(Swept { what: format!("{more} more"), done: "the same".to_owned() });
-                }
-                running(movement).map(|_| Event::MovementSwept { movement: *movement, swept }).into_iter().collect()
+                running(movement).map(|_| Event::MovementSwept { movement: *movement, swept: bounded(swept) }).into_iter().collect()
             }
             Observed::Moved { movement, kept, made } => {
                 let Some(known) = running(movement) else { return vec![] };

@@ -109,43 +109,65 @@ async fn cut_at_the_end(stage: &mut Stage) -> Result<()> {
 }
 
 async fn movement(stage: &mut Stage) -> Result<()> {
-    stage.step("A movement ends everything at once: Maria's query runs, Sam begins a refresh of uat from golden");
+    stage.step("Sam is about to refresh uat from golden, and looks first whom it will end");
     let account = newest(stage, "uat", "read_write").await?;
-    let mut running = stage.psql(&account, "SELECT pg_sleep(60)");
-    running.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).kill_on_drop(true);
-    let running = running.spawn()?;
-    until(
-        stage,
-        "the query runs",
-        "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep%' AND state = 'active' AND usename LIKE 'jit%'",
-        "1",
-    )
-    .await?;
-    let begun = Instant::now();
-    right(stage.daypass(MANAGER, &["move", "uat", "external", "begin", "--reason", "refresh from golden"]).await?.ok, "the movement begins")?;
-    let output = tokio::time::timeout(Duration::from_secs(10), running.wait_with_output()).await.context("the query was not cut")??;
-    println!("  and in Maria's window, {} ms after Sam pressed Enter:", begun.elapsed().as_millis());
-    right(show(&output).text.contains("being replaced"), "psql says why")?;
+    let dry = stage.daypass(MANAGER, &["move", "uat", "refresh", "--from", "golden", "--dry-run"]).await?;
+    right(dry.ok && dry.text.contains(&account.name), "her account is on the list")?;
+    println!("  Meanwhile Maria has an account in golden as well, and somebody gave it a right of its own there:");
+    right(stage.daypass(REQUESTER, &["request", "golden", "--reason", "OPS-17: how it was"]).await?.ok, "an account in golden")?;
+    let elsewhere = newest(stage, "golden", "read").await?;
+    let grant = format!("GRANT SELECT ON sales.orders TO {}", elsewhere.name);
+    println!("golden=# {grant};");
+    stage.postgres.sql("golden", &grant).await?;
 
-    stage.step("Sam's tool replaces the database; then the environment opens again, for new access only");
+    stage.step("Maria's query runs; Sam gives three seconds' notice: she is told in her own window, then it ends");
+    let running = sleeping(stage, &account).await?;
+    let refresh = ["move", "uat", "refresh", "--from", "golden", "--notice", "3s", "--reason", "CHG-8: test data of this week"];
+    let moved = stage.daypass(MANAGER, &refresh).await?;
+    right(moved.ok && moved.text.contains("finished at"), "the movement is finished")?;
+    let output = tokio::time::timeout(Duration::from_secs(10), running.wait_with_output()).await.context("the query was not cut")??;
+    println!("  and in Maria's window:");
+    let said = show(&output).text;
+    right(said.contains("WARNING") && said.contains("will be replaced") && said.contains("being replaced"), "she was told, and then why it ended")?;
+    right(moved.text.contains(&format!("day account {}", elsewhere.name)), "what came inside the copy was found and swept")?;
+    let old = finish(stage.psql(&account, "SELECT 1")).await?;
+    right(!old.ok, "the account of before opens nothing")?;
+
+    stage.step("Nothing is left on the server: the accounts are gone");
+    right(stage.daypass(REQUESTER, &["end", &elsewhere.name]).await?.ok, "the one in golden is given back")?;
+    let count = "SELECT count(*) FROM pg_roles WHERE rolname LIKE 'jit\\_%'";
+    until(stage, "the accounts are gone", count, "0").await?;
+    println!("postgres=# {count};\n    0");
+
+    stage.step("Somebody replaces the database without a word: it is noticed, and ends everything as well");
+    right(stage.daypass(REQUESTER, &["allow", "uat"]).await?.ok, "the address is entered")?;
+    right(stage.daypass(REQUESTER, &["request", "uat", "--reason", "OPS-17: once more"]).await?.ok, "a new account")?;
+    let account = newest(stage, "uat", "read").await?;
+    let running = sleeping(stage, &account).await?;
     for sql in [
-        "DROP DATABASE uat",
+        "DROP DATABASE uat WITH (FORCE)",
         "CREATE DATABASE uat TEMPLATE golden OWNER uat_owner",
         "REVOKE CONNECT ON DATABASE uat FROM PUBLIC; GRANT CONNECT ON DATABASE uat TO daypass_admin WITH GRANT OPTION",
     ] {
         println!("postgres=# {sql};");
         stage.postgres.sql("postgres", sql).await?;
     }
-    right(stage.daypass(MANAGER, &["move", "uat", "external", "finish"]).await?.ok, "the movement is finished")?;
-    let old = finish(stage.psql(&account, "SELECT 1")).await?;
-    right(!old.ok, "the account of before opens nothing")?;
-    right(stage.daypass(REQUESTER, &["passes"]).await?.ok, "no pass is left")?;
+    let since = Instant::now();
+    let _ = tokio::time::timeout(Duration::from_secs(10), running.wait_with_output()).await.context("the query was not cut")??;
+    until(stage, "the account is gone", count, "0").await?;
+    println!("  the account was gone {} ms after the new database was there", since.elapsed().as_millis());
+    let passes = stage.daypass(REQUESTER, &["passes", "--all"]).await?;
+    right(passes.text.contains("the database was replaced"), "the cause is on record")
+}
 
-    stage.step("Nothing is left on the server: the accounts are gone");
-    let count = "SELECT count(*) FROM pg_roles WHERE rolname LIKE 'jit\\_%'";
-    until(stage, "the accounts are gone", count, "0").await?;
-    println!("postgres=# {count};\n    0");
-    Ok(())
+/// psql with a query that would run for a minute.
+async fn sleeping(stage: &Stage, account: &Account) -> Result<tokio::process::Child> {
+    let mut running = stage.psql(account, "SELECT pg_sleep(60)");
+    running.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).kill_on_drop(true);
+    let running = running.spawn()?;
+    let query = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep%' AND state = 'active' AND usename LIKE 'jit%'";
+    until(stage, "the query runs", query, "1").await?;
+    Ok(running)
 }
 
 /// Asks until the answer is as wanted, for ten seconds.

@@ -77,6 +77,35 @@ async fn another_server_at_the_same_place_and_one_put_back_to_an_earlier_moment_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_came_inside_a_copy_that_others_made_loses_its_rights() {
+    let house = House::open().await;
+    house.json("ben", &["allow", "golden"]).await;
+    let his = house.json("ben", &["request", "golden", "--reason", "a story", "--access", "read_write"]).await;
+    let his = his["account"].as_str().unwrap().to_owned();
+    house.server.sql("golden", &format!("GRANT USAGE ON SCHEMA sales TO {his}; GRANT SELECT ON sales.orders TO {his}")).await.unwrap();
+    let account = house.account("maria", "read", "1h").await;
+    for sql in ["DROP DATABASE uat WITH (FORCE)", "CREATE DATABASE uat TEMPLATE golden OWNER uat_owner"] {
+        house.server.sql("postgres", sql).await.unwrap();
+    }
+    // the objects of a copy belong to whom they belonged; a sweep needs the right of their owner
+    noticed_but(&house, &his).await;
+    let marked = "SELECT count(*) FROM pg_shdepend s JOIN pg_roles r ON r.oid = s.refobjid AND s.refclassid = 'pg_authid'::regclass \
+                  WHERE s.dbid = (SELECT oid FROM pg_database WHERE datname = 'uat') AND r.rolname = ";
+    house.until(&format!("{marked}'{his}'"), "0").await;
+    let log = house.daypass("vera", &["log", "find", "--env", "uat"]).await;
+    assert!(String::from_utf8_lossy(&log.stdout).contains("what belongs to other environments"), "{log:?}");
+    assert!(!house.psql(&account, "SELECT 1").await.0);
+    assert_eq!(house.server.sql("golden", &format!("SELECT has_table_privilege('{his}', 'sales.orders', 'SELECT')")).await.unwrap(), "t");
+}
+
+/// The replacement is noticed, and this account of another environment stays.
+async fn noticed_but(house: &House, stays: &str) {
+    let over = |passes: &serde_json::Value| passes[0]["because"].as_str().is_some_and(|why| why.contains("the database was replaced"));
+    house.until_json("maria", &["passes", "--all"], over).await;
+    assert_eq!(house.accounts().await.iter().filter(|account| *account == stays).count(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn vacuum_a_restart_and_a_replica_that_takes_over_are_the_same_database() {
     let mut house = House::open().await;
     let account = house.account("maria", "read", "1h").await;

@@ -176,6 +176,11 @@ impl Target for Postgres {
         removal::remove(self, account, estate).await
     }
 
+    async fn sweep_marked(&self, environment: EnvironmentId, database: &DatabaseName) -> Result<Vec<Swept>, TargetError> {
+        let ours = [Access::Read, Access::ReadWrite].map(|access| group(environment, access));
+        movement::sweep_marked(self, &self.store.to_string(), &ours, database.as_str()).await
+    }
+
     async fn drift(&self, databases: &[DatabaseName], ours: &BTreeSet<String>) -> Result<Vec<Finding>, TargetError> {
         drift::look(self, databases, ours).await
     }

@@ -69,6 +69,36 @@ async fn strangers(admin: &Client, client: &Client, before: &str) -> Result<Vec<
     Ok(swept)
 }
 
+/// Roles that bear our mark, have rights in this database, and are neither its groups nor an account in one of them: they came inside a
+/// copy. Their rights here are taken away.
+pub async fn sweep_marked(target: &Postgres, store: &str, ours: &[String], database: &str) -> Result<Vec<Swept>, TargetError> {
+    let server = connect(target, MAINTENANCE).await?;
+    if !super::exists(&server, database).await? {
+        return Ok(Vec::new());
+    }
+    drop(server);
+    let client = connect(target, database).await?;
+    let look = "SELECT DISTINCT r.rolname::text FROM pg_catalog.pg_shdepend s \
+                JOIN pg_catalog.pg_roles r ON r.oid = s.refobjid AND s.refclassid = 'pg_catalog.pg_authid'::pg_catalog.regclass \
+                JOIN pg_catalog.pg_shdescription d ON d.objoid = r.oid AND d.classoid = 'pg_catalog.pg_authid'::pg_catalog.regclass \
+                WHERE s.deptype = 'a' AND s.dbid = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()) \
+                AND (d.description LIKE 'daypass ' || $1 || ' %' OR d.description = 'daypass group ' || $1) AND r.rolname <> ALL ($2) \
+                AND NOT EXISTS (SELECT FROM pg_catalog.pg_auth_members m JOIN pg_catalog.pg_roles g ON g.oid = m.roleid WHERE m.member = r.oid AND g.rolname = ANY ($2)) \
+                ORDER BY 1";
+    let ours: Vec<&str> = ours.iter().map(String::as_str).collect();
+    let strangers: Vec<String> = client.query(look, &[&store, &ours]).await?.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
+    if strangers.is_empty() {
+        return Ok(Vec::new());
+    }
+    for sql in rights_of(&client, &strangers).await? {
+        client.batch_execute(&sql).await?;
+    }
+    let what = |name: String| {
+        if name.starts_with("jit_") { format!("day account {name} of another environment") } else { format!("rights of the Daypass group {name}") }
+    };
+    Ok(strangers.into_iter().map(|name| Swept { what: what(name), done: "its rights in the database were taken away".to_owned() }).collect())
+}
+
 /// The statements that take every right in this database from these roles, written by the server itself.
 pub async fn rights_of(client: &Client, roles: &[String]) -> Result<Vec<String>, TargetError> {
     let statements = format!(
