@@ -101,7 +101,21 @@ async fn every_page_is_for_everybody_in_light_and_dark_wide_and_narrow() {
     ];
     let mine = house.json("maria", &["passes", "--env", "uat"]).await[0]["id"].as_str().unwrap().to_owned();
     let (extend, end, revoke) = (format!("/passes/{mine}/extend"), format!("/passes/{mine}/end"), format!("/passes/{mine}/end"));
-    let pages: [(&Browser, &str, &str); 39] = [
+    // a managed environment, and something that others made
+    house.server.sql("postgres", "CREATE ROLE backdoor LOGIN").await.unwrap();
+    assert!(house.daypass("ada", &["env", "kind", "uat", "managed"]).await.status.success());
+    assert!(house.daypass("ada", &["env", "remote-desktop", "uat", "on"]).await.status.success());
+    for add in [&["standing", "add", "uat", "backdoor", "--note", "db_owner"][..], &["machine", "add", "uat", "aos-1.example.com", "--user", "Administrator"]] {
+        assert!(house.daypass_with("ada", &[add, &["--password-stdin"]].concat(), "canary-secret").await.status.success());
+    }
+    let standing = house.json("ada", &["standing", "ls", "uat"]).await[0]["id"].as_str().unwrap().to_owned();
+    let reveal = format!("/environments/uat/standing/{standing}/reveal");
+    let pages: [(&Browser, &str, &str); 44] = [
+        (&sam, "move-begin", "/environments/uat/move/begin"),
+        (&ada, "standing-add", "/environments/uat/standing/add"),
+        (&sam, "standing-show", &reveal),
+        (&ada, "machine-add", "/environments/uat/machines/add"),
+        (&maria, "standing-use", "/environments/uat/request?standing=backdoor"),
         (&nobody, "sign-in", "/sign-in"),
         (&maria, "environments", "/environments"),
         (&maria, "environment-requester", "/environments/uat"),
@@ -249,6 +263,85 @@ async fn when_the_countdown_reaches_zero_the_session_is_over() {
     assert!(!slow.0 && slow.1.contains("has expired"), "{slow:?}");
     maria.sees("There is no account of yours.").await;
     maria.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_manager_moves_a_database_watches_it_and_goes_back() {
+    let (house, browsers) = (House::open().await, Browsers::start().await);
+    house.server.sql("golden", "DELETE FROM sales.orders WHERE id > 7").await.unwrap();
+    let account = house.account("maria", "read", "1h").await;
+    let sam = visitor(&house, &browsers, "sam").await;
+    sam.go("/environments/uat").await;
+    sam.click("Maintain").await;
+    sam.click("Move database").await;
+    sam.sees("never moved").await;
+    sam.click_in("main .acts", "Move database").await;
+    sam.choose("What is done", "Refresh from another environment").await;
+    sam.choose("From (refresh)", "golden").await;
+    sam.click("Look at what will end").await;
+    sam.fill("Why", "CHG-8: test data of this week").await;
+    sam.click("Look at what will end").await;
+    sam.sees(&format!("Ends: account {} of maria", account.name)).await;
+    assert!(house.psql(&account, "SELECT 1").await.0, "nothing has happened yet");
+    sam.click("End all access and begin").await;
+    sam.sees("refresh from golden: Completed").await;
+    assert!(!house.psql(&account, "SELECT 1").await.0);
+    assert_eq!(house.server.sql("uat", "SELECT count(*) FROM sales.orders").await.unwrap(), "7");
+    // what does not work says so in the form
+    sam.click_in("main .acts", "Move database").await;
+    sam.choose("What is done", "Import a dump").await;
+    sam.fill("File (import, export)", "../../etc/passwd").await;
+    sam.fill("Why", "a try").await;
+    sam.click("Look at what will end").await;
+    sam.sees("is not the name of a file here").await;
+    sam.choose("What is done", "Go back to the database of before").await;
+    sam.click("Look at what will end").await;
+    sam.sees("Nobody holds access now").await;
+    sam.click("End all access and begin").await;
+    sam.sees("back to the database of before: RollbackCompleted").await;
+    assert_eq!(house.server.sql("uat", "SELECT count(*) FROM sales.orders").await.unwrap(), "400");
+    sam.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_standing_account_is_used_and_shown_in_the_browser() {
+    let (house, browsers) = (House::open().await, Browsers::start().await);
+    house.server.sql("uat", "CREATE ROLE erp_owner LOGIN PASSWORD 'canary-secret'; GRANT CONNECT ON DATABASE uat TO erp_owner").await.unwrap();
+    let ada = visitor(&house, &browsers, "ada").await;
+    ada.go("/environments/uat").await;
+    ada.sees_no("Standing accounts").await;
+    assert!(house.daypass("ada", &["env", "kind", "uat", "managed"]).await.status.success());
+    ada.sees("Standing accounts").await;
+    ada.sees_no("Machine credentials").await;
+    ada.click_in("section[aria-labelledby=standing]", "Add").await;
+    ada.fill("Account", "erp_owner").await;
+    ada.fill("Its password", "canary-secret").await;
+    ada.click("Keep it").await;
+    ada.sees("erp_owner").await;
+    ada.click("Turn remote desktop on").await;
+    ada.sees("Machine credentials").await;
+
+    let maria = visitor(&house, &browsers, "maria").await;
+    house.json("maria", &["allow", "uat"]).await;
+    maria.go("/environments/uat").await;
+    maria.click("Use").await;
+    maria.sees("Nobody sees its password").await;
+    maria.fill("Details", "a repair").await;
+    maria.click("Request access").await;
+    maria.sees("as erp_owner").await;
+    maria.click("Show").await;
+    let account = Account { name: maria.part("#way-account").await, password: maria.part("#way-password").await, ends_at: String::new() };
+    assert_eq!(house.psql(&account, "SELECT current_user").await, (true, "erp_owner\n".to_owned()));
+
+    let sam = visitor(&house, &browsers, "sam").await;
+    sam.go("/environments/uat").await;
+    sam.click_in("section[aria-labelledby=standing]", "Show").await;
+    sam.fill("Why", "the upgrade tool wants it").await;
+    sam.click("Show it").await;
+    assert_eq!(sam.part("#way-password").await, "canary-secret");
+    for browser in [ada, maria, sam] {
+        browser.close().await;
+    }
 }
 
 /// The code that an authenticator shows for this key at this moment, `steps` of 30 seconds from now.
