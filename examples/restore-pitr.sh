@@ -34,6 +34,12 @@ CONF
     "${as[@]}" "$PGBIN/pg_ctl" --pgdata "$data" --log "$WORK/log" --wait --timeout 3600 \
         --options "-p $PGPORT -k $WORK -c listen_addresses= -c ssl=off -c unix_socket_permissions=0777" start >&2 ||
         { tail -n 5 "$WORK/log" >&2; exit 1; }
+    # pg_ctl is content once the log is being replayed; connections are taken when that is over
+    for _ in $(seq 3600); do
+        if "$PGBIN/pg_isready" --quiet --host "$WORK" --port "$PGPORT"; then break; fi
+        if ! "${as[@]}" "$PGBIN/pg_ctl" --pgdata "$data" status >/dev/null; then tail -n 5 "$WORK/log" >&2; exit 1; fi
+        sleep 1
+    done
     printf 'host=%s\nport=%s\nuser=postgres\ndbname=%s\n' "$WORK" "$PGPORT" "$DAYPASS_DATABASE"
     ;;
 stop)

@@ -6,7 +6,7 @@ use crate::{
     ids::*,
     names::{Host, Reason, RoleName},
     policy::Policy,
-    time::{Time, Ttl},
+    time::Time,
 };
 
 /// A database account that exists outside of passes.
@@ -28,6 +28,11 @@ pub struct Standing {
 }
 
 impl Standing {
+    /// When a password that was shown is changed, if policy has that. The first who saw it starts the clock: looking again does not turn it back.
+    pub fn shown_until(&self, policy: &Policy) -> Option<Time> {
+        Some(self.revealed_at?.after(policy.rotate_after_reveal?))
+    }
+
     /// Why its password has to be changed now, if so.
     pub fn rotation_due(&self, env: &Environment, policy: &Policy, now: Time) -> Option<&'static str> {
         if env.frozen_by.is_some() || env.removed() {
@@ -42,11 +47,10 @@ impl Standing {
             Some("somebody asked for it")
         } else if after(replaced) {
             Some("the database was replaced")
-        } else if policy.rotate_after_reveal && after(self.revealed_at) {
+        } else if self.shown_until(policy).is_some_and(|until| now >= until) {
             Some("it was revealed")
         } else {
-            let days = policy.rotate_days.and_then(|days| Ttl::seconds(u64::from(days) * 24 * 3600).ok())?;
-            (now >= since.after(days)).then_some("its time is over")
+            (now >= since.days_after(policy.rotate_days?)).then_some("its time is over")
         }
     }
 }

@@ -67,9 +67,9 @@ pub struct Policy {
     /// A standing account gets a new password after so many days; none: only when something happens.
     #[serde(default)]
     pub rotate_days: Option<u16>,
-    /// Whether it gets one each time that somebody was shown the old one.
+    /// And so long after somebody was shown the old one, which is the time to use it in (seconds); none: not for that.
     #[serde(default)]
-    pub rotate_after_reveal: bool,
+    pub rotate_after_reveal: Option<Ttl>,
     /// Whether what an account owns when it ends is dropped; else it is given to the environment's heir.
     #[serde(default)]
     pub drop_leftovers: bool,
@@ -156,7 +156,7 @@ impl Default for Policy {
             movements_per_day: None,
             keep_days: Policy::usual_keep(),
             rotate_days: None,
-            rotate_after_reveal: false,
+            rotate_after_reveal: None,
             drop_leftovers: false,
             extras: Extra::usual(),
         }
@@ -189,6 +189,9 @@ impl Policy {
         }
         if !(8..=32).contains(&self.widest_v4) || !(32..=128).contains(&self.widest_v6) {
             return wrong("widest_v4 is a prefix length of 8 to 32, widest_v6 one of 32 to 128");
+        }
+        if self.rotate_days == Some(0) {
+            return wrong("rotate_days is at least 1; leave it out for never");
         }
         Ok(())
     }

@@ -24,6 +24,11 @@ impl Time {
         Time(self.0.saturating_add(ttl.micros()))
     }
 
+    /// The moment so many times 24 hours later. What is kept or changed after days may outlive every pass.
+    pub fn days_after(self, days: u16) -> Time {
+        Time(self.0.saturating_add(i64::from(days) * 24 * 3600 * 1_000_000))
+    }
+
     /// The moment `ttl` earlier.
     pub fn before(self, ttl: Ttl) -> Time {
         Time(self.0.saturating_sub(ttl.micros()))

@@ -141,7 +141,9 @@ impl Ledger {
             Event::StandingRemoved { standing, .. } => {
                 self.standings.remove(standing).ok_or("there is no such standing account")?;
             }
-            Event::StandingRevealed { standing, .. } => self.standing_mut(*standing)?.revealed_at = Some(at),
+            Event::StandingRevealed { standing, .. } => {
+                self.standing_mut(*standing)?.revealed_at.get_or_insert(at);
+            }
             Event::StandingRotationAsked { standing } => self.standing_mut(*standing)?.asked_at = Some(at),
             Event::StandingRotating { standing } => self.standing_mut(*standing)?.rotating = true,
             Event::StandingRotated { standing } => {

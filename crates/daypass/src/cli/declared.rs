@@ -175,7 +175,7 @@ fn whole(part: &Value) -> Result<PolicyView, String> {
     let mut all: BTreeMap<String, Value> = serde_json::to_value(Policy::default()).and_then(serde_json::from_value).map_err(|e| e.to_string())?;
     for (name, value) in part {
         let value = match (name.as_str(), value) {
-            ("default_life" | "longest_life" | "longest_total" | "idle", Value::String(text)) => {
+            ("default_life" | "longest_life" | "longest_total" | "idle" | "rotate_after_reveal", Value::String(text)) => {
                 Value::from(duration(text).map_err(|why| format!("{name}: {why}"))?)
             }
             _ => value.clone(),

@@ -142,7 +142,10 @@ async fn machine(verb: Machines, client: &Client, show: Show) -> Result<(), Fail
 }
 
 fn reveal(shown: &Revealed, show: Show) {
-    show.one(shown, |shown| format!("User      {}\nPassword  {}\nFor       {}", shown.name, shown.password, shown.place));
+    show.one(shown, |shown| {
+        let until = shown.until.as_deref().map(|at| format!("\nChanged   {}: finish before", moment(at))).unwrap_or_default();
+        format!("User      {}\nPassword  {}\nFor       {}{until}", shown.name, shown.password, shown.place)
+    });
 }
 
 async fn account(client: &Client, environment: &str, name: &str) -> Result<String, Failure> {

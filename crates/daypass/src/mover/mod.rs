@@ -13,7 +13,6 @@ use daypass_core::{
     ids::*,
     movement::{Kept, Made, Movement, MovementKind, MovementState, Names, Phase},
     names::{DatabaseName, FileName, Reason},
-    time::Ttl,
 };
 use daypass_gateway::World;
 use daypass_targets::{
@@ -320,9 +319,7 @@ impl Carry {
 
     fn kept(&self) -> Option<Kept> {
         let days = self.node.ledger(|ledger| ledger.policy(&self.env).keep_days);
-        let now = self.node.now();
-        let until = Ttl::seconds(u64::from(days) * 24 * 3600).map_or(now, |ttl| now.after(ttl));
-        Some(Kept { database: self.names.old.clone(), until })
+        Some(Kept { database: self.names.old.clone(), until: self.node.now().days_after(days) })
     }
 }
 

@@ -540,9 +540,9 @@ pub struct PolicyView {
     /// A standing account gets a new password after so many days.
     #[serde(default)]
     pub rotate_days: Option<u16>,
-    /// And each time that somebody was shown the old one.
+    /// And so many seconds after somebody was shown the old one.
     #[serde(default)]
-    pub rotate_after_reveal: bool,
+    pub rotate_after_reveal: Option<u64>,
     /// Whether what an account owns when it ends is dropped; else it is given to the environment's heir.
     #[serde(default)]
     pub drop_leftovers: bool,

@@ -243,9 +243,12 @@ impl Browser {
         found.as_array().map(|all| all.iter().filter_map(|text| text.as_str().map(str::to_owned)).collect()).unwrap_or_default()
     }
 
-    /// Whether something sticks out to the right, so that one has to scroll sideways.
-    pub async fn sticks_out(&self) -> bool {
-        self.run("return document.documentElement.scrollWidth > window.innerWidth + 1").await == json!(true)
+    /// What sticks out to the right, so that one has to scroll sideways; empty: nothing does.
+    pub async fn sticks_out(&self) -> String {
+        let script = "if (document.documentElement.scrollWidth <= window.innerWidth + 1) return '';
+            const out = [...document.body.querySelectorAll('*')].filter(part => part.getBoundingClientRect().right > window.innerWidth + 1);
+            return 'sideways: ' + out.map(part => part.outerHTML.slice(0, 80)).join(' | ')";
+        self.run(script).await.as_str().unwrap_or_default().to_owned()
     }
 
     pub async fn screenshot(&self, path: &std::path::Path) {

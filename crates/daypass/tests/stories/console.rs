@@ -168,8 +168,9 @@ async fn every_page_is_for_everybody_in_light_and_dark_wide_and_narrow() {
             browser.sees("Daypass").await;
             let how = format!("{name}, {}, {width}", if dark { "dark" } else { "light" });
             found.extend(browser.hurdles(&axe).await.into_iter().map(|hurdle| format!("{how}: {hurdle}")));
-            if browser.sticks_out().await {
-                found.push(format!("{how}: one has to scroll sideways"));
+            let out = browser.sticks_out().await;
+            if !out.is_empty() {
+                found.push(format!("{how}: one has to scroll {out}"));
             }
             if let Some(folder) = pictures.as_ref().filter(|_| width > 360 || ["environments", "environment-requester", "report"].contains(&name)) {
                 let suffix = match (dark, width) {

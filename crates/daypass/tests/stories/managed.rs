@@ -84,16 +84,22 @@ async fn its_password_is_shown_with_a_reason_and_changed_after_that_after_a_move
 
     // from now on a password that was shown is changed
     let before = house.json("sam", &["standing", "ls", "uat"]).await;
-    house.policy("uat", |policy| policy["rotate_after_reveal"] = true.into()).await;
+    let changed_after = async |seconds: serde_json::Value| house.policy("uat", |policy| policy["rotate_after_reveal"] = seconds).await;
+    changed_after(1.into()).await;
     let shown = until_rotated(&house, &before).await;
     assert!(!opens(&house, SECRET).await, "the old password is dead");
-    let now = revealed(&house, "a look").await;
+    // whoever sees it has the time that policy gives to use it, and is told so
+    changed_after(3600.into()).await;
+    let said = house.daypass("sam", &["standing", "reveal", "uat", "erp_owner", "--reason", "a look"]).await;
+    assert!(String::from_utf8_lossy(&said.stdout).contains("Changed"), "{said:?}");
+    let now = revealed(&house, "another look").await;
     assert!(opens(&house, &now).await);
+    changed_after(1.into()).await;
     let before = until_rotated(&house, &shown).await;
     assert!(!opens(&house, &now).await, "the reveal was followed by another change");
 
     // a movement
-    house.policy("uat", |policy| policy["rotate_after_reveal"] = false.into()).await;
+    changed_after(serde_json::Value::Null).await;
     house.json("sam", &["move", "uat", "refresh", "--from", "golden"]).await;
     let before = until_rotated(&house, &before).await;
     let password = revealed(&house, "after the refresh").await;

@@ -70,7 +70,8 @@ async fn a_refresh_tells_ends_copies_sweeps_and_opens_again() {
     assert_eq!(status(&house, "uat").await["status"], "Aborted");
     psql.says("SELECT 'here again';", "here again").await;
 
-    // at once
+    // at once; the way back stays longer than any pass may live
+    house.policy("uat", |policy| policy["keep_days"] = 45.into()).await;
     let done = house.json("sam", &["move", "uat", "refresh", "--from", "golden", "--reason", "CHG-17"]).await;
     assert_eq!(done["status"], "Completed", "{done}");
     psql.says("SELECT 1;", "being replaced").await;
@@ -87,7 +88,10 @@ async fn a_refresh_tells_ends_copies_sweeps_and_opens_again() {
     assert_eq!(house.psql(&fresh, "SELECT count(*) FROM sales.orders").await, (true, "1400\n".to_owned()));
 
     // the way back
-    let kept = status(&house, "uat").await["kept"]["database"].as_str().unwrap().to_owned();
+    let view = status(&house, "uat").await;
+    let until: jiff::Timestamp = view["kept"]["until"].as_str().unwrap().parse().unwrap();
+    assert!(until > jiff::Timestamp::now() + jiff::SignedDuration::from_hours(44 * 24), "{view}");
+    let kept = view["kept"]["database"].as_str().unwrap().to_owned();
     assert!(databases(&house).await.contains(&kept));
     let back = house.json("sam", &["move", "uat", "undo"]).await;
     assert_eq!(back["status"], "RollbackCompleted", "{back}");

@@ -79,17 +79,18 @@ pub async fn reveal(State(app): State<App>, caller: Caller, Path(id): Path<Strin
     // it stands in the log before it stands on a screen
     app.control.run(Command::RevealStanding { standing, why }, caller.actor()).await?;
     let gone = || Problem::from(Refusal::not_found("standing account", &id));
-    let (name, place) = app
+    let (name, place, until) = app
         .node
         .ledger(|ledger| {
             let known = ledger.standing(standing)?;
             let env = ledger.environment(known.environment)?;
             let target = ledger.target(env.target)?;
-            Some((known.name.to_string(), format!("{}:{}, database {}", target.spec.host, target.spec.port, env.spec.database)))
+            let place = format!("{}:{}, database {}", target.spec.host, target.spec.port, env.spec.database);
+            Some((known.name.to_string(), place, known.shown_until(ledger.policy(env))))
         })
         .ok_or_else(gone)?;
     let password = app.node.standing_password(standing).ok_or_else(gone)?;
-    Ok(Json(Revealed { name, password: password.expose().to_owned(), place }))
+    Ok(Json(Revealed { name, password: password.expose().to_owned(), place, until: until.map(|at| at.to_string()) }))
 }
 
 /// Asks for a new password of a standing account.
@@ -135,7 +136,7 @@ pub async fn reveal_machine(State(app): State<App>, caller: Caller, Path(id): Pa
     let gone = || Problem::from(Refusal::not_found("machine", &id));
     let (name, place) = app.node.ledger(|ledger| ledger.machine(machine).map(|known| (known.user.clone(), known.host.to_string()))).ok_or_else(gone)?;
     let password = app.node.store.log.secret(&standing::machine_secret(machine)).await?.ok_or_else(gone)?;
-    Ok(Json(Revealed { name, password: password.expose().to_owned(), place }))
+    Ok(Json(Revealed { name, password: password.expose().to_owned(), place, until: None }))
 }
 
 /// The standing account of this name in an environment.

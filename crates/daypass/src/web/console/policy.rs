@@ -205,7 +205,11 @@ fn set_form(policy: &Policy, with_extras: bool, of: &str, action: &str) -> Form 
                 .value(&policy.rotate_days.map(|days| days.to_string()).unwrap_or_default())
                 .hint("In managed environments; empty for never"),
         )
-        .with(Field::tick("rotate_after_reveal", "A standing account gets a new password after it was shown", policy.rotate_after_reveal))
+        .with(
+            Field::text("rotate_after_reveal", "Time after which a standing account's password that was shown is changed")
+                .value(&policy.rotate_after_reveal.map(|time| short(time.as_seconds())).unwrap_or_default())
+                .hint("Like 1h; empty for never"),
+        )
         .with(Field::tick("drop_leftovers", "What an account owns when it ends is dropped, not given away", policy.drop_leftovers))
         .with(number("keep_days", "Days that a replaced database is kept", policy.keep_days.into()));
     if with_extras {
@@ -296,7 +300,7 @@ fn of_fields(fields: &Fields, known: &Policy, with_extras: bool) -> Result<Polic
         keep_days: number(fields, "keep_days")?,
         drop_leftovers: fields.ticked("drop_leftovers"),
         rotate_days: fields.owned("rotate_days").map(|_| number(fields, "rotate_days")).transpose()?,
-        rotate_after_reveal: fields.ticked("rotate_after_reveal"),
+        rotate_after_reveal: length(&fields.text("rotate_after_reveal"))?,
         extras: if with_extras { extras.collect() } else { known.extras.clone() },
     })
 }

@@ -33,6 +33,8 @@ pub struct Revealed {
     pub password: String,
     /// Where it is for: server and database, or the machine.
     pub place: String,
+    /// When it is changed because it was shown, if policy has that.
+    pub until: Option<String>,
 }
 
 #[derive(Serialize, Deserialize, ToSchema)]
