@@ -213,7 +213,7 @@ impl Client {
             packet_size: 8_000,
             ..Login7::default()
         };
-        let mut machine = Upstream::new(login, false, Some(Tls::Wrapped));
+        let mut machine = Upstream::new(login, false, Some(Tls::Wrapped), None);
         let mut tcp = TcpStream::connect(("127.0.0.1", way.port)).await?;
         tcp.set_nodelay(true)?;
         loop {

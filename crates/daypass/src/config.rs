@@ -32,6 +32,10 @@ pub struct Config {
 pub struct Movement {
     /// The folder of pg_dump, pg_restore and psql; none: the newest that is installed.
     pub postgres_bin: Option<PathBuf>,
+    /// Microsoft's sqlpackage, for BACPAC files; none: the one on the path.
+    pub sqlpackage: Option<PathBuf>,
+    /// Whether nobody else is on this machine who could read the arguments of a program, which is where sqlpackage takes its password.
+    pub alone: bool,
     /// Where dumps lie; none: `files` in the data directory.
     pub files: Option<PathBuf>,
     /// A folder for each environment, with scripts that run before it opens; none: `scripts` in the data directory.
@@ -44,7 +48,7 @@ pub struct Movement {
 
 impl Default for Movement {
     fn default() -> Self {
-        Movement { postgres_bin: None, files: None, scripts: None, jobs: 1, restore: std::collections::BTreeMap::new() }
+        Movement { postgres_bin: None, sqlpackage: None, alone: false, files: None, scripts: None, jobs: 1, restore: std::collections::BTreeMap::new() }
     }
 }
 

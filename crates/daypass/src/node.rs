@@ -283,6 +283,21 @@ impl World for Node {
         same
     }
 
+    fn question(&self, environment: EnvironmentId) -> Option<String> {
+        let known = self.ledger(|ledger| ledger.environment(environment).and_then(|env| env.identity.clone()))?;
+        daypass_targets::sqlserver::question(&known, environment)
+    }
+
+    fn is_same_answer(&self, environment: EnvironmentId, answer: &[String]) -> bool {
+        let known = self.ledger(|ledger| ledger.environment(environment).and_then(|env| env.identity.clone()));
+        let same = known.is_none_or(|known| daypass_targets::sqlserver::is_answer(&known, answer));
+        if !same {
+            // the keeper sees to the rest at once
+            self.wake();
+        }
+        same
+    }
+
     async fn session_opened(&self, opened: SessionOpened) -> Result<(), String> {
         self.store.records.session_opened(opened).await.map_err(|e| e.to_string())
     }

@@ -47,6 +47,10 @@ pub trait World: Send + Sync + 'static {
 
     /// Whether the database that a login found itself in is still the environment's. `position` is how far its log is, where that is known.
     fn is_same_database(&self, environment: EnvironmentId, identity: &str, position: Option<u64>) -> bool;
+    /// What a login at a SQL Server asks of the database that it found itself in; none while there is nothing to compare the answer with.
+    fn question(&self, environment: EnvironmentId) -> Option<String>;
+    /// The same, with the answer to that question.
+    fn is_same_answer(&self, environment: EnvironmentId, answer: &[String]) -> bool;
 
     /// Durable when it answers: before that no byte is relayed.
     fn session_opened(&self, opened: SessionOpened) -> impl Future<Output = Result<(), String>> + Send;

@@ -232,15 +232,25 @@ async fn login_sqlserver(
         TargetTls::VerifyFull { .. } => Some(tds::startup::Tls::Wrapped),
         TargetTls::Strict { .. } => Some(tds::startup::Tls::Strict),
     };
+    if mars {
+        // between several sessions in one connection there is no place for the question: another login asks it
+        let asking = Carried::probe(Engine::SqlServer);
+        let Carried::SqlServer { login, .. } = asking else { return Err(UpstreamError::NoSecret) };
+        Box::pin(login_sqlserver(world, who, env, target, *login, false)).await?;
+    }
     let (mut host, mut port) = (target.spec.host.to_string(), target.spec.port);
     for _ in 0..HOPS {
         login.server.clone_from(&host);
-        let mut machine = tds::upstream::Upstream::new(login.clone(), mars, mode);
+        let question = world.question(env.id).filter(|_| !mars);
+        let mut machine = tds::upstream::Upstream::new(login.clone(), mars, mode, question);
         // Azure sends on to `host\instance`: the name of a host is what stands before
         let place = host.split('\\').next().unwrap_or(&host);
         let (tcp, peer) = connect(place, port).await?;
         let (stream, found) = drive(&mut machine, tcp, world.target_tls(target.id), place).await?;
         match found {
+            tds::upstream::Found::Ready(ready) if ready.seen.as_ref().is_some_and(|answer| !world.is_same_answer(env.id, answer)) => {
+                return Err(UpstreamError::Replaced);
+            }
             tds::upstream::Found::Ready(ready) => return Ok(Upstreamed { stream, peer, ready: Ready::SqlServer(ready) }),
             tds::upstream::Found::Failed(why) => return Err(UpstreamError::Refused(why)),
             tds::upstream::Found::Route { host: next, port: at } => (host, port) = (next, at),

@@ -7,6 +7,7 @@ mod any;
 mod error;
 pub mod movement;
 pub mod postgres;
+mod programs;
 pub mod sqlserver;
 
 pub use any::AnyTarget;

@@ -19,6 +19,10 @@ use std::{
 pub struct Tools {
     /// The folder of `pg_dump`, `pg_restore` and `psql`; none: the newest that is installed.
     pub postgres: Option<PathBuf>,
+    /// Microsoft's sqlpackage; none: the one on the path.
+    pub sqlpackage: Option<PathBuf>,
+    /// The operator says that nobody else is on this machine who could read the arguments of a program.
+    pub alone: bool,
     /// How many tables are copied at once. With one, the copy goes through a pipe and needs no room.
     pub jobs: u16,
     /// A private folder, for this movement alone. It is gone afterwards.

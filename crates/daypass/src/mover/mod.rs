@@ -76,7 +76,8 @@ impl Mover {
     }
 
     fn tools(&self, id: MovementId) -> Tools {
-        Tools { postgres: self.settings.postgres_bin.clone(), jobs: self.settings.jobs.max(1), work: self.data_dir.join("work").join(id.to_string()) }
+        let (settings, work) = (&self.settings, self.data_dir.join("work").join(id.to_string()));
+        Tools { postgres: settings.postgres_bin.clone(), sqlpackage: settings.sqlpackage.clone(), alone: settings.alone, jobs: settings.jobs.max(1), work }
     }
 }
 
@@ -286,9 +287,6 @@ impl Carry {
 
     /// Finds out which database is in place and removes what is half made; for as long as it takes.
     async fn settle(&self) -> Standing {
-        if !self.movement.kind.replaces() {
-            return Standing::Old;
-        }
         let trouble = format!("movement:{}", self.movement.id);
         let mut pause = Duration::from_millis(200);
         loop {

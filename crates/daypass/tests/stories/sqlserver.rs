@@ -149,6 +149,31 @@ async fn a_movement_and_a_restore_behind_our_back_end_access_on_sql_server() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_database_of_sql_server_that_was_exchanged_lets_the_next_login_in_nowhere() {
+    for options in [Options::default(), Options { azure: true, ..Options::default() }, Options { sparse: true, ..Options::default() }] {
+        let house = House::sqlserver(options, &[]).await;
+        if options.azure {
+            house.server.foreign_rule(Some("uat"), "gateway", "127.0.0.1");
+        }
+        let account = house.account("maria", "read", "1h").await;
+        assert_eq!(house.ask(&account, "SELECT COUNT(*) FROM sales.orders").await.as_deref(), Ok("400"), "{options:?}");
+        // the keeper cannot look, and the account is known to the new database: only the login can tell
+        house.server.fault("CAST(state_desc AS nvarchar(60)) FROM sys.databases", Fault::Error(1_222, "Lock request time out period exceeded.".to_owned()));
+        house.server.exchange("uat").unwrap();
+        let said = house.ask(&account, "SELECT 1").await.unwrap_err();
+        assert!(said.contains("was replaced"), "{options:?}: {said}\n{}", house.log());
+        for mars in [false, true] {
+            let Found::Failed(why) = log_in_again(&house, &account, mars).await else { panic!("{options:?}: it was let in") };
+            assert!(why.contains("was replaced"), "{why}");
+        }
+        house.server.heal();
+        let over = |passes: &Value| passes[0]["because"].as_str().is_some_and(|why| why.contains("the database was replaced"));
+        house.until_json("maria", &["passes", "--all"], over).await;
+        house.until_so("nothing is left", || house.server.accounts().is_empty()).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_revoked_session_gets_no_further_byte_and_leaves_nothing_behind() {
     let house = House::sqlserver(Options::default(), &[]).await;
     let account = house.account("maria", "read_write", "1h").await;
@@ -374,7 +399,7 @@ async fn log_in_again(house: &House<StandIn>, account: &Account, mars: bool) -> 
         features: vec![(feature::SESSION_RECOVERY, vec![0; 57])],
         ..Login7::default()
     };
-    let mut machine = Upstream::new(login, mars, Some(Tls::Strict));
+    let mut machine = Upstream::new(login, mars, Some(Tls::Strict), None);
     let mut tls = crate::house::tls(&house.path("data/ca.pem"));
     tls.alpn_protocols = vec![b"tds/8.0".to_vec()];
     let tcp = tokio::net::TcpStream::connect(house.sqlserver).await.unwrap();
@@ -466,7 +491,10 @@ async fn what_goes_wrong_on_sql_server_leaves_the_old_database_in_place() {
     // and a crash in the middle of it
     house.server.fault("RESTORE DATABASE", Fault::Hang);
     house.json("sam", &["move", "uat", "refresh", "--from", "golden", "--no-wait"]).await;
-    house.until_json("sam", &["move", "uat", "status"], |found| found[0]["phase"] == "copy").await;
+    // which says how far it is: the backup is read, and the restore stands at 40 per cent
+    let far = |found: &Value| found[0]["phase"] == "copy" && found[0]["progress"]["bytes"] == 1_000 * 8_192 * 140 / 100;
+    let found = house.until_json("sam", &["move", "uat", "status"], far).await;
+    assert_eq!(found[0]["progress"]["total_bytes"], 2 * 1_000 * 8_192);
     house.crash().await;
     house.server.heal();
     house.start().await;

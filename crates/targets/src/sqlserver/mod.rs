@@ -7,12 +7,15 @@
 //!
 //! No error number decides anything here: engines that speak TDS have others. What exists is asked for first.
 
+mod bacpac;
 mod drift;
+mod identity;
 mod link;
 mod movement;
 mod recipe;
 mod removal;
 
+pub use identity::{is_answer, question};
 pub use recipe::recipe;
 pub use removal::by_hand;
 
@@ -25,7 +28,7 @@ use daypass_core::{
     environment::{Identity, TargetSpec},
     firewall::Rule,
     ids::*,
-    movement::Swept,
+    movement::{Made, Swept},
     names::{DatabaseName, RoleName},
     pass::Access,
     plan::{Observation, ObservedAccount},
@@ -34,7 +37,7 @@ use daypass_core::{
 use link::{Link, name, text};
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 use tokio::sync::Mutex;
 
@@ -142,36 +145,7 @@ impl Target for SqlServer {
     /// `database_id` and `create_date` change when a database is made anew; the GUIDs of its recovery when one is restored over it;
     /// the planted marker is missing in a copy of another database. What an engine does not have is left out.
     async fn identity(&self, environment: EnvironmentId, database: &DatabaseName) -> Result<Identity, TargetError> {
-        self.on_server(async |link| {
-            let of = text(database.as_str());
-            let look = format!(
-                "SELECT CAST(database_id AS nvarchar(20)), CONVERT(nvarchar(40), create_date, 126), CAST(state_desc AS nvarchar(60)) FROM sys.databases WHERE name = {of}"
-            );
-            let rows = link.rows(&look).await?;
-            let row = rows.first().ok_or_else(|| TargetError::NoDatabase(database.to_string()))?;
-            if column(row, 2) != "ONLINE" {
-                return Err(TargetError::NoDatabase(format!("{database} that is open (it is {})", column(row, 2))));
-            }
-            let mut parts = vec!["sqlserver".to_owned(), column(row, 0), column(row, 1)];
-            for (view, what, filter) in [
-                ("sys.databases", "service_broker_guid", format!("name = {of}")),
-                ("sys.database_recovery_status", "database_guid", format!("database_id = DB_ID({of})")),
-                ("sys.database_recovery_status", "recovery_fork_guid", format!("database_id = DB_ID({of})")),
-            ] {
-                // asked for only where the engine has it, so that a failure of the moment is a failure and not another identity
-                let known = format!("SELECT CAST(COL_LENGTH('{view}', '{what}') AS nvarchar(10))");
-                let value = match link.maybe(&known).await? {
-                    Some(_) => link.rows(&format!("SELECT CONVERT(nvarchar(40), {what}) FROM {view} WHERE {filter}")).await?.first().map(|row| column(row, 0)),
-                    None => None,
-                };
-                parts.push(value.unwrap_or_default());
-            }
-            let marker = format!("SELECT CAST(value AS nvarchar(200)) FROM sys.extended_properties WHERE class = 0 AND name = {}", text(&mark_of(environment)));
-            let marked = self.within(link, database.as_str(), async |link| link.rows(&marker).await).await?;
-            parts.push(marked.first().map(|row| column(row, 0)).unwrap_or_default());
-            Ok(Identity(parts.join(":")))
-        })
-        .await
+        identity::identity(self, environment, database).await
     }
 
     /// Plants a marker that no copy of this database from before has. An administrator who may not is no hindrance.
@@ -292,6 +266,10 @@ impl Target for SqlServer {
 
     async fn drop_kept(&self, database: &DatabaseName) -> Result<(), TargetError> {
         movement::drop_kept(self, database).await
+    }
+
+    async fn export(&self, movement: &Move<'_>, file: &Path) -> Result<Made, TargetError> {
+        bacpac::export(self, movement, file).await
     }
 
     async fn sessions(&self, database: &DatabaseName) -> Result<Vec<SessionAt>, TargetError> {

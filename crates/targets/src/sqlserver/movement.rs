@@ -5,13 +5,13 @@
 //! them is found by its names and put back.
 
 use super::{
-    MASTER, PROPERTY, SqlServer, column,
+    MASTER, PROPERTY, SqlServer, bacpac, column,
     link::{Link, name, text},
     removal::drop_user,
 };
 use crate::{
     AnyTarget, Target as _, TargetError,
-    movement::{Move, Source, Standing},
+    movement::{Move, Progress, Source, Standing},
 };
 use daypass_core::{
     firewall::{Rule, is_ours},
@@ -21,13 +21,14 @@ use daypass_core::{
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
+    sync::atomic::Ordering,
     time::Duration,
 };
 
-/// How often a copy that Azure makes is asked about.
+/// How often what takes long is asked about.
 const LOOK: Duration = Duration::from_secs(2);
 
-fn refused(why: impl Into<String>) -> TargetError {
+pub fn refused(why: impl Into<String>) -> TargetError {
     TargetError::Refused(why.into())
 }
 
@@ -42,13 +43,18 @@ async fn state(link: &mut Link, database: &str) -> Result<String, TargetError> {
 
 /// Makes the scratch database.
 pub async fn copy(target: &SqlServer, movement: &Move<'_>, source: &Source<'_>) -> Result<(), TargetError> {
-    let Source::Database { target: AnyTarget::SqlServer(_), database: from, same_server } = source else {
-        return Err(refused(
-            "on SQL Server Daypass copies from another environment only. sqlpackage takes passwords on its command line, where every user of the machine reads them, so Daypass does not run it: use `daypass move ENV external begin`, run it yourself, then `external finish`",
-        ));
+    let (from, same_server) = match source {
+        Source::File(file) => {
+            drop_database(&mut target.connect_long(MASTER).await?, movement.names.scratch.as_str()).await?;
+            return bacpac::import(target, movement, file).await;
+        }
+        Source::Database { target: AnyTarget::SqlServer(_), database, same_server } => (*database, *same_server),
+        Source::Database { .. } | Source::Server(_) => return Err(refused("the source is of another engine")),
     };
     if !same_server {
-        return Err(refused("the two databases lie on different servers, and a backup of one is no file of the other; use `daypass move ENV external begin`"));
+        return Err(refused(
+            "the two databases lie on different servers, and a backup of one is no file of the other. `daypass move SOURCE export FILE.bacpac`, then `import FILE.bacpac` here",
+        ));
     }
     let mut link = target.connect_long(MASTER).await?;
     let scratch = movement.names.scratch.as_str();
@@ -56,7 +62,8 @@ pub async fn copy(target: &SqlServer, movement: &Move<'_>, source: &Source<'_>) 
     if link.azure {
         copy_of(&mut link, from, scratch).await
     } else {
-        backup_and_restore(&mut link, from, scratch, movement.environment.spec.name.as_str()).await
+        let mut work = Work { target, link, progress: movement.progress, size: 0 };
+        work.backup_and_restore(from, scratch, movement.environment.spec.name.as_str()).await
     }
 }
 
@@ -81,30 +88,77 @@ async fn folder(link: &mut Link, property: &str) -> Result<String, TargetError> 
     Ok(format!("{}{slash}", path.trim_end_matches(['/', '\\'])))
 }
 
-async fn backup_and_restore(link: &mut Link, from: &DatabaseName, scratch: &str, environment: &str) -> Result<(), TargetError> {
-    // one file for each environment, written over each time: there is no documented statement that deletes one
-    let backup = text(&format!("{}daypass-{environment}.bak", folder(link, "InstanceDefaultBackupPath").await?));
-    let sql = format!("BACKUP DATABASE {} TO DISK = {backup} WITH COPY_ONLY, FORMAT, INIT, CHECKSUM", name(from.as_str()));
-    // Express has no compression
-    if link.attempt(&format!("{sql}, COMPRESSION")).await?.is_none() {
-        link.run(&sql).await?;
+/// Bytes of a page (Pages and extents architecture guide).
+const PAGE: u64 = 8_192;
+
+/// What takes long, with somebody beside it who says how far it is.
+struct Work<'a> {
+    target: &'a SqlServer,
+    link: Link,
+    progress: &'a Progress,
+    /// Bytes of the source's files.
+    size: u64,
+}
+
+impl Work<'_> {
+    async fn backup_and_restore(&mut self, from: &DatabaseName, scratch: &str, environment: &str) -> Result<(), TargetError> {
+        // one file for each environment, written over each time: there is no documented statement that deletes one
+        let backup = text(&format!("{}daypass-{environment}.bak", folder(&mut self.link, "InstanceDefaultBackupPath").await?));
+        let sql = format!("BACKUP DATABASE {} TO DISK = {backup} WITH COPY_ONLY, FORMAT, INIT, CHECKSUM", name(from.as_str()));
+        let look = format!("SELECT CAST(SUM(CAST(size AS bigint)) AS nvarchar(20)) FROM sys.master_files WHERE database_id = DB_ID({})", text(from.as_str()));
+        let pages: u64 = self.link.maybe(&look).await?.and_then(|pages| pages.parse().ok()).unwrap_or_default();
+        self.size = pages * PAGE;
+        // it is read once and written once
+        self.progress.expect(2 * self.size, 0);
+        // Express has no compression
+        match self.run(&format!("{sql}, COMPRESSION"), 0).await {
+            Err(TargetError::Refused(_)) => self.run(&sql, 0).await?,
+            done => done?,
+        }
+        let (data, log) = (folder(&mut self.link, "InstanceDefaultDataPath").await?, folder(&mut self.link, "InstanceDefaultLogPath").await?);
+        let files = self.link.rows(&format!("RESTORE FILELISTONLY FROM DISK = {backup}")).await?;
+        let moves: Vec<String> = files
+            .iter()
+            .enumerate()
+            .map(|(n, file)| {
+                // LogicalName, PhysicalName, Type: D is data, L the log, S what streams, F full text
+                let (place, ending) = match (column(file, 2).as_str(), n) {
+                    ("L", _) => (&log, "ldf"),
+                    (_, 0) => (&data, "mdf"),
+                    _ => (&data, "ndf"),
+                };
+                format!("MOVE {} TO {}", text(&column(file, 0)), text(&format!("{place}{scratch}_{n}.{ending}")))
+            })
+            .collect();
+        self.run(&format!("RESTORE DATABASE {} FROM DISK = {backup} WITH {}, RECOVERY, CHECKSUM", name(scratch), moves.join(", ")), self.size).await
     }
-    let (data, log) = (folder(link, "InstanceDefaultDataPath").await?, folder(link, "InstanceDefaultLogPath").await?);
-    let files = link.rows(&format!("RESTORE FILELISTONLY FROM DISK = {backup}")).await?;
-    let moves: Vec<String> = files
-        .iter()
-        .enumerate()
-        .map(|(n, file)| {
-            // LogicalName, PhysicalName, Type: D is data, L the log, S what streams, F full text
-            let (place, ending) = match (column(file, 2).as_str(), n) {
-                ("L", _) => (&log, "ldf"),
-                (_, 0) => (&data, "mdf"),
-                _ => (&data, "ndf"),
-            };
-            format!("MOVE {} TO {}", text(&column(file, 0)), text(&format!("{place}{scratch}_{n}.{ending}")))
-        })
-        .collect();
-    link.run(&format!("RESTORE DATABASE {} FROM DISK = {backup} WITH {}, RECOVERY, CHECKSUM", name(scratch), moves.join(", "))).await
+
+    /// Runs a BACKUP or a RESTORE; its part of the whole begins at `before` bytes. How much is done stands in a view of the server
+    /// (sys.dm_exec_requests, percent_complete), which only others can read while it runs.
+    async fn run(&mut self, sql: &str, before: u64) -> Result<(), TargetError> {
+        let session = self.link.maybe("SELECT CAST(@@SPID AS nvarchar(20))").await?.and_then(|id| id.parse::<u32>().ok()).unwrap_or_default();
+        let look = format!("SELECT CAST(percent_complete AS nvarchar(20)) FROM sys.dm_exec_requests WHERE session_id = {session}");
+        let mut beside = self.target.connect_long(MASTER).await?;
+        let watching = async {
+            loop {
+                tokio::time::sleep(LOOK).await;
+                match beside.maybe(&look).await {
+                    Ok(percent) => {
+                        let percent = percent.and_then(|percent| percent.parse::<f64>().ok()).unwrap_or_default().clamp(0.0, 100.0);
+                        self.progress.bytes.store(before + (self.size as f64 * percent / 100.0) as u64, Ordering::Relaxed);
+                    }
+                    // not to know how far it is stops nothing
+                    Err(_) => std::future::pending().await,
+                }
+            }
+        };
+        tokio::select! {
+            done = self.link.run(sql) => done?,
+            () = watching => {}
+        }
+        self.progress.bytes.store(before + self.size, Ordering::Relaxed);
+        Ok(())
+    }
 }
 
 async fn drop_database(link: &mut Link, database: &str) -> Result<(), TargetError> {
@@ -170,7 +224,14 @@ pub async fn sweep(target: &SqlServer, movement: &Move<'_>, scripts: &[PathBuf])
         }
     }
     let here = users(&mut link).await?;
+    // whoever makes a database owns it, and then can be no user in it besides; without either it could not go in again
+    let (admin, mut owned) = (target.spec.admin.as_str(), false);
     for (user, roles) in home.iter().filter(|(user, _)| !here.contains_key(*user) && !user.starts_with("jit_")) {
+        if user.eq_ignore_ascii_case(admin) {
+            owned = true;
+            swept.push(took(format!("user {user} of the database of before"), "owns the new one, in the place of its owner of before"));
+            continue;
+        }
         let login = format!("SELECT CAST(name AS nvarchar(128)) FROM sys.sql_logins WHERE name = {}", text(user));
         if link.azure || !master.exists(&login).await? {
             swept.push(took(format!("user {user} of the database of before"), "NOT made again: its password is not known here"));
@@ -189,7 +250,7 @@ pub async fn sweep(target: &SqlServer, movement: &Move<'_>, scripts: &[PathBuf])
     }
     if link.azure {
         swept.extend(rules_of_before(target, movement, &mut link).await?);
-    } else {
+    } else if !owned {
         let owner = format!("SELECT CAST(SUSER_SNAME(owner_sid) AS nvarchar(128)) FROM sys.databases WHERE name = {}", text(database));
         if let Some(owner) = master.maybe(&owner).await? {
             link.attempt(&format!("ALTER AUTHORIZATION ON DATABASE::{} TO {}", name(scratch), name(&owner))).await?;
@@ -320,9 +381,12 @@ pub async fn settle(target: &SqlServer, movement: &Move<'_>, incoming: &Database
         (false, true, _) => rename(target, &mut link, old, database).await?,
         _ => {}
     }
-    if exists(&mut link, database).await? && !link.azure {
+    // an interrupted exchange of names left it to one user only
+    let alone = format!("SELECT CAST(name AS nvarchar(128)) FROM sys.databases WHERE user_access <> 0 AND name = {}", text(database));
+    if !link.azure && link.exists(&alone).await? {
         link.run(&format!("ALTER DATABASE {} SET MULTI_USER", name(database))).await?;
     }
+    bacpac::dismiss(target, &movement.names.role, &[database, movement.names.scratch.as_str()]).await?;
     drop_database(&mut link, movement.names.scratch.as_str()).await?;
     Ok(Standing::Old)
 }

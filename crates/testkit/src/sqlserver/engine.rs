@@ -372,6 +372,9 @@ impl Session {
                 }
                 ("CREATE", "DATABASE") => {
                     server(state, "CREATE ANY DATABASE", "CREATE DATABASE")?;
+                    if !tokens.iter().any(|t| t.is("COPY")) {
+                        return state.empty_database(&text(2), &me, &folder);
+                    }
                     if !azure {
                         return Err(Failure::new(102, "Incorrect syntax near 'COPY'."));
                     }

@@ -195,6 +195,20 @@ impl StandIn {
         Ok(())
     }
 
+    /// Another database under the same name, with the same users: a copy of it was restored under a new name, and renamed.
+    pub fn exchange(&self, name: &str) -> Result<()> {
+        let before = self.server.with(|state| state.databases.get(&key(name)).cloned()).context("there is no such database")?;
+        self.make_database(name)?;
+        self.server.with(|state| {
+            if let Some(db) = state.databases.get_mut(&key(name)) {
+                (db.principals, db.members, db.permissions, db.rules) = (before.principals, before.members, before.permissions, before.rules);
+                // what is said of the users; not what was said of the database
+                db.properties = before.properties.into_iter().filter(|property| property.class != 0).collect();
+            }
+        });
+        Ok(())
+    }
+
     pub fn drop_database(&self, name: &str) {
         self.server.with(|state| state.databases.remove(&key(name)));
     }
@@ -228,14 +242,21 @@ impl StandIn {
         self.server.with(|state| state.databases.get(&key(database)).map(open).unwrap_or_default())
     }
 
-    /// Logins whose name begins with `jit_`, and users of that kind in each database as `database/user`.
+    /// Logins whose name begins with `jit_` or `daypass_in_`, and users of that kind in each database as `database/user`.
     pub fn accounts(&self) -> Vec<String> {
         self.server.with(|state| {
-            let ours = |name: &&String| name.starts_with("jit_");
+            let ours = |name: &&String| name.starts_with("jit_") || name.starts_with("daypass_in_");
             let logins = state.logins.keys().filter(ours).cloned();
             let users = state.databases.values().flat_map(|db| db.principals.keys().filter(ours).map(|user| format!("{}/{user}", db.name)));
             logins.chain(users.collect::<Vec<_>>()).collect()
         })
+    }
+
+    /// The names of the databases, sorted.
+    pub fn databases(&self) -> Vec<String> {
+        let mut names: Vec<String> = self.server.with(|state| state.databases.values().map(|db| db.name.clone()).collect());
+        names.sort();
+        names
     }
 
     /// Roles and rights that a user has in a database, sorted.

@@ -77,6 +77,27 @@ impl State {
         self.place(copy, &name, folder)
     }
 
+    /// `CREATE DATABASE [x] COLLATE y`: an empty one, whose owner is whoever made it.
+    pub fn empty_database(&mut self, name: &str, login: &str, folder: &Path) -> Result<(), Failure> {
+        if self.databases.contains_key(&key(name)) {
+            return Err(Failure::new(1_801, format!("Database '{name}' already exists. Choose a different database name.")));
+        }
+        let sid = self.logins.get(&key(login)).map(|login| login.sid.clone()).unwrap_or_default();
+        let mut copy = self.database("master")?.clone();
+        copy.folder = folder.join(Uuid::now_v7().simple().to_string());
+        std::fs::create_dir_all(&copy.folder).map_err(|e| Failure::new(1_802, format!("CREATE DATABASE failed: {e}")))?;
+        copy.principals.retain(|name, principal| principal.is_role || name == "dbo");
+        copy.principals.entry("dbo".to_owned()).and_modify(|dbo| dbo.sid = sid);
+        copy.members = [("db_owner".to_owned(), "dbo".to_owned())].into();
+        copy.schemas.retain(|schema, _| schema == "dbo");
+        (copy.properties, copy.permissions, copy.rules) = (Vec::new(), Vec::new(), Vec::new());
+        self.next_database += 1;
+        (copy.id, copy.created, copy.guid, copy.fork, copy.broker) = (self.next_database, created_now(), Uuid::now_v7(), Uuid::now_v7(), Uuid::now_v7());
+        copy.name = name.to_owned();
+        self.databases.insert(key(name), copy);
+        Ok(())
+    }
+
     fn place(&mut self, mut copy: Database, name: &str, folder: &Path) -> Result<(), Failure> {
         copy.folder = copied(&copy.folder, folder)?;
         self.next_database += 1;

@@ -245,6 +245,7 @@ fn variable(name: &str, context: &Context<'_>) -> Option<String> {
 
 const FUNCTIONS: &[&str] = &[
     "SERVERPROPERTY",
+    "DATABASEPROPERTYEX",
     "DB_NAME",
     "DB_ID",
     "CONVERT",
@@ -292,6 +293,7 @@ fn function(name: &str, arguments: &[String], context: &Context<'_>) -> String {
             "INSTANCEDEFAULTBACKUPPATH" | "INSTANCEDEFAULTDATAPATH" | "INSTANCEDEFAULTLOGPATH" => quoted("/var/opt/mssql/data"),
             _ => "NULL".to_owned(),
         },
+        "DATABASEPROPERTYEX" => quoted("SQL_Latin1_General_CP1_CI_AS"),
         "DB_NAME" => quoted(context.database),
         "DB_ID" if arguments.is_empty() => database().map_or("NULL".to_owned(), |db| db.id.to_string()),
         "DB_ID" => format!("(SELECT database_id FROM sys.databases WHERE lower(name) = lower({}))", argument(0)),

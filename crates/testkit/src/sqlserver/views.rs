@@ -29,6 +29,7 @@ pub fn views(state: &State, database: &str, sparse: bool, azure: bool) -> Vec<Vi
                 text(&db.created),
                 number(if db.offline { 6 } else { 0 }),
                 text(if db.offline { "OFFLINE" } else { "ONLINE" }),
+                number(i64::from(db.single_user)),
                 number(0),
                 Value::Null,
                 text(db.broker.to_string().to_uppercase()),
@@ -36,12 +37,12 @@ pub fn views(state: &State, database: &str, sparse: bool, azure: bool) -> Vec<Vi
         })
         .collect();
     if sparse {
-        rows.iter_mut().for_each(|row| row.truncate(7));
-        all.push(("databases", &["name", "database_id", "create_date", "state", "state_desc", "is_read_only", "source_database_id"], rows));
+        rows.iter_mut().for_each(|row| row.truncate(8));
+        all.push(("databases", &["name", "database_id", "create_date", "state", "state_desc", "user_access", "is_read_only", "source_database_id"], rows));
     } else {
         all.push((
             "databases",
-            &["name", "database_id", "create_date", "state", "state_desc", "is_read_only", "source_database_id", "service_broker_guid"],
+            &["name", "database_id", "create_date", "state", "state_desc", "user_access", "is_read_only", "source_database_id", "service_broker_guid"],
             rows,
         ));
         let guids = databases.map(|db| vec![number(db.id), text(db.guid.to_string().to_uppercase()), text(db.fork.to_string().to_uppercase())]);
@@ -71,6 +72,9 @@ pub fn views(state: &State, database: &str, sparse: bool, azure: bool) -> Vec<Vi
         &["session_id", "login_name", "original_login_name", "host_name", "program_name", "status", "database_name", "database_id"],
         rows.collect(),
     ));
+    // whatever hangs here hangs in the middle
+    all.push(("dm_exec_requests", &["session_id", "percent_complete"], sessions.clone().map(|(id, _)| vec![number(*id), number(40)]).collect()));
+    all.push(("master_files", &["database_id", "size"], state.databases.values().map(|db| vec![number(db.id), number(1_000)]).collect()));
     let rows = sessions.map(|(id, s)| vec![number(*id), text(s.address.to_string())]);
     all.push(("dm_exec_connections", &["session_id", "client_net_address"], rows.collect()));
     all.push(("firewall_rules", &["name", "start_ip_address", "end_ip_address"], rules(&state.rules)));

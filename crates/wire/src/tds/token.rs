@@ -127,6 +127,36 @@ pub fn read_message(token: &[u8]) -> Option<(u32, u8, String)> {
     Some((number, class, utf16(r.take(kept & !1)?)))
 }
 
+/// The values of the first row of a whole reply, as people read them; none when there is no row. An error is the server's text.
+pub fn first_row(message: &[u8]) -> Result<Option<Vec<String>>, String> {
+    let (mut rest, mut columns) = (message, Tokens::default());
+    let broken = || "its answer cannot be read".to_owned();
+    while let Some(kind) = rest.first() {
+        let length = match *kind {
+            token_type::COLUMNS => match columns.describe(rest) {
+                Some(Known::Length(length)) => length,
+                _ => return Err(broken()),
+            },
+            token_type::ROW | token_type::NBC_ROW => return row(&rest[1..], *kind == token_type::NBC_ROW, &columns.columns).map(Some).ok_or_else(broken),
+            _ => length_of(rest).ok_or_else(broken)?,
+        };
+        let token = rest.get(..length).ok_or_else(broken)?;
+        if *kind == token_type::ERROR {
+            return Err(read_message(token).map_or_else(broken, |(number, _, text)| format!("{number}: {text}")));
+        }
+        rest = &rest[length..];
+    }
+    Ok(None)
+}
+
+fn row(bytes: &[u8], with_nulls: bool, columns: &[Type]) -> Option<Vec<String>> {
+    let mut r = Reader(bytes);
+    let nulls = if with_nulls { r.take(columns.len().div_ceil(8))? } else { &[] };
+    let is_null = |at: usize| nulls.get(at / 8).is_some_and(|byte| byte >> (at % 8) & 1 == 1);
+    let value = |(at, ty): (usize, &Type)| if is_null(at) { Some("NULL".to_owned()) } else { ty.value(&mut r, limits::ERROR_TEXT).map(|(text, _)| text) };
+    columns.iter().enumerate().map(value).collect()
+}
+
 /// What the stream came to.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Event {

@@ -35,6 +35,8 @@ pub struct Ready {
     pub reply: Vec<u8>,
     /// Rows carry what only the client can take apart (column encryption): they are not followed.
     pub opaque_rows: bool,
+    /// What the target answered when it was asked which database this is; none: it was not asked, or gave no row.
+    pub seen: Option<Vec<String>>,
 }
 
 /// Versions as LOGIN7 has them ([MS-TDS] 2.2.6.4).
@@ -46,6 +48,8 @@ enum State {
     StartTls,
     Handshake,
     Reply(Gathering),
+    /// The login is acknowledged, and the question is out.
+    Answer(Gathering, Ready),
     Over(Option<Found>),
 }
 
@@ -53,19 +57,21 @@ pub struct Upstream {
     login: Login7,
     tls: Option<Tls>,
     mars: bool,
+    question: Option<String>,
     state: State,
     out: Vec<u8>,
 }
 
 impl Upstream {
-    /// Without `tls` a target that wants it is an error, and with it one that does not.
-    pub fn new(mut login: Login7, mars: bool, tls: Option<Tls>) -> Self {
+    /// Without `tls` a target that wants it is an error, and with it one that does not. The `question` is asked before anybody else
+    /// asks anything; with several sessions in one connection there is no place for it.
+    pub fn new(mut login: Login7, mars: bool, tls: Option<Tls>, question: Option<String>) -> Self {
         login.features.retain(|(id, _)| !matches!(*id, feature::DNS_CACHING | feature::ENHANCED_ROUTING));
         // a client that is strict with us says so in its version, which older servers do not know
         if tls != Some(Tls::Strict) && login.tds_version == TDS_8 {
             login.tds_version = TDS_7_4;
         }
-        let mut upstream = Upstream { login, tls, mars, state: State::StartTls, out: Vec::new() };
+        let mut upstream = Upstream { login, tls, mars, question, state: State::StartTls, out: Vec::new() };
         if tls != Some(Tls::Strict) {
             upstream.prelogin();
         }
@@ -82,7 +88,7 @@ impl Upstream {
             return Step::Send(std::mem::take(&mut self.out));
         }
         match &mut self.state {
-            State::Prelogin(gathering) | State::Reply(gathering) => Step::Read(gathering.want()),
+            State::Prelogin(gathering) | State::Reply(gathering) | State::Answer(gathering, _) => Step::Read(gathering.want()),
             State::StartTls => {
                 self.state = State::Handshake;
                 Step::StartTls
@@ -109,10 +115,34 @@ impl Upstream {
             },
             State::Reply(mut gathering) => match gathering.feed(bytes) {
                 Gathered::More => self.state = State::Reply(gathering),
-                Gathered::Whole(message, spid) => self.state = State::Over(Some(read_reply(&message, spid))),
+                Gathered::Whole(message, spid) => self.state = self.acknowledged(&message, spid),
                 Gathered::Broken => self.fail("its answer to the login is not one, or too long".to_owned()),
             },
+            State::Answer(mut gathering, mut ready) => match gathering.feed(bytes) {
+                Gathered::More => self.state = State::Answer(gathering, ready),
+                Gathered::Whole(message, _) => match token::first_row(&message) {
+                    Ok(row) => {
+                        ready.seen = row;
+                        self.state = State::Over(Some(Found::Ready(ready)));
+                    }
+                    Err(why) => self.fail(format!("it does not say which database this is: {why}")),
+                },
+                Gathered::Broken => self.fail("its answer to which database this is is not one, or too long".to_owned()),
+            },
             State::StartTls | State::Handshake | State::Over(_) => {}
+        }
+    }
+
+    /// Asks, when there is something to ask and the login was taken.
+    fn acknowledged(&mut self, message: &[u8], spid: u16) -> State {
+        match (read_reply(message, spid), self.question.take()) {
+            (Found::Ready(ready), Some(question)) if !self.mars => {
+                let mut batch = NO_TRANSACTION.to_vec();
+                packet::put_utf16(&mut batch, &question);
+                packet::put(&mut self.out, kind::BATCH, 0, &batch, packet_size(message, &self.login));
+                State::Answer(Gathering::new(kind::REPLY, limits::TDS_UPSTREAM_LOGIN), ready)
+            }
+            (found, _) => State::Over(Some(found)),
         }
     }
 
@@ -156,6 +186,22 @@ impl Upstream {
     }
 }
 
+/// ALL_HEADERS of a batch outside of a transaction ([MS-TDS] 2.2.5.3): all 22 bytes; one header of 18, of type 2, no transaction, one request.
+const NO_TRANSACTION: [u8; 22] = [22, 0, 0, 0, 18, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0];
+
+/// What both sides agreed on: the server's word, else the client's, else what is usual.
+fn packet_size(reply: &[u8], login: &Login7) -> usize {
+    let mut rest = reply;
+    while let Some((token, after)) = token::length_of(rest).and_then(|length| rest.split_at_checked(length)) {
+        if token[0] == token::token_type::ENV_CHANGE && token.get(3) == Some(&env_change::PACKET_SIZE) {
+            let size = Reader(&token[4..]).short_text().and_then(|size| size.parse().ok());
+            return size.filter(|size| (512..=32_767).contains(size)).unwrap_or(4_096);
+        }
+        rest = after;
+    }
+    usize::try_from(login.packet_size).ok().filter(|size| (512..=32_767).contains(size)).unwrap_or(4_096)
+}
+
 /// Why a login with several sessions in one connection failed at the target.
 pub const NO_MARS: &str = "it has no MARS (several sessions in one connection)";
 
@@ -189,7 +235,7 @@ fn read_reply(message: &[u8], spid: u16) -> Found {
     }
     let mut reply = Vec::new();
     packet::put(&mut reply, kind::REPLY, spid, &kept, 4_096);
-    Found::Ready(Ready { reply, opaque_rows })
+    Found::Ready(Ready { reply, opaque_rows, seen: None })
 }
 
 /// The host and port of a routing ENVCHANGE: length, protocol (0: TCP), port, host ([MS-TDS] 2.2.7.9).
@@ -259,11 +305,42 @@ mod tests {
     #[test]
     fn what_would_lead_a_client_around_the_gateway_is_not_asked_for() {
         let features = [feature::DNS_CACHING, feature::ENHANCED_ROUTING, feature::SESSION_RECOVERY, 0x0a].map(|id| (id, vec![1])).to_vec();
-        let asked = Upstream::new(Login7 { features, ..Login7::default() }, false, None);
+        let asked = Upstream::new(Login7 { features, ..Login7::default() }, false, None, None);
         assert_eq!(asked.login.features.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [feature::SESSION_RECOVERY, 0x0a]);
         let strict = Login7 { tds_version: TDS_8, ..Login7::default() };
-        assert_eq!(Upstream::new(strict.clone(), false, Some(Tls::Wrapped)).login.tds_version, TDS_7_4, "a version that older servers know");
-        assert_eq!(Upstream::new(strict, false, Some(Tls::Strict)).login.tds_version, TDS_8);
+        assert_eq!(Upstream::new(strict.clone(), false, Some(Tls::Wrapped), None).login.tds_version, TDS_7_4, "a version that older servers know");
+        assert_eq!(Upstream::new(strict, false, Some(Tls::Strict), None).login.tds_version, TDS_8);
+    }
+
+    #[test]
+    fn the_target_is_asked_which_database_this_is_before_anybody_else_asks_anything() {
+        let mut machine = Upstream::new(Login7::default(), false, None, Some("SELECT 1".to_owned()));
+        let reply = |tokens: &[u8]| {
+            let mut reply = Vec::new();
+            packet::put(&mut reply, kind::REPLY, 51, tokens, 4_096);
+            reply
+        };
+        let feed = |machine: &mut Upstream, bytes: &[u8]| {
+            machine.feed(&bytes[..8]);
+            machine.feed(&bytes[8..]);
+        };
+        assert!(matches!(machine.step(), Step::Send(_)));
+        feed(&mut machine, &reply(&Prelogin::default().with(option::VERSION, &VERSION).with(option::ENCRYPTION, &[2]).message()));
+        assert!(matches!(machine.step(), Step::Send(_)));
+        feed(&mut machine, &reply(&acknowledged(&[])));
+        let Step::Send(asked) = machine.step() else { panic!() };
+        assert_eq!((asked[0], &asked[8 + 22..]), (kind::BATCH, "SELECT 1".encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<_>>().as_slice()));
+        // two columns, of which the second is NULL by the bitmap of its row
+        let mut tokens = vec![token_type::COLUMNS, 2, 0];
+        for _ in 0..2 {
+            tokens.extend([0, 0, 0, 0, 9, 0, 0xe7, 40, 0, 9, 4, 0xd0, 0, 0x34, 0]);
+        }
+        tokens.extend([token_type::NBC_ROW, 0b10, 2, 0, b'7', 0]);
+        put_done(&mut tokens, token_type::DONE, 0x10, 0xc1, 1);
+        feed(&mut machine, &reply(&tokens));
+        let Step::Found(Found::Ready(ready)) = machine.step() else { panic!() };
+        assert_eq!(ready.seen.unwrap(), ["7", "NULL"]);
+        assert!(!ready.reply.contains(&token_type::NBC_ROW), "the client sees nothing of it");
     }
 
     #[test]
@@ -273,7 +350,7 @@ mod tests {
         put_done(&mut tokens, token_type::DONE, 2, 0, 0);
         assert_eq!(read_reply(&tokens, 51), Found::Failed("18456: Login failed for user 'jit'.".to_owned()));
         assert!(matches!(read_reply(&[0x01, 2, 3], 51), Found::Failed(_)));
-        let mut machine = Upstream::new(Login7::default(), true, None);
+        let mut machine = Upstream::new(Login7::default(), true, None, None);
         let mut reply = Vec::new();
         let said = Prelogin::default().with(option::VERSION, &VERSION).with(option::ENCRYPTION, &[2]).with(option::MARS, &[0]);
         packet::put(&mut reply, kind::REPLY, 0, &said.message(), 4_096);

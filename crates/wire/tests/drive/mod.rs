@@ -124,7 +124,12 @@ pub fn tds_startup(data: &[u8]) {
 pub fn tds_upstream(data: &[u8]) {
     let mode = data.first().map_or(0, |first| first % 3);
     let tls = [None, Some(tds::startup::Tls::Wrapped), Some(tds::startup::Tls::Strict)][usize::from(mode)];
-    let mut machine = tds::upstream::Upstream::new(tds::login7::Login7::default(), data.len().is_multiple_of(2), tls);
+    let mut machine = tds::upstream::Upstream::new(
+        tds::login7::Login7::default(),
+        data.len().is_multiple_of(2),
+        tls,
+        data.len().is_multiple_of(3).then(|| "SELECT 1".to_owned()),
+    );
     let (mut rest, mut encrypted) = (data.get(1..).unwrap_or_default(), tls.is_none());
     for _ in 0..STEPS {
         match machine.step() {

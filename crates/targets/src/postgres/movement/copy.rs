@@ -3,11 +3,12 @@
 
 use super::{
     MAINTENANCE, Postgres, connect, discard, exists, owner, refused, server,
-    tools::{Login, Programs, Workshop, ended, listen, run, start},
+    tools::{Login, Programs},
 };
 use crate::{
     AnyTarget, TargetError,
     movement::{Move, Progress, Source},
+    programs::{Workshop, ended, listen, run, start},
 };
 use daypass_core::{movement::Made, names::DatabaseName};
 use postgres_protocol::escape::{escape_identifier, escape_literal};

@@ -3,9 +3,13 @@
 
 use super::{
     MAINTENANCE, Postgres, connect, literals, refused, server,
-    tools::{Login, Programs, Workshop, run},
+    tools::{Login, Programs},
 };
-use crate::{TargetError, movement::Move};
+use crate::{
+    TargetError,
+    movement::Move,
+    programs::{Workshop, run},
+};
 use daypass_core::movement::Swept;
 use postgres_protocol::escape::{escape_identifier, escape_literal};
 use std::path::{Path, PathBuf};
