@@ -259,6 +259,8 @@ pub async fn settle(directory: &Path, api_port: u16, environments: Vec<serde_jso
         admin.post("environments", new).await?;
         let policy = admin.get(&format!("environments/{name}/policy")).await?;
         let policy = with(with(policy, "sessions_per_pass", json!(1100)), "live_passes", json!(600));
+        // each round starts with the same disk: a database of before goes at once
+        let policy = with(policy, "keep_days", json!(0));
         admin.put(&format!("environments/{name}/policy"), policy).await?;
     }
     let maria = Api::sign_in(base.clone(), tls()?, "maria", "a-long-password").await?;

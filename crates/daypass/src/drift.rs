@@ -6,6 +6,7 @@ use daypass_core::{
     drift::{DriftKind, Finding, Verdict},
     event::Actor,
     ids::*,
+    movement::Names,
     names::DatabaseName,
 };
 use daypass_gateway::World;
@@ -24,11 +25,22 @@ async fn sweep<T: Target>(node: &Node, control: &Control, id: TargetId, target: 
         let here = ledger.environments_on(id).filter(|env| !env.removed() && env.frozen_by.is_none());
         here.map(|env| (env.id, env.spec.database.clone())).collect()
     });
+    let mut all = Ok(());
     for (environment, database) in open {
-        let swept = target.sweep_marked(environment, &database).await.map_err(|e| format!("{database} cannot be swept: {e}"))?;
-        control.run(Command::Observed(Observed::DatabaseSwept { environment, swept }), Actor::System).await.map_err(|e| e.to_string())?;
+        let swept = async {
+            let swept =
+                target.sweep_marked(environment, &database, &accounts_of(node, environment)).await.map_err(|e| format!("{database} cannot be swept: {e}"))?;
+            control.run(Command::Observed(Observed::DatabaseSwept { environment, swept }), Actor::System).await.map(drop).map_err(|e| e.to_string())
+        };
+        // one that is in trouble keeps no other from being swept
+        all = all.and(swept.await);
     }
-    Ok(())
+    all
+}
+
+/// The accounts of an environment's passes that are there, or may be.
+pub fn accounts_of(node: &Node, environment: EnvironmentId) -> BTreeSet<String> {
+    node.ledger(|ledger| ledger.open_passes().filter(|pass| pass.environment == environment).map(|pass| pass.account.to_string()).collect())
 }
 
 /// One target's scan: when it was last made.
@@ -59,8 +71,11 @@ impl Scan {
         self.0 = Some(Instant::now());
         failed = failed.or(sweep(node, control, id, target).await.err());
         let known: BTreeSet<String> = node.ledger(|ledger| {
-            let here = ledger.standings().filter(|known| ledger.environment(known.environment).is_some_and(|env| env.target == id));
-            here.map(|known| known.name.to_string()).collect()
+            let here = |environment: EnvironmentId| ledger.environment(environment).filter(|env| env.target == id);
+            let standing = ledger.standings().filter(|known| here(known.environment).is_some()).map(|known| known.name.to_string());
+            let passes = ledger.open_passes().filter(|pass| here(pass.environment).is_some()).map(|pass| pass.account.to_string());
+            let moving = ledger.environments_on(id).filter_map(|env| Some(Names::of(env, env.moving?).ok()?.role));
+            standing.chain(passes).chain(moving).collect()
         });
         match target.drift(databases, &known).await {
             Ok(mut found) => {

@@ -88,8 +88,8 @@ impl Target for AnyTarget {
     async fn remove(&self, account: &str, databases: &[DatabaseName], estate: Estate<'_>) -> Result<(), TargetError> {
         delegate!(self, target => target.remove(account, databases, estate))
     }
-    async fn sweep_marked(&self, environment: EnvironmentId, database: &DatabaseName) -> Result<Vec<Swept>, TargetError> {
-        delegate!(self, target => target.sweep_marked(environment, database))
+    async fn sweep_marked(&self, environment: EnvironmentId, database: &DatabaseName, theirs: &BTreeSet<String>) -> Result<Vec<Swept>, TargetError> {
+        delegate!(self, target => target.sweep_marked(environment, database, theirs))
     }
     async fn drift(&self, databases: &[DatabaseName], ours: &BTreeSet<String>) -> Result<Vec<Finding>, TargetError> {
         delegate!(self, target => target.drift(databases, ours))

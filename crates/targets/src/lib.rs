@@ -106,13 +106,15 @@ pub trait Target: Send + Sync {
     /// Locks the account, ends its connections, gives away or drops what it owns, drops it.
     fn remove(&self, account: &str, databases: &[DatabaseName], estate: Estate<'_>) -> impl Future<Output = Result<(), TargetError>> + Send;
     /// Takes the rights in this database from whatever bears our mark and is not this environment's: it came inside a copy that others made.
-    fn sweep_marked(&self, environment: EnvironmentId, database: &DatabaseName) -> impl Future<Output = Result<Vec<Swept>, TargetError>> + Send {
-        let _ = (environment, database);
-        // where accounts lie inside the database, those that are none of its passes are strays to the keeper
-        async { Ok(Vec::new()) }
-    }
-    /// What others made on the server that opens a way into these databases. `ours` are accounts that are known: the administrator, standing
-    /// accounts.
+    /// `theirs` are the accounts of its passes.
+    fn sweep_marked(
+        &self,
+        environment: EnvironmentId,
+        database: &DatabaseName,
+        theirs: &BTreeSet<String>,
+    ) -> impl Future<Output = Result<Vec<Swept>, TargetError>> + Send;
+    /// What others made on the server that opens a way into these databases. `ours` are accounts that are known: of passes, standing ones, of
+    /// movements.
     fn drift(&self, databases: &[DatabaseName], ours: &BTreeSet<String>) -> impl Future<Output = Result<Vec<Finding>, TargetError>> + Send;
     /// Takes away what somebody said is to go. The account itself stays, without a way in.
     fn end_drift(&self, finding: &Finding) -> impl Future<Output = Result<(), TargetError>> + Send;

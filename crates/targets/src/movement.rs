@@ -47,6 +47,13 @@ pub struct Move<'a> {
     pub progress: &'a Progress,
 }
 
+impl Move<'_> {
+    /// Under which name an export is written until it is whole; no two movements share one.
+    pub fn part(&self, file: &Path) -> PathBuf {
+        file.with_file_name(format!("{}.part", self.names.role))
+    }
+}
+
 /// How far it is. Numbers only grow within a phase; a total of 0 is not known.
 pub struct Progress {
     pub bytes: AtomicU64,

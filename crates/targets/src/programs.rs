@@ -51,10 +51,9 @@ pub fn start(mut command: Command) -> Result<Child, TargetError> {
 
 /// Reads what a program says, counts the tables that it says are done, and keeps the last lines for an error.
 pub async fn listen(words: impl AsyncRead + Unpin, progress: Option<&Progress>) -> String {
-    let mut lines = BufReader::new(words).split(b'\n');
-    let mut tail = std::collections::VecDeque::new();
-    while let Ok(Some(line)) = lines.next_segment().await {
-        let line = String::from_utf8_lossy(&line[..line.len().min(600)]).into_owned();
+    let mut words = BufReader::new(words);
+    let (mut tail, mut quoting) = (std::collections::VecDeque::new(), false);
+    while let Some(line) = line(&mut words).await {
         if let Some(progress) = progress
             && (line.contains("processing data for table") || line.starts_with("Processing Table"))
         {
@@ -66,12 +65,45 @@ pub async fn listen(words: impl AsyncRead + Unpin, progress: Option<&Progress>) 
         if progress.is_some() && !line.contains("error") && chatter.iter().any(|word| line.contains(word)) {
             continue;
         }
+        // what stood in a row, or in a statement, is the database's and does not go on record
+        if ["CONTEXT:", "DETAIL:", "STATEMENT:", "QUERY:", "LINE ", "Command was:"].iter().any(|word| line.contains(word)) {
+            quoting = true;
+            continue;
+        }
+        // such a quotation goes on until the program speaks again
+        quoting = quoting && !line.contains(": ");
+        if quoting {
+            continue;
+        }
         tail.push_back(line);
         if tail.len() > TAIL {
             tail.pop_front();
         }
     }
     Vec::from(tail).join("\n")
+}
+
+/// The most of a line that is kept: a program may say a whole statement of any size in one.
+const LINE: usize = 600;
+
+/// The next line, cut; None at the end.
+async fn line(from: &mut BufReader<impl AsyncRead + Unpin>) -> Option<String> {
+    let (mut kept, mut any) = (Vec::new(), false);
+    loop {
+        let bytes = from.fill_buf().await.ok()?;
+        if bytes.is_empty() {
+            return any.then(|| String::from_utf8_lossy(&kept).into_owned());
+        }
+        any = true;
+        let end = bytes.iter().position(|byte| *byte == b'\n');
+        let part = &bytes[..end.unwrap_or(bytes.len())];
+        kept.extend_from_slice(&part[..part.len().min(LINE - kept.len())]);
+        let used = end.map_or(bytes.len(), |end| end + 1);
+        from.consume(used);
+        if end.is_some() {
+            return Some(String::from_utf8_lossy(&kept).into_owned());
+        }
+    }
 }
 
 /// The program ended well, or this is what it said.
@@ -132,6 +164,18 @@ fn hides(mounts: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::hides;
+
+    #[tokio::test]
+    async fn what_a_program_says_is_kept_without_what_it_quotes() {
+        let said = format!(
+            "pg_restore: error: COPY failed for table \"t\": ERROR:  bad\nDETAIL:  Key (email)=(a@b.c)\nCONTEXT:  COPY t, line 7: \"secret\"\n\t{}\npg_restore: warning: it stops",
+            "secret ".repeat(100_000)
+        );
+        let kept = super::listen(said.as_bytes(), None).await;
+        assert_eq!(kept, "pg_restore: error: COPY failed for table \"t\": ERROR:  bad\npg_restore: warning: it stops");
+        let long = "x".repeat(1_000_000);
+        assert_eq!(super::listen(long.as_bytes(), None).await.len(), super::LINE);
+    }
 
     #[test]
     fn arguments_are_private_where_proc_says_so() {

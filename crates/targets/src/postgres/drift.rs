@@ -9,6 +9,9 @@ use daypass_core::{
 use postgres_protocol::escape::escape_identifier;
 use std::collections::BTreeSet;
 
+/// How the names of our groups begin.
+const GROUP: &str = "daypass_";
+
 /// Everybody: how PUBLIC is called in a finding.
 const EVERYBODY: &str = "PUBLIC";
 
@@ -17,41 +20,43 @@ const EVERYBODY: &str = "PUBLIC";
 pub async fn look(target: &Postgres, databases: &[DatabaseName], ours: &BTreeSet<String>) -> Result<Vec<Finding>, TargetError> {
     let server = target.connect(MAINTENANCE).await?;
     let names: Vec<&str> = databases.iter().map(DatabaseName::as_str).collect();
-    let marked = "EXISTS (SELECT FROM pg_catalog.pg_shdescription d WHERE d.objoid = r.oid AND d.classoid = 'pg_catalog.pg_authid'::regclass AND d.description LIKE 'daypass %')";
     let mut found = Vec::new();
     // a superuser is how the server is run, and is no secret; everybody else who can log in is worth a look
-    let logins =
-        format!("SELECT r.rolname::text FROM pg_catalog.pg_roles r WHERE r.rolcanlogin AND r.rolname !~ '^pg_' AND r.oid <> 10 AND NOT {marked} ORDER BY 1");
-    for row in server.query(&logins, &[]).await? {
+    let logins = "SELECT r.rolname::text FROM pg_catalog.pg_roles r WHERE r.rolcanlogin AND r.rolname !~ '^pg_' AND r.oid <> 10 ORDER BY 1";
+    for row in server.query(logins, &[]).await? {
         found.push(Finding { kind: DriftKind::Login, name: row.try_get(0)?, place: String::new() });
     }
-    // who was made a member of one of our groups, or of a role that reads or writes everything
-    let members = format!(
-        "SELECT r.rolname::text, g.rolname::text FROM pg_catalog.pg_auth_members m JOIN pg_catalog.pg_roles r ON r.oid = m.member \
-         JOIN pg_catalog.pg_roles g ON g.oid = m.roleid \
-         WHERE (g.rolname LIKE 'daypass\\_%' OR g.rolname IN ('pg_read_all_data', 'pg_write_all_data')) AND r.rolname !~ '^pg_' AND NOT {marked} ORDER BY 1, 2"
-    );
-    for row in server.query(&members, &[]).await? {
-        found.push(Finding { kind: DriftKind::Member, name: row.try_get(0)?, place: row.try_get(1)? });
+    // who was made a member of one of our groups, of whoever owns a database, or of a role that reads or writes everything
+    let members = "SELECT r.rolname::text, g.rolname::text FROM pg_catalog.pg_auth_members m JOIN pg_catalog.pg_roles r ON r.oid = m.member \
+                   JOIN pg_catalog.pg_roles g ON g.oid = m.roleid WHERE r.rolname !~ '^pg_' AND (g.rolname LIKE 'daypass\\_%' \
+                   OR g.rolname IN ('pg_read_all_data', 'pg_write_all_data', 'pg_execute_server_program', 'pg_read_server_files', 'pg_write_server_files') \
+                   OR g.oid IN (SELECT datdba FROM pg_catalog.pg_database WHERE datname = ANY ($1))) ORDER BY 1, 2";
+    for row in server.query(members, &[&names]).await? {
+        let (member, role): (String, String) = (row.try_get(0)?, row.try_get(1)?);
+        // our own accounts are members of our own groups, and our groups of what the environment's way of granting says
+        let own = if ours.contains(&member) { role.starts_with(GROUP) } else { member.starts_with(GROUP) && role.starts_with("pg_") };
+        if !own {
+            found.push(Finding { kind: DriftKind::Member, name: member, place: role });
+        }
     }
     let open = "SELECT d.datname::text FROM pg_catalog.pg_database d, pg_catalog.aclexplode(coalesce(d.datacl, pg_catalog.acldefault('d', d.datdba))) x \
                 WHERE d.datname = ANY ($1) AND x.grantee = 0 AND x.privilege_type = 'CONNECT' ORDER BY 1";
     for row in server.query(open, &[&names]).await? {
         found.push(Finding { kind: DriftKind::Privilege, name: EVERYBODY.to_owned(), place: row.try_get(0)? });
     }
-    let rights = format!(
-        "SELECT DISTINCT r.rolname::text FROM pg_catalog.pg_shdepend s JOIN pg_catalog.pg_roles r ON r.oid = s.refobjid AND s.refclassid = 'pg_catalog.pg_authid'::regclass \
-         WHERE s.deptype = 'a' AND s.dbid = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()) AND NOT {marked} ORDER BY 1"
-    );
+    let rights = "SELECT DISTINCT r.rolname::text FROM pg_catalog.pg_shdepend s JOIN pg_catalog.pg_roles r ON r.oid = s.refobjid AND s.refclassid = 'pg_catalog.pg_authid'::regclass \
+         WHERE s.deptype IN ('a', 'o') AND s.dbid = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()) \
+         AND r.rolname NOT LIKE 'daypass\\_%' AND r.oid <> (SELECT datdba FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()) ORDER BY 1";
     let there = "SELECT datname::text FROM pg_catalog.pg_database WHERE datname = ANY ($1) AND datallowconn";
     for row in server.query(there, &[&names]).await? {
         let database: String = row.try_get(0)?;
         let client = target.connect(&database).await?;
-        for row in client.query(&rights, &[]).await? {
+        for row in client.query(rights, &[]).await? {
             found.push(Finding { kind: DriftKind::Privilege, name: row.try_get(0)?, place: database.clone() });
         }
     }
-    found.retain(|finding| finding.name != target.spec.admin && !ours.contains(&finding.name));
+    // a membership of one of ours that is not our doing is a finding
+    found.retain(|finding| finding.name != target.spec.admin && (finding.kind == DriftKind::Member || !ours.contains(&finding.name)));
     Ok(found)
 }
 
@@ -70,6 +75,17 @@ pub async fn end(target: &Postgres, finding: &Finding) -> Result<(), TargetError
             let client = target.connect(&finding.place).await?;
             for sql in super::movement::rights_of(&client, std::slice::from_ref(&finding.name)).await? {
                 client.batch_execute(&sql).await?;
+            }
+            let owns = "SELECT count(*) FROM pg_catalog.pg_shdepend s JOIN pg_catalog.pg_roles r ON r.oid = s.refobjid WHERE s.deptype = 'o' AND r.rolname = $1 \
+                        AND s.refclassid = 'pg_catalog.pg_authid'::regclass \
+                        AND s.dbid = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())";
+            let owned: i64 = client.query_one(owns, &[&finding.name]).await?.try_get(0)?;
+            if owned > 0 {
+                // whose they become is not for us to say
+                return Err(TargetError::Refused(format!(
+                    "{} owns {owned} objects in {}: in that database, REASSIGN OWNED BY {name} TO ...",
+                    finding.name, finding.place
+                )));
             }
         }
         DriftKind::Rule => return Err(TargetError::Refused("PostgreSQL has no firewall of its own".to_owned())),

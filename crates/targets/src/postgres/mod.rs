@@ -176,7 +176,7 @@ impl Target for Postgres {
         removal::remove(self, account, estate).await
     }
 
-    async fn sweep_marked(&self, environment: EnvironmentId, database: &DatabaseName) -> Result<Vec<Swept>, TargetError> {
+    async fn sweep_marked(&self, environment: EnvironmentId, database: &DatabaseName, _theirs: &BTreeSet<String>) -> Result<Vec<Swept>, TargetError> {
         let ours = [Access::Read, Access::ReadWrite].map(|access| group(environment, access));
         movement::sweep_marked(self, &self.store.to_string(), &ours, database.as_str()).await
     }

@@ -61,7 +61,7 @@ pub async fn export(target: &SqlServer, movement: &Move<'_>, file: &Path) -> Res
         return Err(refused("there already is a file of this name; choose another"));
     }
     let (program, workshop) = (find(movement.tools)?, Workshop::open(&movement.tools.work)?);
-    let folder = file.with_extension("part");
+    let folder = movement.part(file);
     let half = Workshop::open(&folder)?;
     let written = half.0.join("export.bacpac");
     let database = movement.environment.spec.database.as_str();
@@ -84,7 +84,8 @@ pub async fn export(target: &SqlServer, movement: &Move<'_>, file: &Path) -> Res
     done?;
     std::fs::set_permissions(&written, std::fs::Permissions::from_mode(0o600)).map_err(cannot)?;
     let made = digest(&written).await.map_err(cannot)?;
-    tokio::fs::rename(&written, file).await.map_err(cannot)?;
+    // unlike a renaming, this takes the place of nothing
+    tokio::fs::hard_link(&written, file).await.map_err(cannot)?;
     Ok(made)
 }
 

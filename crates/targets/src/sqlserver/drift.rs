@@ -2,24 +2,35 @@
 
 use super::{
     MASTER, SqlServer, column, is_open,
-    link::{name, text},
+    link::{Link, name, text},
+    rights,
 };
-use crate::TargetError;
+use crate::{Target as _, TargetError};
 use daypass_core::{
     drift::{DriftKind, Finding},
+    firewall::Rule,
     names::DatabaseName,
 };
 use std::collections::BTreeSet;
 
-/// Logins of the server that are not the engine's own, users in the environments' databases, and members of their roles.
+/// Where a role of the whole server is meant.
+const SERVER: &str = "the server";
+
+/// Logins of the server that are not the engine's own, members of its roles; in the environments' databases users with a password of their
+/// own, members of roles, and users with rights given by name.
 pub async fn look(target: &SqlServer, databases: &[DatabaseName], ours: &BTreeSet<String>) -> Result<Vec<Finding>, TargetError> {
     let mut server = target.connect(MASTER).await?;
     let mut found = Vec::new();
-    let is_own = |name: &str| name.starts_with("jit_") || name.starts_with("##") || name.eq_ignore_ascii_case("sa");
     if !server.azure {
-        let logins = "SELECT CAST(name AS nvarchar(128)) FROM sys.sql_logins WHERE is_disabled = 0";
+        // logins, and users and groups of Windows and Entra
+        let logins = "SELECT CAST(name AS nvarchar(128)) FROM sys.server_principals WHERE type IN ('S', 'U', 'G', 'E', 'X') AND is_disabled = 0";
         for login in server.attempt(logins).await?.unwrap_or_default() {
             found.push(Finding { kind: DriftKind::Login, name: column(&login, 0), place: String::new() });
+        }
+        let members = "SELECT CAST(m.name AS nvarchar(128)), CAST(r.name AS nvarchar(128)) FROM sys.server_role_members x \
+                       JOIN sys.server_principals m ON m.principal_id = x.member_principal_id JOIN sys.server_principals r ON r.principal_id = x.role_principal_id";
+        for member in server.attempt(members).await?.unwrap_or_default() {
+            found.push(Finding { kind: DriftKind::Member, name: column(&member, 0), place: format!("{} in {SERVER}", column(&member, 1)) });
         }
     }
     for database in databases {
@@ -27,37 +38,72 @@ pub async fn look(target: &SqlServer, databases: &[DatabaseName], ours: &BTreeSe
             continue;
         }
         let mut link = target.connect(database.as_str()).await?;
+        // contained users, and those of Entra: they log in here, and the server does not know them
+        let contained = "SELECT CAST(name AS nvarchar(128)) FROM sys.database_principals WHERE authentication_type = 2 OR type IN ('E', 'X')";
+        for user in link.attempt(contained).await?.unwrap_or_default() {
+            found.push(Finding { kind: DriftKind::Login, name: column(&user, 0), place: database.to_string() });
+        }
         let members =
             "SELECT CAST(USER_NAME(member_principal_id) AS nvarchar(128)), CAST(USER_NAME(role_principal_id) AS nvarchar(128)) FROM sys.database_role_members";
         for member in link.attempt(members).await?.unwrap_or_default() {
-            if column(&member, 0) != "dbo" {
-                found.push(Finding { kind: DriftKind::Member, name: column(&member, 0), place: format!("{} in {database}", column(&member, 1)) });
-            }
+            found.push(Finding { kind: DriftKind::Member, name: column(&member, 0), place: format!("{} in {database}", column(&member, 1)) });
         }
+        let given: BTreeSet<String> = granted(&mut link).await?.into_iter().map(|right| right.grantee).collect();
+        found.extend(given.into_iter().map(|name| Finding { kind: DriftKind::Privilege, name, place: database.to_string() }));
     }
+    let is_engines = |name: &str| {
+        let upper = name.to_uppercase();
+        ["##", "NT SERVICE\\", "NT AUTHORITY\\"].iter().any(|own| upper.starts_with(own)) || ["SA", "DBO", "PUBLIC"].contains(&upper.as_str())
+    };
     found.retain(|finding| {
-        !finding.name.is_empty() && !is_own(&finding.name) && !finding.name.eq_ignore_ascii_case(&target.spec.admin) && !ours.contains(&finding.name)
+        let name = &finding.name;
+        !name.is_empty() && !is_engines(name) && !name.eq_ignore_ascii_case(&target.spec.admin) && !ours.contains(name)
     });
     Ok(found)
 }
 
+/// Rights that open more than the door.
+async fn granted(link: &mut Link) -> Result<Vec<rights::Right>, TargetError> {
+    Ok(rights::all(link).await?.into_iter().filter(|right| right.allows() && !right.is_connect()).collect())
+}
+
 /// Ends one: the login stays, without what was found.
 pub async fn end(target: &SqlServer, finding: &Finding) -> Result<(), TargetError> {
+    let (quoted, nowhere) = (name(&finding.name), || TargetError::Refused("it is not known in which database".to_owned()));
     match finding.kind {
-        DriftKind::Login => {
+        DriftKind::Login if finding.place.is_empty() => {
             let mut server = target.connect(MASTER).await?;
-            server.run(&format!("ALTER LOGIN {} DISABLE", name(&finding.name))).await?;
-            let look = format!("SELECT CAST(session_id AS nvarchar(20)) FROM sys.dm_exec_sessions WHERE original_login_name = {}", text(&finding.name));
-            for id in server.rows(&look).await?.iter().filter_map(|row| column(row, 0).parse::<u32>().ok()) {
-                server.attempt(&format!("KILL {id}")).await?;
+            server.run(&format!("ALTER LOGIN {quoted} DISABLE")).await?;
+            show_out(&mut server, &finding.name).await
+        }
+        DriftKind::Login => {
+            let mut link = target.connect(&finding.place).await?;
+            link.run(&format!("DENY CONNECT TO {quoted}")).await?;
+            show_out(&mut link, &finding.name).await
+        }
+        DriftKind::Member => {
+            let (role, place) = finding.place.rsplit_once(" in ").ok_or_else(nowhere)?;
+            let (kind, place) = if place == SERVER { ("SERVER ROLE", MASTER) } else { ("ROLE", place) };
+            target.connect(place).await?.run(&format!("ALTER {kind} {} DROP MEMBER {quoted}", name(role))).await
+        }
+        DriftKind::Privilege => {
+            let mut link = target.connect(&finding.place).await?;
+            for right in granted(&mut link).await?.iter().filter(|right| right.grantee == finding.name) {
+                link.run(&right.revoke()).await?;
             }
             Ok(())
         }
-        DriftKind::Member => {
-            let (role, database) = finding.place.split_once(" in ").ok_or_else(|| TargetError::Refused("it is not known in which database".to_owned()))?;
-            let mut link = target.connect(database).await?;
-            link.run(&format!("ALTER ROLE {} DROP MEMBER {}", name(role), name(&finding.name))).await
+        DriftKind::Rule => {
+            let database: DatabaseName = finding.place.parse().map_err(|_| nowhere())?;
+            target.remove_rule(&database, &Rule { name: finding.name.clone(), from: String::new(), to: String::new() }).await
         }
-        DriftKind::Privilege | DriftKind::Rule => Err(TargetError::Refused("this is ended by whoever made it".to_owned())),
     }
+}
+
+async fn show_out(link: &mut Link, whom: &str) -> Result<(), TargetError> {
+    let look = format!("SELECT CAST(session_id AS nvarchar(20)) FROM sys.dm_exec_sessions WHERE original_login_name = {}", text(whom));
+    for id in link.rows(&look).await?.iter().filter_map(|row| column(row, 0).parse::<u32>().ok()) {
+        link.attempt(&format!("KILL {id}")).await?;
+    }
+    Ok(())
 }

@@ -14,6 +14,8 @@ mod link;
 mod movement;
 mod recipe;
 mod removal;
+mod rights;
+mod sweep;
 
 pub use identity::{is_answer, question};
 pub use recipe::recipe;
@@ -192,6 +194,10 @@ impl Target for SqlServer {
         removal::remove(self, account, databases, estate.heir).await
     }
 
+    async fn sweep_marked(&self, _environment: EnvironmentId, database: &DatabaseName, theirs: &BTreeSet<String>) -> Result<Vec<Swept>, TargetError> {
+        sweep::sweep_marked(self, database, theirs).await
+    }
+
     async fn drift(&self, databases: &[DatabaseName], ours: &BTreeSet<String>) -> Result<Vec<Finding>, TargetError> {
         drift::look(self, databases, ours).await
     }
@@ -253,7 +259,7 @@ impl Target for SqlServer {
     }
 
     async fn sweep(&self, movement: &Move<'_>, scripts: &[PathBuf]) -> Result<Vec<Swept>, TargetError> {
-        movement::sweep(self, movement, scripts).await
+        sweep::sweep(self, movement, scripts).await
     }
 
     async fn swap(&self, movement: &Move<'_>, incoming: &DatabaseName) -> Result<(), TargetError> {

@@ -137,6 +137,18 @@ impl Session {
                 self.server.with(|state| state.sessions.get_mut(&self.id).map(|session| session.executes_as = name));
                 Ok(None)
             }
+            "REVERT" => {
+                let login = self.login.clone();
+                self.server.with(|state| state.sessions.get_mut(&self.id).map(|session| session.executes_as = login));
+                Ok(None)
+            }
+            "DISABLE" if word(1) == "TRIGGER" => {
+                let (name, here) = (tokens[2].text(), self.database.clone());
+                self.server.with(|state| {
+                    state.database(&here)?.triggers.iter_mut().filter(|(known, _)| key(known) == key(&name)).for_each(|(_, disabled)| *disabled = true);
+                    Ok(None)
+                })
+            }
             "RESTORE" if word(1) == "FILELISTONLY" => self.files_in(tokens, out).map(Some),
             "USE" => self.enter(&tokens.get(1).map(Token::text).unwrap_or_default(), out),
             "BACKUP" | "RESTORE" | "CREATE" | "ALTER" | "DROP" | "GRANT" | "REVOKE" | "DENY" | "KILL" | "EXEC" | "EXECUTE" => {
@@ -521,7 +533,8 @@ impl Session {
                 ("REVOKE", _) => {
                     let from = tokens.iter().position(|t| t.is("FROM")).ok_or_else(|| Failure::new(102, "Incorrect syntax near 'REVOKE'."))?;
                     let grantee = key(&text(from + 1));
-                    state.database(&here)?.permissions.retain(|p| key(&p.grantee) != grantee);
+                    let name = tokens[1..from].iter().map(Token::text).collect::<Vec<_>>().join(" ").to_uppercase();
+                    state.database(&here)?.permissions.retain(|p| !(key(&p.grantee) == grantee && (name == "ALL" || p.name == name)));
                     Ok(())
                 }
                 ("KILL", _) => {

@@ -154,6 +154,7 @@ impl StandIn {
                 rules: Vec::new(),
                 single_user: false,
                 offline: false,
+                triggers: Vec::new(),
                 folder: folder.clone(),
             };
             for (name, is_role) in [("dbo", false), ("db_owner", true), ("db_datareader", true), ("db_datawriter", true), (ADMIN.0, false)] {
@@ -250,6 +251,21 @@ impl StandIn {
             let users = state.databases.values().flat_map(|db| db.principals.keys().filter(ours).map(|user| format!("{}/{user}", db.name)));
             logins.chain(users.collect::<Vec<_>>()).collect()
         })
+    }
+
+    /// Plants a trigger on a database, as somebody may who owns it.
+    pub fn trigger(&self, database: &str, name: &str) {
+        self.server.with(|state| {
+            if let Some(db) = state.databases.get_mut(&key(database)) {
+                db.triggers.push((name.to_owned(), false));
+            }
+        });
+    }
+
+    /// The triggers of a database that still go off.
+    pub fn triggers(&self, database: &str) -> Vec<String> {
+        let live = |db: &Database| db.triggers.iter().filter(|(_, disabled)| !disabled).map(|(name, _)| name.clone()).collect();
+        self.server.with(|state| state.databases.get(&key(database)).map(live).unwrap_or_default())
     }
 
     /// The names of the databases, sorted.

@@ -58,6 +58,8 @@ pub struct Database {
     /// One session at most, and not anybody's.
     pub single_user: bool,
     pub offline: bool,
+    /// On the database itself: their names, and whether they are disabled.
+    pub triggers: Vec<(String, bool)>,
     pub folder: PathBuf,
 }
 

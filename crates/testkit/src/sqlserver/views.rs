@@ -52,7 +52,15 @@ pub fn views(state: &State, database: &str, sparse: bool, azure: bool) -> Vec<Vi
     }
     let logins = state.logins.values().map(|login| vec![text(&login.name), Value::Bytes(login.sid.clone()), number(i64::from(login.disabled))]);
     all.push(("sql_logins", &["name", "sid", "is_disabled"], logins.clone().collect()));
-    all.push(("server_principals", &["name", "sid", "is_disabled"], logins.collect()));
+    let principals = logins.enumerate().map(|(n, mut login)| {
+        login.extend([text("S"), number(n as i64 + 10)]);
+        login
+    });
+    // whoever may do everything is a sysadmin
+    let admins = state.logins.values().enumerate().filter(|(_, login)| login.rights.contains("*")).map(|(n, _)| vec![number(n as i64 + 10), number(3)]);
+    let sysadmin = vec![text("sysadmin"), Value::Bytes(vec![3]), number(0), text("R"), number(3)];
+    all.push(("server_principals", &["name", "sid", "is_disabled", "type", "principal_id"], principals.chain([sysadmin]).collect()));
+    all.push(("server_role_members", &["member_principal_id", "role_principal_id"], admins.collect()));
     // a database of Azure shows its own sessions only
     let sessions = state.sessions.iter().filter(|(_, s)| !azure || s.database.eq_ignore_ascii_case(database));
     let rows = sessions.clone().map(|(id, s)| {
@@ -80,18 +88,26 @@ pub fn views(state: &State, database: &str, sparse: bool, azure: bool) -> Vec<Vi
     all.push(("firewall_rules", &["name", "start_ip_address", "end_ip_address"], rules(&state.rules)));
     let Some(db) = state.databases.get(&key(database)) else { return all };
     let id = |name: &str| db.principals.get(&key(name)).map_or(Value::Null, |p| number(p.id));
-    let rows =
-        db.principals.values().map(|p| vec![text(&p.name), number(p.id), text(if p.is_role { "R" } else { "S" }), Value::Bytes(p.sid.clone()), id(&p.owner)]);
-    all.push(("database_principals", &["name", "principal_id", "type", "sid", "owning_principal_id"], rows.collect()));
+    let rows = db.principals.values().map(|p| {
+        let way = match (&p.password, p.is_role) {
+            (Some(_), _) => 2,
+            (None, false) => 1,
+            (None, true) => 0,
+        };
+        vec![text(&p.name), number(p.id), text(if p.is_role { "R" } else { "S" }), Value::Bytes(p.sid.clone()), id(&p.owner), number(way)]
+    });
+    all.push(("database_principals", &["name", "principal_id", "type", "sid", "owning_principal_id", "authentication_type"], rows.collect()));
+    let rows = db.triggers.iter().map(|(name, disabled)| vec![text(name), number(0), number(i64::from(*disabled))]);
+    all.push(("triggers", &["name", "parent_class", "is_disabled"], rows.collect()));
     let rows = db.members.iter().map(|(role, member)| vec![id(role), id(member)]);
     all.push(("database_role_members", &["role_principal_id", "member_principal_id"], rows.collect()));
     let rows = db.permissions.iter().map(|p| {
         let short = if p.name == "CONNECT" { "CO" } else { &p.name[..p.name.len().min(4)] };
-        vec![number(0), number(0), id(&p.grantee), id(&p.grantor), text(short), text(&p.name), text(if p.denied { "D" } else { "G" })]
+        vec![number(0), number(0), number(0), id(&p.grantee), id(&p.grantor), text(short), text(&p.name), text(if p.denied { "D" } else { "G" })]
     });
     all.push((
         "database_permissions",
-        &["class", "major_id", "grantee_principal_id", "grantor_principal_id", "type", "permission_name", "state"],
+        &["class", "major_id", "minor_id", "grantee_principal_id", "grantor_principal_id", "type", "permission_name", "state"],
         rows.collect(),
     ));
     let rows = db.schemas.iter().enumerate().map(|(n, (name, owner))| vec![text(name), number(n as i64 + 1), id(owner)]);

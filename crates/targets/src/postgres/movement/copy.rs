@@ -76,10 +76,6 @@ async fn expect(client: &Client, progress: &Progress) -> Result<(), TargetError>
 /// to nobody else one by one.
 async fn beside(target: &Postgres, admin: &Client, from: &Postgres, template: &DatabaseName, movement: &Move<'_>, owner: &str) -> Result<bool, TargetError> {
     let scratch = movement.names.scratch.as_str();
-    let source_owner: String = admin
-        .query_one("SELECT pg_catalog.pg_get_userbyid(datdba)::text FROM pg_catalog.pg_database WHERE datname = $1", &[&template.as_str()])
-        .await?
-        .try_get(0)?;
     {
         let client = connect(from, template.as_str()).await?;
         expect(&client, movement.progress).await?;
@@ -101,7 +97,7 @@ async fn beside(target: &Postgres, admin: &Client, from: &Postgres, template: &D
     let whole = movement.progress.total_bytes.load(Ordering::Relaxed);
     movement.progress.add_bytes(whole);
     let client = connect(target, scratch).await?;
-    if !plain_rights(&client).await? || source_owner != owner && !give(&client, owner).await? {
+    if !plain_rights(&client).await? || !give(&client, owner).await? {
         drop(client);
         tracing::info!("something in the copy has an owner that cannot be changed one by one; it is dumped and restored");
         discard(admin, scratch, &movement.names.role).await?;
@@ -128,32 +124,33 @@ async fn plain_rights(client: &Client) -> Result<bool, TargetError> {
 }
 
 /// Everything that belongs to others becomes the owner's. `REASSIGN OWNED` would do the same to databases elsewhere on the server, so
-/// each object is given by name, and written by the server itself.
+/// each object is given by name, and written by the server itself. What is the owner's already stays as it is.
 async fn give(client: &Client, owner: &str) -> Result<bool, TargetError> {
     let statements = "
-WITH n AS (SELECT oid, nspname FROM pg_catalog.pg_namespace WHERE nspname !~ '^pg_' AND nspname <> 'information_schema'),
+WITH o AS (SELECT oid AS heir FROM pg_catalog.pg_roles WHERE rolname = $1::text),
+ n AS (SELECT oid, nspname, nspowner FROM pg_catalog.pg_namespace WHERE nspname !~ '^pg_' AND nspname <> 'information_schema'),
  ext AS (SELECT classid, objid FROM pg_catalog.pg_depend WHERE deptype = 'e')
-SELECT pg_catalog.format('ALTER SCHEMA %I OWNER TO %I', nspname, $1::text) FROM n
- WHERE nspname <> 'public' AND NOT EXISTS (SELECT FROM ext WHERE classid = 'pg_catalog.pg_namespace'::pg_catalog.regclass AND objid = n.oid)
+SELECT pg_catalog.format('ALTER SCHEMA %I OWNER TO %I', nspname, $1::text) FROM n, o
+ WHERE nspname <> 'public' AND nspowner <> heir AND NOT EXISTS (SELECT FROM ext WHERE classid = 'pg_catalog.pg_namespace'::pg_catalog.regclass AND objid = n.oid)
 UNION ALL
 SELECT pg_catalog.format('ALTER %s %I.%I OWNER TO %I',
   CASE c.relkind WHEN 'v' THEN 'VIEW' WHEN 'm' THEN 'MATERIALIZED VIEW' WHEN 'S' THEN 'SEQUENCE' WHEN 'f' THEN 'FOREIGN TABLE' WHEN 'c' THEN 'TYPE' ELSE 'TABLE' END,
   n.nspname, c.relname, $1::text)
- FROM pg_catalog.pg_class c JOIN n ON n.oid = c.relnamespace
- WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S', 'c')
+ FROM o, pg_catalog.pg_class c JOIN n ON n.oid = c.relnamespace
+ WHERE c.relowner <> heir AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S', 'c')
    AND NOT (c.relkind = 'S' AND EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = c.oid AND d.deptype IN ('a', 'i')))
    AND NOT EXISTS (SELECT FROM ext WHERE classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND objid = c.oid)
 UNION ALL
 SELECT pg_catalog.format('ALTER %s %I.%I(%s) OWNER TO %I', CASE p.prokind WHEN 'a' THEN 'AGGREGATE' ELSE 'ROUTINE' END,
   n.nspname, p.proname, pg_catalog.pg_get_function_identity_arguments(p.oid), $1::text)
- FROM pg_catalog.pg_proc p JOIN n ON n.oid = p.pronamespace
- WHERE NOT EXISTS (SELECT FROM ext WHERE classid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND objid = p.oid)
+ FROM o, pg_catalog.pg_proc p JOIN n ON n.oid = p.pronamespace
+ WHERE p.proowner <> heir AND NOT EXISTS (SELECT FROM ext WHERE classid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND objid = p.oid)
 UNION ALL
 SELECT pg_catalog.format('ALTER %s %I.%I OWNER TO %I', CASE t.typtype WHEN 'd' THEN 'DOMAIN' ELSE 'TYPE' END, n.nspname, t.typname, $1::text)
- FROM pg_catalog.pg_type t JOIN n ON n.oid = t.typnamespace
- WHERE t.typtype IN ('d', 'e', 'r') AND NOT EXISTS (SELECT FROM ext WHERE classid = 'pg_catalog.pg_type'::pg_catalog.regclass AND objid = t.oid)
+ FROM o, pg_catalog.pg_type t JOIN n ON n.oid = t.typnamespace
+ WHERE t.typowner <> heir AND t.typtype IN ('d', 'e', 'r') AND NOT EXISTS (SELECT FROM ext WHERE classid = 'pg_catalog.pg_type'::pg_catalog.regclass AND objid = t.oid)
 UNION ALL
-SELECT pg_catalog.format('ALTER LARGE OBJECT %s OWNER TO %I', oid, $1::text) FROM pg_catalog.pg_largeobject_metadata";
+SELECT pg_catalog.format('ALTER LARGE OBJECT %s OWNER TO %I', oid, $1::text) FROM o, pg_catalog.pg_largeobject_metadata WHERE lomowner <> heir";
     let rows = client.query(statements, &[&owner]).await?;
     for row in rows {
         let sql: String = row.try_get(0)?;
@@ -176,15 +173,8 @@ async fn close_to_strangers(admin: &Client, database: &str) -> Result<(), Target
 
 /// An empty database with the language of the old one, and a role that may do nothing but fill it. Gives the role's password.
 async fn scratch(admin: &Client, like: &str, name: &str, role: &str, superuser: bool, version: i32) -> Result<String, TargetError> {
-    let password = format!("{:032x}{:032x}", uuid::Uuid::new_v4().as_u128(), uuid::Uuid::new_v4().as_u128());
-    let verifier = postgres_protocol::password::scram_sha_256(password.as_bytes());
-    let (quoted, me) = (escape_identifier(role), "CURRENT_USER");
-    let with = if version >= 16 { " WITH INHERIT TRUE, SET TRUE" } else { "" };
-    let mut sql = format!("CREATE ROLE {quoted} LOGIN NOINHERIT PASSWORD {}; COMMENT ON ROLE {quoted} IS 'daypass movement';", escape_literal(&verifier));
-    if !superuser {
-        sql.push_str(&format!("GRANT {quoted} TO {me}{with};"));
-    }
-    admin.batch_execute(&sql).await?;
+    let password = throw_away(admin, role, superuser, version).await?;
+    let quoted = escape_identifier(role);
     // where the locale of a database stands changed with the versions (system catalog pg_database)
     let column = if version >= 17 { "datlocale" } else { "daticulocale" };
     let locale = match version {
@@ -204,8 +194,22 @@ async fn scratch(admin: &Client, like: &str, name: &str, role: &str, superuser: 
     Ok(password)
 }
 
+/// A role for one movement. Gives its password.
+pub async fn throw_away(admin: &Client, role: &str, superuser: bool, version: i32) -> Result<String, TargetError> {
+    let password = format!("{:032x}{:032x}", uuid::Uuid::new_v4().as_u128(), uuid::Uuid::new_v4().as_u128());
+    let verifier = postgres_protocol::password::scram_sha_256(password.as_bytes());
+    let quoted = escape_identifier(role);
+    let with = if version >= 16 { " WITH INHERIT TRUE, SET TRUE" } else { "" };
+    let mut sql = format!("CREATE ROLE {quoted} LOGIN PASSWORD {}; COMMENT ON ROLE {quoted} IS 'daypass movement';", escape_literal(&verifier));
+    if !superuser {
+        sql.push_str(&format!("GRANT {quoted} TO CURRENT_USER{with};"));
+    }
+    admin.batch_execute(&sql).await?;
+    Ok(password)
+}
+
 /// What the throw-away role made becomes the owner's, and the role goes.
-async fn hand_over(target: &Postgres, admin: &Client, scratch: &str, role: &str, owner: &str) -> Result<(), TargetError> {
+pub async fn hand_over(target: &Postgres, admin: &Client, scratch: &str, role: &str, owner: &str) -> Result<(), TargetError> {
     let client = connect(target, scratch).await?;
     // it owns nothing elsewhere: it was made for this
     let (quoted, heir) = (escape_identifier(role), escape_identifier(owner));
@@ -313,6 +317,7 @@ async fn restore_file(programs: &Programs, into: &Login, file: &Path, movement: 
         if !file.join("toc.dat").exists() {
             return Err(refused("this folder is no dump: it has no table of contents (pg_dump --format=directory makes one)"));
         }
+        contained(file)?;
     } else {
         let mut head = [0; CUSTOM.len()];
         let read = async { tokio::fs::File::open(file).await?.read_exact(&mut head).await };
@@ -346,6 +351,36 @@ async fn restore_file(programs: &Programs, into: &Login, file: &Path, movement: 
     passed.or_else(|e| if e.kind() == std::io::ErrorKind::BrokenPipe { Ok(()) } else { Err(refused(format!("the restore broke off: {e}"))) })
 }
 
+/// Nothing in a dump's folder leads out of it: pg_restore opens whatever names stand in the tables of contents, and follows links.
+fn contained(folder: &Path) -> Result<(), TargetError> {
+    let cannot = |e: std::io::Error| refused(format!("the folder {} cannot be read: {e}", folder.display()));
+    for entry in std::fs::read_dir(folder).map_err(cannot)? {
+        let entry = entry.map_err(cannot)?;
+        if !entry.file_type().map_err(cannot)?.is_file() {
+            return Err(refused(format!("{} in the dump is no plain file, and could lead out of its folder", entry.file_name().to_string_lossy())));
+        }
+        if entry.path().extension().is_some_and(|ending| ending == "toc") || entry.file_name() == "toc.dat" {
+            let upward = leads_upward(std::io::BufReader::new(std::fs::File::open(entry.path()).map_err(cannot)?)).map_err(cannot)?;
+            if upward {
+                return Err(refused(format!("{} in the dump names a file that lies outside of its folder", entry.file_name().to_string_lossy())));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether `../` stands in it anywhere: without that a name cannot leave the folder that it is appended to.
+fn leads_upward(from: impl std::io::Read) -> std::io::Result<bool> {
+    let mut seen = [0; 3];
+    for byte in from.bytes() {
+        seen = [seen[1], seen[2], byte?];
+        if seen == *b"../" {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// A dump of the database, in custom format; its size and digest are taken while it is written. Half a file has another name.
 pub async fn export(target: &Postgres, movement: &Move<'_>, file: &Path) -> Result<Made, TargetError> {
     let cannot = |e: std::io::Error| refused(format!("the file {} cannot be written: {e}", file.display()));
@@ -362,9 +397,9 @@ pub async fn export(target: &Postgres, movement: &Move<'_>, file: &Path) -> Resu
     let programs = Programs::find(movement.tools, &[version]).await?;
     let mut command = programs.command("pg_dump", &Login::to(target, &workshop, "from", database, None)?);
     command.args(["--no-password", "--format=custom", "--lock-wait-timeout=60s"]);
-    let part = file.with_extension("part");
+    let part = movement.part(file);
     let mut options = tokio::fs::OpenOptions::new();
-    let out = options.create(true).truncate(true).write(true).mode(0o600).open(&part).await.map_err(cannot)?;
+    let out = options.create_new(true).write(true).mode(0o600).open(&part).await.map_err(cannot)?;
     let keeping = out.try_clone().await.map_err(cannot)?;
     let mut dumping = start(command)?;
     let (Some(from), Some(words)) = (dumping.stdout.take(), dumping.stderr.take()) else { return Err(refused("the pipe of pg_dump is not there")) };
@@ -376,13 +411,12 @@ pub async fn export(target: &Postgres, movement: &Move<'_>, file: &Path) -> Resu
         passed.map_err(cannot)?;
         keeping.sync_all().await.map_err(cannot)?;
         let bytes = keeping.metadata().await.map_err(cannot)?.len();
-        tokio::fs::rename(&part, file).await.map_err(cannot)?;
+        // unlike a renaming, this takes the place of nothing
+        tokio::fs::hard_link(&part, file).await.map_err(cannot)?;
         let sha256 = digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
         Ok(Made { bytes, sha256 })
     };
     let done = done.await;
-    if done.is_err() {
-        let _ = tokio::fs::remove_file(&part).await;
-    }
+    let _ = tokio::fs::remove_file(&part).await;
     done
 }

@@ -48,10 +48,17 @@ async fn server(client: &Client) -> Result<(i32, bool), TargetError> {
 /// Who owns the database. The administrator has to belong to that role, or it can rename nothing.
 async fn owner(client: &Client, database: &str) -> Result<String, TargetError> {
     let look = "SELECT pg_catalog.pg_get_userbyid(datdba)::text, pg_catalog.pg_has_role(current_user, datdba, 'USAGE'), \
-                (SELECT rolcreatedb OR rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user), current_user::text \
+                (SELECT rolcreatedb OR rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user), current_user::text, \
+                EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.rolsuper AND pg_catalog.pg_has_role(datdba, r.oid, 'MEMBER')) \
                 FROM pg_catalog.pg_database WHERE datname = $1";
     let row = client.query_opt(look, &[&database]).await?.ok_or_else(|| TargetError::NoDatabase(database.to_owned()))?;
     let (owner, mine, may_create, me): (String, bool, bool, String) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?, row.try_get(3)?);
+    // a function of the copy that runs as its owner would be the superuser's, and everybody may call it
+    if row.try_get(4)? {
+        return Err(refused(format!(
+            "{database} belongs to {owner}, who is a superuser: what comes inside the copy would be a superuser's. Give it to another role: ALTER DATABASE {database} OWNER TO ..."
+        )));
+    }
     if !mine {
         return Err(refused(format!("{me} does not belong to {owner}, which owns {database}, and can rename it only then: GRANT {owner} TO {me}")));
     }
@@ -131,6 +138,10 @@ pub async fn settle(target: &Postgres, movement: &Move<'_>, incoming: &DatabaseN
 /// Removes what a copy made so far.
 async fn discard(client: &Client, scratch: &str, role: &str) -> Result<(), TargetError> {
     drop_database(client, scratch).await?;
+    discard_role(client, role).await
+}
+
+async fn discard_role(client: &Client, role: &str) -> Result<(), TargetError> {
     if client.query_opt("SELECT 1 FROM pg_catalog.pg_roles WHERE rolname = $1", &[&role]).await?.is_some() {
         client.batch_execute(&format!("ALTER ROLE {} NOLOGIN", escape_identifier(role))).await?;
         client.query("SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity WHERE usename = $1", &[&role]).await?;

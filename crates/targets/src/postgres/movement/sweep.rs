@@ -2,7 +2,9 @@
 //! servers, and what the operator's own scripts see to. What the database of before granted is granted again.
 
 use super::{
-    MAINTENANCE, Postgres, connect, literals, refused, server,
+    MAINTENANCE, Postgres, connect,
+    copy::{hand_over, throw_away},
+    discard_role, literals, owner, refused, server,
     tools::{Login, Programs},
 };
 use crate::{
@@ -15,21 +17,25 @@ use postgres_protocol::escape::{escape_identifier, escape_literal};
 use std::path::{Path, PathBuf};
 use tokio_postgres::Client;
 
-/// Sweeps the scratch database. `scripts` run last, in the order of their names.
+/// Sweeps the scratch database. `scripts` run in the order of their names, before anybody else may connect.
 pub async fn sweep(target: &Postgres, movement: &Move<'_>, scripts: &[PathBuf]) -> Result<Vec<Swept>, TargetError> {
     let (database, scratch) = (movement.environment.spec.database.as_str(), movement.names.scratch.as_str());
     let admin = connect(target, MAINTENANCE).await?;
+    // whoever filled it may have set how names are resolved in it: that would count for whatever runs there from here on
+    admin.batch_execute(&format!("ALTER DATABASE {} RESET ALL", escape_identifier(scratch))).await?;
     let client = connect(target, scratch).await?;
     let mut swept = strangers(&admin, &client, database).await?;
+    swept.extend(everybody(&client).await?);
     swept.extend(passwords(&client).await?);
     let workshop = Workshop::open(&movement.tools.work)?;
     let programs = Programs::find(movement.tools, &[server(&admin).await?.0]).await?;
-    swept.push(grants_of_before(target, &programs, &workshop, database, scratch).await?);
-    swept.extend(as_before(&admin, database, scratch).await?);
     drop(client);
-    for script in scripts {
-        swept.push(run_script(target, movement, &programs, &workshop, scratch, script).await?);
+    if !scripts.is_empty() {
+        swept.extend(run_scripts(target, &admin, movement, &programs, &workshop, scripts).await?);
     }
+    swept.push(grants_of_before(target, &programs, &workshop, database, scratch).await?);
+    // who may connect comes last: until here it is nobody
+    swept.extend(as_before(&admin, database, scratch).await?);
     Ok(swept)
 }
 
@@ -71,6 +77,21 @@ async fn strangers(admin: &Client, client: &Client, before: &str) -> Result<Vec<
         swept.push(Swept { what, done: "its rights in the copy were taken away".to_owned() });
     }
     Ok(swept)
+}
+
+/// What everybody may do with tables and sequences. What an extension gives everybody is its own affair.
+async fn everybody(client: &Client) -> Result<Option<Swept>, TargetError> {
+    let look = "SELECT DISTINCT pg_catalog.format('REVOKE ALL ON %s %I.%I FROM PUBLIC', CASE c.relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END, n.nspname, c.relname) \
+                FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace, pg_catalog.aclexplode(c.relacl) x \
+                WHERE x.grantee = 0 AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema' \
+                AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.deptype = 'e' AND d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = c.oid)";
+    let rows = client.query(look, &[]).await?;
+    for row in &rows {
+        let sql: String = row.try_get(0)?;
+        client.batch_execute(&sql).await?;
+    }
+    let what = || Swept { what: format!("rights of everybody on {} tables and sequences", rows.len()), done: "taken away".to_owned() };
+    Ok((!rows.is_empty()).then(what))
 }
 
 /// Roles that bear our mark, have rights in this database, and are neither its groups nor an account in one of them: they came inside a
@@ -220,17 +241,40 @@ async fn as_before(admin: &Client, database: &str, scratch: &str) -> Result<Vec<
 /// The most of a script's words that go on record.
 const MOST_SAID: usize = 1_500;
 
-async fn run_script(
+/// The operator's scripts, as a throw-away role that has the rights of the database's owner and no others: what came inside the copy, a
+/// trigger for example, runs as whoever sets it off, and gets no further than the database.
+async fn run_scripts(
     target: &Postgres,
+    admin: &Client,
     movement: &Move<'_>,
     programs: &Programs,
     workshop: &Workshop<'_>,
-    scratch: &str,
-    script: &Path,
-) -> Result<Swept, TargetError> {
+    scripts: &[PathBuf],
+) -> Result<Vec<Swept>, TargetError> {
+    let (names, database) = (movement.names, movement.environment.spec.database.as_str());
+    let (owner, (version, superuser)) = (owner(admin, database).await?, server(admin).await?);
+    discard_role(admin, &names.role).await?;
+    let password = throw_away(admin, &names.role, superuser, version).await?;
+    let member = if version >= 16 { " WITH INHERIT TRUE, SET TRUE" } else { "" };
+    admin.batch_execute(&format!("GRANT {} TO {}{member}", escape_identifier(&owner), escape_identifier(&names.role))).await.map_err(|e| {
+        let me = &target.spec.admin;
+        refused(format!("scripts run with the rights of {owner}, which {me} cannot lend ({}): GRANT {owner} TO {me} WITH ADMIN OPTION", TargetError::from(e)))
+    })?;
+    let login = Login::to(target, workshop, "script", names.scratch.as_str(), Some((&names.role, &password)))?
+        .with("DAYPASS_ENVIRONMENT", movement.environment.spec.name.as_str())
+        // what a script makes is the owner's
+        .with("PGOPTIONS", &format!("-c role={}", owner.replace('\\', "\\\\").replace(' ', "\\ ")));
+    let mut swept = Vec::new();
+    for script in scripts {
+        swept.push(run_script(programs, &login, script).await?);
+    }
+    hand_over(target, admin, names.scratch.as_str(), &names.role, &owner).await?;
+    Ok(swept)
+}
+
+async fn run_script(programs: &Programs, login: &Login, script: &Path) -> Result<Swept, TargetError> {
     let name = script.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    let login = Login::to(target, workshop, "script", scratch, None)?.with("DAYPASS_ENVIRONMENT", movement.environment.spec.name.as_str());
-    let mut command = programs.command("psql", &login);
+    let mut command = programs.command("psql", login);
     command.args(["--no-psqlrc", "--no-password", "--quiet", "--single-transaction", "--set", "ON_ERROR_STOP=1", "--file"]).arg(script);
     let said = run(&format!("the script {name}"), command, None).await?;
     let said = said.trim();

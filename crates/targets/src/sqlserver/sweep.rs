@@ -1,0 +1,251 @@
+//! What came inside a copy is found and disabled before anybody is let in; what the database of before granted is granted again.
+
+use super::{
+    MASTER, PROPERTY, SqlServer, column,
+    link::{Link, name, text},
+    movement::refused,
+    removal::drop_user,
+    rights,
+};
+use crate::{Target as _, TargetError, movement::Move};
+use daypass_core::{
+    firewall::{Rule, is_ours},
+    movement::Swept,
+    names::DatabaseName,
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+};
+
+/// Users of a database and the roles that each is a member of.
+async fn users(link: &mut Link) -> Result<BTreeMap<String, BTreeSet<String>>, TargetError> {
+    let people = "SELECT CAST(name AS nvarchar(128)) FROM sys.database_principals WHERE type IN ('S', 'U', 'G', 'E', 'X') AND principal_id > 4";
+    let mut found: BTreeMap<String, BTreeSet<String>> = link.rows(people).await?.iter().map(|row| (column(row, 0), BTreeSet::new())).collect();
+    let members =
+        "SELECT CAST(USER_NAME(member_principal_id) AS nvarchar(128)), CAST(USER_NAME(role_principal_id) AS nvarchar(128)) FROM sys.database_role_members";
+    for row in link.rows(members).await? {
+        if let Some(roles) = found.get_mut(&column(&row, 0)) {
+            roles.insert(column(&row, 1));
+        }
+    }
+    found.retain(|user, _| !["dbo", "guest", "INFORMATION_SCHEMA", "sys"].contains(&user.as_str()));
+    Ok(found)
+}
+
+/// Nobody stays in the copy but those who are in the database of before, with the roles that they have there.
+pub async fn sweep(target: &SqlServer, movement: &Move<'_>, scripts: &[PathBuf]) -> Result<Vec<Swept>, TargetError> {
+    let (database, scratch) = (movement.environment.spec.database.as_str(), movement.names.scratch.as_str());
+    let mut before = target.connect_long(database).await?;
+    let (home, granted) = (users(&mut before).await?, rights::all(&mut before).await?);
+    drop(before);
+    let mut master = target.connect_long(MASTER).await?;
+    if !master.azure {
+        // code in the copy gets no further than the copy, and its messages have a broker of their own. The last shows everybody out
+        for set in ["TRUSTWORTHY OFF", "DB_CHAINING OFF", "NEW_BROKER WITH ROLLBACK IMMEDIATE"] {
+            master.attempt(&format!("ALTER DATABASE {} SET {set}", name(scratch))).await?;
+        }
+    }
+    let mut link = target.connect_long(scratch).await?;
+    let took = |what: String, done: &str| Swept { what, done: done.to_owned() };
+    let mut swept = triggers(&mut link).await?;
+    for (user, roles) in users(&mut link).await? {
+        let Some(wanted) = home.get(&user) else {
+            let what =
+                if user.starts_with("jit_") { format!("day account {user} of another environment") } else { format!("user {user}, who has no home here") };
+            // nobody connects as it from here on; then it goes
+            link.attempt(&format!("DENY CONNECT TO {}", name(&user))).await?;
+            drop_user(&mut link, &user, None).await?;
+            swept.push(took(what, "removed from the copy"));
+            continue;
+        };
+        // its login here has another SID than in the source, when it was made by itself
+        let login = format!("SELECT CAST(name AS nvarchar(128)) FROM sys.sql_logins WHERE name = {}", text(&user));
+        if !link.azure && master.exists(&login).await? {
+            link.run(&format!("ALTER USER {} WITH LOGIN = {}", name(&user), name(&user))).await?;
+        }
+        for role in roles.difference(wanted) {
+            link.run(&format!("ALTER ROLE {} DROP MEMBER {}", name(role), name(&user))).await?;
+            swept.push(took(format!("{user} was a member of {role} in the source"), "taken away"));
+        }
+        for role in wanted.difference(&roles) {
+            link.run(&format!("ALTER ROLE {} ADD MEMBER {}", name(role), name(&user))).await?;
+        }
+    }
+    let here = users(&mut link).await?;
+    // whoever makes a database owns it, and then can be no user in it besides; without either it could not go in again
+    let (admin, mut owned) = (target.spec.admin.as_str(), false);
+    for (user, roles) in home.iter().filter(|(user, _)| !here.contains_key(*user) && !user.starts_with("jit_")) {
+        if user.eq_ignore_ascii_case(admin) {
+            owned = true;
+            swept.push(took(format!("user {user} of the database of before"), "owns the new one, in the place of its owner of before"));
+            continue;
+        }
+        let login = format!("SELECT CAST(name AS nvarchar(128)) FROM sys.sql_logins WHERE name = {}", text(user));
+        if link.azure || !master.exists(&login).await? {
+            swept.push(took(format!("user {user} of the database of before"), "NOT made again: its password is not known here"));
+            continue;
+        }
+        link.run(&format!("CREATE USER {} FOR LOGIN {}", name(user), name(user))).await?;
+        for role in roles {
+            link.run(&format!("ALTER ROLE {} ADD MEMBER {}", name(role), name(user))).await?;
+        }
+        swept.push(took(format!("user {user} of the database of before"), "made again, with its roles"));
+    }
+    swept.extend(passwords(&mut link, admin).await?);
+    swept.extend(rights_as_before(&mut link, &granted).await?);
+    // the marks of other environments travel with a copy
+    let marks = format!("SELECT CAST(name AS nvarchar(128)) FROM sys.extended_properties WHERE class = 0 AND name LIKE {}", text(&format!("{PROPERTY} %")));
+    for mark in link.attempt(&marks).await?.unwrap_or_default() {
+        link.attempt(&format!("EXEC sp_dropextendedproperty @name = {}", text(&column(&mark, 0)))).await?;
+    }
+    if link.azure {
+        swept.extend(rules_of_before(target, movement, &mut link).await?);
+    } else if !owned {
+        let owner = format!("SELECT CAST(SUSER_SNAME(owner_sid) AS nvarchar(128)) FROM sys.databases WHERE name = {}", text(database));
+        if let Some(owner) = master.maybe(&owner).await? {
+            link.attempt(&format!("ALTER AUTHORIZATION ON DATABASE::{} TO {}", name(scratch), name(&owner))).await?;
+        }
+    }
+    for script in scripts {
+        swept.push(run_script(&mut link, script).await?);
+    }
+    Ok(swept)
+}
+
+/// A trigger on the database runs as whoever makes or changes an account, which is the administrator: whoever planted it would have the
+/// rights of that. It is disabled by the owner's user, whose rights end at the database.
+async fn triggers(link: &mut Link) -> Result<Vec<Swept>, TargetError> {
+    let look = "SELECT CAST(name AS nvarchar(128)) FROM sys.triggers WHERE parent_class = 0 AND is_disabled = 0";
+    let mut swept = Vec::new();
+    for trigger in link.attempt(look).await?.unwrap_or_default().iter().map(|row| column(row, 0)) {
+        link.run(&format!("EXECUTE AS USER = N'dbo'; DISABLE TRIGGER {} ON DATABASE; REVERT", name(&trigger))).await?;
+        swept.push(Swept { what: format!("trigger {trigger} on the database"), done: "disabled: it would run as whoever makes accounts".to_owned() });
+    }
+    Ok(swept)
+}
+
+/// A user with a password of its own, and an application role, has the password of the source. Nobody knows the new one: those in the vault
+/// get theirs when the database is in place.
+async fn passwords(link: &mut Link, admin: &str) -> Result<Vec<Swept>, TargetError> {
+    let mut swept = Vec::new();
+    for (look, kind) in [
+        ("SELECT CAST(name AS nvarchar(128)) FROM sys.database_principals WHERE authentication_type = 2", "USER"),
+        ("SELECT CAST(name AS nvarchar(128)) FROM sys.database_principals WHERE type = 'A'", "APPLICATION ROLE"),
+    ] {
+        for whose in link.attempt(look).await?.unwrap_or_default().iter().map(|row| column(row, 0)).filter(|whose| !whose.eq_ignore_ascii_case(admin)) {
+            let password = format!("Dp-{:032x}", uuid::Uuid::new_v4().as_u128());
+            link.run(&format!("ALTER {kind} {} WITH PASSWORD = {}", name(&whose), text(&password))).await?;
+            swept.push(Swept {
+                what: format!("password of the source of {} {whose}", kind.to_lowercase()),
+                done: "changed; nobody knows the new one".to_owned(),
+            });
+        }
+    }
+    Ok(swept)
+}
+
+/// Whoever is in both databases has the rights that the database of before gave, on what is in the new one as well.
+async fn rights_as_before(link: &mut Link, granted: &BTreeSet<rights::Right>) -> Result<Vec<Swept>, TargetError> {
+    let mut swept = Vec::new();
+    let here = rights::all(link).await?;
+    for right in here.difference(granted).filter(|right| right.allows()) {
+        link.run(&right.revoke()).await?;
+        swept.push(Swept { what: format!("{} of the source", right.words()), done: "taken away".to_owned() });
+    }
+    let (mut given, mut missing) = (0, 0);
+    for right in granted.difference(&here).filter(|right| !right.grantee.starts_with("jit_")) {
+        match link.attempt(&right.grant()).await? {
+            Some(_) => given += 1,
+            None => missing += 1,
+        }
+    }
+    if given + missing > 0 {
+        let done = if missing == 0 { String::new() } else { format!(", but for {missing} whose object or user is not there any more") };
+        swept.push(Swept { what: format!("{} rights of the database of before", given + missing), done: format!("given again{done}") });
+    }
+    Ok(swept)
+}
+
+/// Users in a database that bear our mark and are nobody's who has a pass for it: they came inside a copy that others made.
+pub async fn sweep_marked(target: &SqlServer, database: &DatabaseName, theirs: &BTreeSet<String>) -> Result<Vec<Swept>, TargetError> {
+    if !super::is_open(&mut target.connect(MASTER).await?, database).await? {
+        return Ok(Vec::new());
+    }
+    let mut link = target.connect(database.as_str()).await?;
+    let look = format!(
+        "SELECT CAST(u.name AS nvarchar(128)), CONVERT(nvarchar(200), u.sid, 2), CAST((SELECT e.value FROM sys.extended_properties e \
+         WHERE e.class = 4 AND e.major_id = u.principal_id AND e.name = {}) AS nvarchar(200)) \
+         FROM sys.database_principals u WHERE u.name LIKE N'jit!_%' ESCAPE N'!'",
+        text(PROPERTY)
+    );
+    let mut swept = Vec::new();
+    for row in link.rows(&look).await? {
+        let user = column(&row, 0);
+        let ours = target.is_marked(&column(&row, 1)) || column(&row, 2).starts_with(&format!("{} ", target.store));
+        if ours && !theirs.contains(&user) {
+            link.attempt(&format!("DENY CONNECT TO {}", name(&user))).await?;
+            drop_user(&mut link, &user, None).await?;
+            swept.push(Swept { what: format!("day account {user} of another environment"), done: "removed from the database".to_owned() });
+        }
+    }
+    Ok(swept)
+}
+
+/// The rules of Azure's firewall lie inside the database and travel with a copy: those of the database of before take their place.
+async fn rules_of_before(target: &SqlServer, movement: &Move<'_>, link: &mut Link) -> Result<Vec<Swept>, TargetError> {
+    let look =
+        "SELECT CAST(name AS nvarchar(128)), CAST(start_ip_address AS nvarchar(45)), CAST(end_ip_address AS nvarchar(45)) FROM sys.database_firewall_rules";
+    let rule = |row: &super::link::Row| Rule { name: column(row, 0), from: column(row, 1), to: column(row, 2) };
+    let mut before = target.connect_long(movement.environment.spec.database.as_str()).await?;
+    // ours follow the allowed addresses, all of which have ended
+    let home: Vec<Rule> = before.rows(look).await?.iter().map(rule).filter(|rule| !is_ours(rule)).collect();
+    let here: Vec<Rule> = link.rows(look).await?.iter().map(rule).collect();
+    let (scratch, mut swept) = (&movement.names.scratch, Vec::new());
+    // what lets us in first, so that nothing shuts us out in between
+    for rule in home.iter().filter(|rule| !here.contains(rule)) {
+        target.set_rule(scratch, rule).await?;
+    }
+    for rule in here.iter().filter(|rule| !home.iter().any(|known| known.name == rule.name)) {
+        target.remove_rule(scratch, rule).await?;
+        swept.push(Swept { what: format!("firewall rule {} of the source", rule.name), done: "taken away".to_owned() });
+    }
+    Ok(swept)
+}
+
+/// An operator's script: batches with GO between them, as every tool of SQL Server reads it.
+async fn run_script(link: &mut Link, script: &std::path::Path) -> Result<Swept, TargetError> {
+    let file = script.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let sql = tokio::fs::read_to_string(script).await.map_err(|e| refused(format!("the script {file} cannot be read: {e}")))?;
+    let mut said = Vec::new();
+    for batch in batches(&sql) {
+        let rows = link.rows(&batch).await.map_err(|e| refused(format!("the script {file}: {e}")))?;
+        said.extend(rows.into_iter().take(20).map(|row| row.into_iter().flatten().collect::<Vec<_>>().join(" ")));
+    }
+    let said = said.join("; ");
+    let done = if said.is_empty() { "ran, and said nothing".to_owned() } else { format!("ran: {}", said.chars().take(1_500).collect::<String>()) };
+    Ok(Swept { what: format!("script {file}"), done })
+}
+
+fn batches(sql: &str) -> Vec<String> {
+    let mut all = vec![String::new()];
+    for line in sql.lines() {
+        if line.trim().eq_ignore_ascii_case("go") {
+            all.push(String::new());
+        } else if let Some(last) = all.last_mut() {
+            last.push_str(line);
+            last.push('\n');
+        }
+    }
+    all.retain(|batch| !batch.trim().is_empty());
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_script_is_read_in_batches() {
+        let sql = "UPDATE t SET x = 1\nGO\n\n go \nSELECT 'let''s go'\n";
+        assert_eq!(super::batches(sql), ["UPDATE t SET x = 1\n", "SELECT 'let''s go'\n"]);
+    }
+}
