@@ -139,6 +139,12 @@ pub enum Command {
         why: Reason,
     },
 
+    /// Somebody fetches a dump; of which environment it is, when an export made it.
+    FetchFile {
+        file: FileName,
+        environment: Option<EnvironmentId>,
+    },
+
     /// What somebody says about something that others made on a target.
     JudgeDrift {
         target: TargetId,

@@ -207,6 +207,12 @@ pub enum Event {
         target: TargetId,
         finding: Finding,
     },
+    /// A dump was fetched: whoever did so has the database, as it was.
+    FileFetched {
+        file: FileName,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        environment: Option<EnvironmentId>,
+    },
     DriftJudged {
         target: TargetId,
         finding: Finding,

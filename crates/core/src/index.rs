@@ -143,6 +143,7 @@ pub fn about(ledger: &Ledger, event: &Event) -> About {
         }),
         Event::EnvironmentAdded { environment, .. } | Event::EnvironmentRemoved { environment } => settings(Some(*environment)),
         Event::DriftFound { .. } | Event::DriftGone { .. } | Event::DriftJudged { .. } => settings(None),
+        Event::FileFetched { environment, .. } => About { kind: Kind::Movements, environment: *environment, person: None },
         Event::KindSet { environment, .. } | Event::RemoteDesktopSet { environment, .. } => settings(Some(*environment)),
         Event::StandingAdded { environment, .. } | Event::MachineAdded { environment, .. } => settings(Some(*environment)),
         Event::StandingRemoved { environment, .. } | Event::MachineRemoved { environment, .. } => settings(Some(*environment)),

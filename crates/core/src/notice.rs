@@ -122,7 +122,7 @@ pub fn of_entry(ledger: &Ledger, entry: &Entry) -> Vec<Notice> {
             vec![movement(ledger, known.environment, to, |name| format!("The movement of {name} failed"), format!("{}{closed}", told()))]
         }
         Event::MovementFinished { movement: id, .. } => {
-            let Some(known) = ledger.movement(*id).filter(|known| known.kind.is_ours()) else { return vec![] };
+            let Some(known) = ledger.movement(*id) else { return vec![] };
             // those who lost their access by it may ask again
             let lost = ledger.passes().filter(|pass| pass.environment == known.environment);
             let lost = lost.filter(|pass| matches!(ledger.over(pass, entry.at), Some(Cause::Moved { movement }) if movement == *id));

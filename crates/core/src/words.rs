@@ -69,6 +69,7 @@ pub fn what(ledger: &Ledger, event: &Event) -> String {
         }
         Event::DriftFound { target, finding } => format!("found on {} what it did not make: {}", server(ledger, *target), shown(&finding.words())),
         Event::DriftGone { target, finding } => format!("does not find any more on {}: {}", server(ledger, *target), shown(&finding.words())),
+        Event::FileFetched { file, .. } => format!("fetched the dump {file}"),
         Event::DriftJudged { target, finding, verdict } => {
             let said = match verdict {
                 crate::drift::Verdict::Mine => "belongs there",

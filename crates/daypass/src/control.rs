@@ -206,7 +206,8 @@ impl Writer {
         if self.unwritten.is_empty() {
             return;
         }
-        match self.node.store.log.append(self.head, &self.unwritten, &[]).await {
+        let events: Vec<Event> = self.unwritten.iter().map(|entry| entry.event.clone()).collect();
+        match self.node.store.log.append(self.head, &self.unwritten, &erasures(&events)).await {
             Ok(head) => {
                 self.head = head;
                 self.unwritten.clear();
@@ -228,7 +229,7 @@ fn ends_access(command: &Command) -> bool {
         Command::EndPass { .. } | Command::LockUser { .. } | Command::RemoveAllow { .. } | Command::BeginMovement { .. } => true,
         Command::RemoveToken { .. } | Command::RemoveEnvironment { .. } | Command::TakeRole { .. } | Command::DenyPass { .. } => true,
         Command::Observed(Observed::Identity { .. } | Observed::SetBack { .. } | Observed::Due { .. }) => true,
-        Command::ExpectFailover { .. } | Command::JudgeDrift { .. } => false,
+        Command::ExpectFailover { .. } | Command::JudgeDrift { .. } | Command::FetchFile { .. } => false,
         Command::Observed(Observed::Left { .. } | Observed::Drift { .. } | Observed::DatabaseSwept { .. }) => false,
         Command::RemoveStanding { .. } | Command::RemoveMachine { .. } => true,
         Command::SetKind { .. } | Command::SetRemoteDesktop { .. } => false,

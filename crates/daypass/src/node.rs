@@ -1,7 +1,7 @@
 //! One node: the ledger that everybody reads, the store behind it, and the secrets of what is live. The gateway sees it as its
 //! [`World`].
 
-use crate::clock::Clock;
+use crate::{clock::Clock, keeper::administrator};
 use daypass_core::{
     environment::{Engine, TargetTls},
     event::Entry,
@@ -13,8 +13,12 @@ use daypass_core::{
     session::*,
     time::Time,
 };
-use daypass_gateway::{World, sessions::Sessions};
+use daypass_gateway::{
+    World,
+    sessions::{Session, Sessions},
+};
 use daypass_store::{Store, StoreError};
+use daypass_targets::Target as _;
 use daypass_wire::pg::scram::{SaltedPassword, Verifier};
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 use serde::{Deserialize, Serialize};
@@ -296,6 +300,29 @@ impl World for Node {
             self.wake();
         }
         same
+    }
+
+    async fn end_there(&self, session: &Session, account: &str, number: u32) -> Result<(), String> {
+        let trouble = format!("session:{}", session.id);
+        let mut why = String::new();
+        for _ in 0..5 {
+            let ended = async {
+                let database = self.ledger(|ledger| ledger.environment(session.environment).map(|env| env.spec.database.clone()));
+                let database = database.ok_or_else(|| "its environment is not known any more".to_owned())?;
+                let target = administrator(self, session.target).await.map_err(|e| e.to_string())?;
+                target.kill(account, number, &database).await.map_err(|e| e.to_string())
+            };
+            match ended.await {
+                Ok(()) => {
+                    self.troubles.clear(&trouble);
+                    return Ok(());
+                }
+                Err(error) => why = error,
+            }
+            self.troubles.note(trouble.clone(), format!("session {number} of {account} may still be running on the target: {why}"), self.now());
+            tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+        }
+        Err(why)
     }
 
     async fn session_opened(&self, opened: SessionOpened) -> Result<(), String> {

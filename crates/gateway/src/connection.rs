@@ -319,16 +319,23 @@ async fn open<W: World>(
 
 async fn relay<W: World>(gateway: Arc<Gateway<W>>, opened: Opened) {
     let Opened { guest, upstreamed, mars, session, host, seat } = opened;
+    let number = upstreamed.ready.number();
+    let standing = gateway.world.ledger(|ledger| {
+        let id = ledger.pass(session.pass)?.wish.standing?;
+        ledger.standing(id).map(|known| known.name.to_string())
+    });
     let relay = Relay::new(gateway.world.clone(), session.clone(), guest, upstreamed.stream, upstreamed.ready.observer(mars));
     let Passed { end, from_client, to_client, mut recorder, busy } = relay.run().await;
     gateway.sessions.close(session.id);
     drop(seat);
-    // an account that is over is ended whole by the keeper: hundreds of cancels at once would only stand in its way. A standing account is
-    // not ended by anybody
-    let over = gateway
-        .world
-        .ledger(|ledger| ledger.pass(session.pass).is_none_or(|pass| pass.wish.standing.is_none() && ledger.over(pass, gateway.world.now()).is_some()));
-    if let Some(keys) = session.cancel.as_ref().filter(|_| busy && !over) {
+    // an account that is over is ended whole by the keeper: hundreds of cancels at once would only stand in its way
+    let over = gateway.world.ledger(|ledger| ledger.pass(session.pass).is_none_or(|pass| ledger.over(pass, gateway.world.now()).is_some()));
+    if let Some(account) = standing {
+        // a standing account is not ended by anybody, and what it runs could take no notice of being cancelled
+        if let Err(why) = gateway.world.end_there(&session, &account, number).await {
+            tracing::error!(account, number, %why, "a session of a standing account may still be running on the target");
+        }
+    } else if let Some(keys) = session.cancel.as_ref().filter(|_| busy && !over) {
         // nobody waits for the statement any more, and the target does not notice that by itself
         let tls = gateway.world.target_tls(session.target);
         if let Err(error) = upstream::cancel(session.upstream, &host, tls, &keys.theirs).await {

@@ -52,6 +52,9 @@ pub trait World: Send + Sync + 'static {
     /// The same, with the answer to that question.
     fn is_same_answer(&self, environment: EnvironmentId, answer: &[String]) -> bool;
 
+    /// Ends a session at the target, found by its number there and the account's name.
+    fn end_there(&self, session: &sessions::Session, account: &str, number: u32) -> impl Future<Output = Result<(), String>> + Send;
+
     /// Durable when it answers: before that no byte is relayed.
     fn session_opened(&self, opened: SessionOpened) -> impl Future<Output = Result<(), String>> + Send;
     /// Waits while the queue is full; loses nothing.

@@ -120,6 +120,14 @@ pub enum Ready {
 }
 
 impl Ready {
+    /// Under which number the target knows the session; 0 when it does not say.
+    pub fn number(&self) -> u32 {
+        match self {
+            Ready::Postgres(ready) => ready.key.pid,
+            Ready::SqlServer(ready) => ready.number.into(),
+        }
+    }
+
     /// What follows the session from here on.
     pub fn observer(&self, mars: bool) -> Box<dyn Observe + Send> {
         match self {

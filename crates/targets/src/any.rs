@@ -106,6 +106,9 @@ impl Target for AnyTarget {
     async fn test(&self, database: &DatabaseName) -> Vec<Check> {
         delegate!(self, target => target.test(database))
     }
+    async fn run_scripts(&self, movement: &Move<'_>, scripts: &[PathBuf]) -> Result<Vec<Swept>, TargetError> {
+        delegate!(self, target => target.run_scripts(movement, scripts))
+    }
     async fn copy(&self, movement: &Move<'_>, source: &Source<'_>) -> Result<(), TargetError> {
         delegate!(self, target => target.copy(movement, source))
     }

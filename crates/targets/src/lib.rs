@@ -132,6 +132,11 @@ pub trait Target: Send + Sync {
         let _ = (movement, source);
         async { movement::not_here() }
     }
+    /// Runs the operator's scripts in the movement's scratch database.
+    fn run_scripts(&self, movement: &Move<'_>, scripts: &[PathBuf]) -> impl Future<Output = Result<Vec<Swept>, TargetError>> + Send {
+        let _ = (movement, scripts);
+        async { movement::not_here() }
+    }
     /// Disables what came inside the copy, runs the operator's scripts, and says what it did.
     fn sweep(&self, movement: &Move<'_>, scripts: &[PathBuf]) -> impl Future<Output = Result<Vec<Swept>, TargetError>> + Send {
         let _ = (movement, scripts);

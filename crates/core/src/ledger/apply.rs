@@ -171,6 +171,7 @@ impl Ledger {
             Event::DriftGone { target, finding } => {
                 self.drift.remove(&(*target, finding.clone())).ok_or("there is no such finding")?;
             }
+            Event::FileFetched { .. } => {}
             Event::DriftJudged { target, finding, verdict } => {
                 let known = self.drift.get_mut(&(*target, finding.clone())).ok_or("there is no such finding")?;
                 known.verdict = Some(*verdict);

@@ -98,8 +98,18 @@ impl Ledger {
             Command::RemoveEnvironment { environment } => {
                 self.need(by, Permission::ManageEnvironments, Some(*environment))?;
                 let there = self.environments.get(environment).is_some_and(|env| !env.removed());
+                if let Some(env) = self.environments.get(environment).filter(|env| there && env.moving.is_some()) {
+                    return Err(Refusal::state(
+                        format!("A movement of {} is under way.", env.spec.name),
+                        format!("`daypass move {name} cancel` stops it, `daypass move {name} finish` closes a failed one.", name = env.spec.name),
+                    ));
+                }
                 let end = there.then_some(Event::EnvironmentRemoved { environment: *environment });
                 Ok(if there { self.managed_things(by, *environment) } else { vec![] }.into_iter().chain(end).collect())
+            }
+            Command::FetchFile { file, environment } => {
+                self.need(by, Permission::Move, *environment)?;
+                Ok(vec![Event::FileFetched { file: file.clone(), environment: *environment }])
             }
             Command::JudgeDrift { target, finding, verdict } => {
                 self.need(by, Permission::ManageEnvironments, None)?;

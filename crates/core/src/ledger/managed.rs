@@ -3,7 +3,7 @@
 use super::{Ledger, decide::Decided};
 use crate::{
     command::Command,
-    environment::{Environment, Kind},
+    environment::{Engine, Environment, Kind},
     event::{Actor, Event},
     ids::*,
     managed::{Machine, Standing},
@@ -19,6 +19,20 @@ impl Ledger {
             Command::SetKind { environment, kind } => self.set_kind(by, *environment, *kind),
             Command::AddStanding { standing, environment, name, note } => {
                 let env = self.managed(by, *environment)?;
+                if let Some(known) = self.standings.get(standing).filter(|known| known.environment != env.id || known.name != *name) {
+                    return Err(taken("standing account", known.name.as_str()));
+                }
+                // one role of a server has one password, wherever it is kept
+                let engine = |env: &Environment| self.targets.get(&env.target).map(|target| target.spec.engine);
+                let elsewhere = self.standings.values().filter(|known| known.environment != env.id && known.name == *name);
+                let elsewhere = elsewhere.filter_map(|known| self.environments.get(&known.environment)).find(|other| other.target == env.target);
+                if let Some(other) = elsewhere.filter(|_| engine(env) == Some(Engine::Postgres)) {
+                    return Err(Refusal::new(
+                        Code::Taken,
+                        format!("{name} of this server is kept for {} already, where its password is changed as well.", other.spec.name),
+                        "Keep another account for each environment.",
+                    ));
+                }
                 if let Some(known) = self.standings.values().find(|known| known.environment == env.id && known.name == *name) {
                     return if known.id == *standing { Ok(vec![]) } else { Err(taken("standing account", name.as_str())) };
                 }

@@ -3,7 +3,7 @@
 use super::{Ledger, decide::Decided};
 use crate::{
     command::Observed,
-    environment::Environment,
+    environment::{Engine, Environment},
     event::{Actor, Event},
     ids::*,
     movement::{LONGEST_NOTICE, Movement, MovementKind, MovementState, Phase, bounded},
@@ -112,6 +112,12 @@ impl Ledger {
                 }
                 Ok(())
             }
+            MovementKind::Restore { .. } if self.targets.get(&env.target).is_some_and(|target| target.spec.engine == Engine::SqlServer) => {
+                Err(Refusal::invalid(format!(
+                    "Daypass restores databases of PostgreSQL to a moment, not those of SQL Server: `daypass move {name} external begin`, restore it, then `external finish`.",
+                    name = env.spec.name
+                )))
+            }
             MovementKind::Undo { of } => {
                 let known = self.movements.get(of).filter(|known| known.environment == env.id && known.kept.is_some());
                 known.map(drop).ok_or_else(|| {
@@ -209,7 +215,12 @@ impl Ledger {
                 running(movement).map(|_| Event::MovementReached { movement: *movement, phase: *phase }).into_iter().collect()
             }
             Observed::Swept { movement, swept } => {
-                running(movement).map(|_| Event::MovementSwept { movement: *movement, swept: bounded(swept) }).into_iter().collect()
+                let running = |id: &MovementId| self.movements.get(id).filter(|known| matches!(known.state, MovementState::Running { .. }));
+                running(movement)
+                    .filter(|_| !swept.is_empty())
+                    .map(|_| Event::MovementSwept { movement: *movement, swept: bounded(swept) })
+                    .into_iter()
+                    .collect()
             }
             Observed::Moved { movement, kept, made } => {
                 let Some(known) = running(movement) else { return vec![] };

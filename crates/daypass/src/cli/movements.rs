@@ -61,13 +61,10 @@ pub enum What {
     },
     /// Another tool replaces it: tell Daypass before it begins, and when it is done
     External {
+        /// `begin` waits until nobody is in any more, so that the next command may replace the database
         step: Step,
-        /// Why (for begin and fail)
-        #[arg(long)]
-        reason: Option<String>,
-        /// Tell holders so long before their access ends (for begin)
-        #[arg(long, value_parser = duration)]
-        notice: Option<u64>,
+        #[command(flatten)]
+        how: How,
     },
     /// Show how far the movement is, what was swept, and the way back
     Status {
@@ -131,17 +128,14 @@ pub async fn run(verb: Verb, client: &Client, show: Show) -> Result<(), Failure>
         What::Export { file, how } => begin(client, &environment, NewMovement { file: Some(file), ..new("export", &how) }, &how, show).await,
         What::Restore { to, how } => begin(client, &environment, NewMovement { to: Some(to), ..new("restore", &how) }, &how, show).await,
         What::Undo { how } => begin(client, &environment, new("undo", &how), &how, show).await,
-        What::External { step: Step::Begin, reason, notice } => {
-            let how = How { reason, notice, dry_run: false, no_wait: true };
-            begin(client, &environment, new("external", &how), &how, show).await
-        }
+        What::External { step: Step::Begin, how } => begin(client, &environment, new("external", &how), &how, show).await,
         What::External { step: Step::Finish, .. } | What::Finish => {
             let moved: MovementView = client.post(&["environments", &environment, "movement", "finish"], NOTHING).await?;
             tell(&moved, show);
             Ok(())
         }
-        What::External { step: Step::Fail, reason, .. } => {
-            let moved: MovementView = client.post(&["environments", &environment, "movement", "fail"], Some(&Why { why: reason })).await?;
+        What::External { step: Step::Fail, how } => {
+            let moved: MovementView = client.post(&["environments", &environment, "movement", "fail"], Some(&Why { why: how.reason })).await?;
             tell(&moved, show);
             Ok(())
         }
@@ -213,13 +207,7 @@ async fn watch(client: &Client, environment: &str, begun: MovementView, show: Sh
             (Some(phase), Some(progress)) if phase == "copy" && progress.bytes > 0 && progress.total_bytes > 0 => {
                 // in steps of ten percent, so that a log of it stays short
                 let tenth = (progress.bytes * 10 / progress.total_bytes).min(10) * 10;
-                let rest = progress.seconds_left.map(|seconds| format!(", about {} left", left(seconds))).unwrap_or_default();
-                format!(
-                    "copy: {tenth} %|{} of about {} MB, {} MB/s{rest}",
-                    progress.bytes / 1_000_000,
-                    progress.total_bytes / 1_000_000,
-                    progress.bytes_per_second / 1_000_000
-                )
+                format!("copy: {tenth} %, {} tables|{}", progress.objects / 10 * 10, far(progress))
             }
             _ => current.state.clone(),
         };
@@ -227,6 +215,10 @@ async fn watch(client: &Client, environment: &str, begun: MovementView, show: Sh
         if key != said {
             show.progress(&line.replace('|', " ("));
             said = key;
+        }
+        if current.kind == "external" && current.status == "InProgress" && current.still_in == 0 {
+            tell(&current, show);
+            return Ok(());
         }
         if current.over_at.is_some() || current.status.ends_with("Failed") {
             tell(&current, show);
@@ -243,12 +235,20 @@ async fn watch(client: &Client, environment: &str, begun: MovementView, show: Sh
     }
 }
 
+/// How far it is.
+fn far(progress: &ProgressView) -> String {
+    let rest = progress.seconds_left.map(|seconds| format!(", about {} left", left(seconds))).unwrap_or_default();
+    let tables = if progress.total_objects > 0 { format!(", {} of {} tables", progress.objects, progress.total_objects) } else { String::new() };
+    format!("{} of about {} MB{tables}, {} MB/s{rest}", progress.bytes / 1_000_000, progress.total_bytes / 1_000_000, progress.bytes_per_second / 1_000_000)
+}
+
 fn tell(moved: &MovementView, show: Show) {
     show.one(moved, story);
 }
 
 fn story(moved: &MovementView) -> String {
     let mut lines = vec![format!("Movement of {} ({}): {}.", moved.environment, moved.order, moved.state)];
+    lines.extend(moved.progress.as_ref().filter(|progress| progress.bytes > 0).map(far));
     lines.extend(moved.swept.iter().map(|line| format!("Swept: {}: {}", clean(&line.what), clean(&line.done))));
     if let Some(kept) = &moved.kept {
         lines.push(format!("The database of before is kept as {} until {}: daypass move {} undo", kept.database, moment(&kept.until), moved.environment));

@@ -11,7 +11,7 @@ use daypass_core::{
     environment::Environment,
     event::Actor,
     ids::*,
-    movement::{Kept, Made, Movement, MovementKind, MovementState, Names, Phase},
+    movement::{Kept, Made, Movement, MovementKind, MovementState, Names, Phase, Swept},
     names::{DatabaseName, FileName, Reason},
 };
 use daypass_gateway::World;
@@ -75,6 +75,22 @@ impl Mover {
         scripts
     }
 
+    /// After a movement of others: what bears our mark and is none of this environment's loses its rights, and the operator's scripts run.
+    pub async fn sweep_in_place(&self, node: &Node, movement: &Movement) -> Result<Vec<Swept>, String> {
+        let env = node.ledger(|ledger| ledger.environment(movement.environment).cloned()).ok_or("its environment is not known any more")?;
+        // the database has its name already
+        let names = Names { scratch: env.spec.database.clone(), ..Names::of(&env, movement.id)? };
+        let (tools, progress) = (self.tools(movement.id), Progress::default());
+        let job = Move { environment: &env, names: &names, tools: &tools, progress: &progress };
+        let target = administrator(node, env.target).await.map_err(|e| words(&e))?;
+        let mut swept = target.sweep_marked(env.id, &env.spec.database, &BTreeSet::new()).await.map_err(|e| words(&e))?;
+        let scripts = self.scripts(env.spec.name.as_str());
+        if !scripts.is_empty() {
+            swept.extend(target.run_scripts(&job, &scripts).await.map_err(|e| words(&e))?);
+        }
+        Ok(swept)
+    }
+
     fn tools(&self, id: MovementId) -> Tools {
         let (settings, work) = (&self.settings, self.data_dir.join("work").join(id.to_string()));
         Tools { postgres: settings.postgres_bin.clone(), sqlpackage: settings.sqlpackage.clone(), alone: settings.alone, jobs: settings.jobs.max(1), work }
@@ -122,6 +138,8 @@ pub async fn run(node: Arc<Node>, control: Control, mover: Arc<Mover>) {
             match movement.state {
                 MovementState::Planned { cuts_at } => {
                     tell(&node, &movement, &mut told);
+                    // who connects in the meantime is told as well
+                    next = next.min(Duration::from_secs(1));
                     if now >= cuts_at || !node.ledger(|ledger| ledger.somebody_in(movement.environment, now)) {
                         let _ = control.run(Command::Observed(Observed::Due { movement: movement.id }), Actor::System).await;
                     } else {
@@ -165,11 +183,12 @@ fn needs_settling(movement: &Movement) -> bool {
 }
 
 /// Everybody who is connected is told in their own tool, once.
-fn tell(node: &Node, movement: &Movement, told: &mut BTreeSet<MovementId>) {
+fn tell(node: &Node, movement: &Movement, told: &mut BTreeSet<(MovementId, SessionId)>) {
     let MovementState::Planned { cuts_at } = movement.state else { return };
-    if told.insert(movement.id) {
-        let words = format!("the database will be replaced: your session ends at {cuts_at} at the latest; what is not committed by then is lost");
-        for session in node.sessions.all().iter().filter(|session| session.environment == movement.environment) {
+    let left = crate::cli::show::left(u64::try_from(cuts_at.since(node.now()) / 1_000_000).unwrap_or_default());
+    let words = format!("the database will be replaced: your session ends in {left}, at {cuts_at} at the latest; what is not committed by then is lost");
+    for session in node.sessions.all().iter().filter(|session| session.environment == movement.environment) {
+        if told.insert((movement.id, session.id)) {
             session.tell(&words);
         }
     }
@@ -233,6 +252,11 @@ impl Carry {
 
     fn leave(&self) {
         let _ = std::fs::remove_dir_all(&self.tools.work);
+        if let MovementKind::Export { file } = &self.movement.kind {
+            // half a dump is nobody's
+            let part = self.job().part(&self.mover.file(file));
+            let _ = std::fs::remove_file(&part).or_else(|_| std::fs::remove_dir_all(&part));
+        }
         self.mover.running().remove(&self.movement.id);
         // whoever waits for this place looks again
         self.node.wake();

@@ -163,7 +163,7 @@ impl Clock {
         self.stuck.retain(|what| troubles.iter().any(|(known, _)| known == what));
         for (what, trouble) in troubles {
             if trouble.since.after(STUCK) <= now && self.stuck.insert(what.clone()) {
-                let name = crate::web::api::log::named(node, &what);
+                let name = crate::web::api::doctor::named(node, &what);
                 notices.push(node.ledger(|ledger| notice::stuck(ledger, &name, trouble.since, &trouble.why)));
             }
         }

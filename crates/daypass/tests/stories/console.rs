@@ -102,7 +102,7 @@ async fn every_page_is_for_everybody_in_light_and_dark_wide_and_narrow() {
     let mine = house.json("maria", &["passes", "--env", "uat"]).await[0]["id"].as_str().unwrap().to_owned();
     let (extend, end, revoke) = (format!("/passes/{mine}/extend"), format!("/passes/{mine}/end"), format!("/passes/{mine}/end"));
     // a managed environment, and something that others made
-    house.server.sql("postgres", "CREATE ROLE backdoor LOGIN").await.unwrap();
+    house.server.sql("postgres", "CREATE ROLE backdoor LOGIN PASSWORD 'canary-secret'; GRANT CONNECT ON DATABASE uat TO backdoor").await.unwrap();
     assert!(house.daypass("ada", &["env", "kind", "uat", "managed"]).await.status.success());
     assert!(house.daypass("ada", &["env", "remote-desktop", "uat", "on"]).await.status.success());
     for add in [&["standing", "add", "uat", "backdoor", "--note", "db_owner"][..], &["machine", "add", "uat", "aos-1.example.com", "--user", "Administrator"]] {

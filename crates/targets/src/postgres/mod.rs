@@ -217,6 +217,10 @@ impl Target for Postgres {
         grants::test(self, database).await
     }
 
+    async fn run_scripts(&self, movement: &Move<'_>, scripts: &[PathBuf]) -> Result<Vec<Swept>, TargetError> {
+        movement::run_scripts(self, movement, scripts).await
+    }
+
     async fn copy(&self, movement: &Move<'_>, source: &Source<'_>) -> Result<(), TargetError> {
         movement::copy(self, movement, source).await
     }

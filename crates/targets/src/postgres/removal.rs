@@ -38,7 +38,7 @@ pub async fn remains(target: &Postgres, account: &str) -> Result<Vec<String>, Ta
         left.push(format!("prepared transaction {} in {} (rolled back)", row.try_get::<_, String>(0)?, row.try_get::<_, String>(1)?));
     }
     // jobs of the extension pg_cron run as whoever made them
-    if server.query_one("SELECT pg_catalog.to_regclass('cron.job') IS NOT NULL", &[]).await?.try_get(0)? {
+    if has_cron(&server).await? {
         for row in server.query("SELECT jobid::text, command FROM cron.job WHERE username = $1 ORDER BY jobid", &[&account]).await? {
             left.push(format!("job {}: {}", row.try_get::<_, String>(0)?, row.try_get::<_, String>(1)?.chars().take(200).collect::<String>()));
         }
@@ -51,17 +51,26 @@ pub async fn remains(target: &Postgres, account: &str) -> Result<Vec<String>, Ta
     Ok(left)
 }
 
+/// Whether the server has pg_cron: its jobs lie in this database, unless its setting says otherwise.
+async fn has_cron(server: &Client) -> Result<bool, TargetError> {
+    Ok(server.query_one("SELECT pg_catalog.to_regclass('cron.job') IS NOT NULL", &[]).await?.try_get(0)?)
+}
+
 /// The same steps as SQL, for somebody who has to do them by hand.
 pub fn by_hand(account: &str, database: &str, heir: Option<&str>) -> String {
     let (role, database) = (escape_identifier(account), escape_identifier(database));
     let heir = heir.map_or_else(|| "<owner of the database>".to_owned(), escape_identifier);
     format!(
         "ALTER ROLE {role} NOLOGIN;\n\
-         SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = {};\n\
+         SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = {literal};\n\
+         -- each of these, in its database:\n\
+         SELECT format('ROLLBACK PREPARED %L', gid), database FROM pg_prepared_xacts WHERE owner = {literal};\n\
+         -- whoever is no superuser needs this; from PostgreSQL 16 on WITH INHERIT TRUE, SET TRUE\n\
+         GRANT {role} TO CURRENT_USER;\n\
          -- in each database in which it owns something, first of all {database}:\n\
          REASSIGN OWNED BY {role} TO {heir}; DROP OWNED BY {role};\n\
          DROP ROLE {role};",
-        escape_literal(account)
+        literal = escape_literal(account)
     )
 }
 
@@ -72,6 +81,13 @@ pub async fn remove(target: &Postgres, account: &str, estate: Estate<'_>) -> Res
     for database in places {
         let client = target.connect(&database).await?;
         give_away(&client, account, estate).await?;
+    }
+    if estate.drop && has_cron(&server).await? {
+        // whoever is no superuser sees its own jobs only; a job whose role is gone does not run
+        let unscheduled = server.query("SELECT cron.unschedule(jobid) FROM cron.job WHERE username = $1", &[&account]).await;
+        if let Err(error) = unscheduled {
+            tracing::warn!(account, %error, "the jobs of an account could not be removed; without its role they do not run");
+        }
     }
     server.batch_execute(&format!("DROP ROLE IF EXISTS {}", escape_identifier(account))).await?;
     Ok(())

@@ -107,9 +107,24 @@ pub async fn sweep(target: &SqlServer, movement: &Move<'_>, scripts: &[PathBuf])
             link.attempt(&format!("ALTER AUTHORIZATION ON DATABASE::{} TO {}", name(scratch), name(&owner))).await?;
         }
     }
+    drop(link);
+    swept.extend(run_scripts(target, movement, scripts).await?);
+    Ok(swept)
+}
+
+/// The operator's scripts, as the user who owns the database: what came inside the copy, a trigger for example, runs as whoever sets it off, and
+/// the rights of that user end at the database.
+pub async fn run_scripts(target: &SqlServer, movement: &Move<'_>, scripts: &[PathBuf]) -> Result<Vec<Swept>, TargetError> {
+    let mut swept = Vec::new();
+    if scripts.is_empty() {
+        return Ok(swept);
+    }
+    let mut link = target.connect_long(movement.names.scratch.as_str()).await?;
+    link.run("EXECUTE AS USER = N'dbo'").await?;
     for script in scripts {
         swept.push(run_script(&mut link, script).await?);
     }
+    // what else it could do ends with its connection
     Ok(swept)
 }
 

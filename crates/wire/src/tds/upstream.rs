@@ -37,6 +37,8 @@ pub struct Ready {
     pub opaque_rows: bool,
     /// What the target answered when it was asked which database this is; none: it was not asked, or gave no row.
     pub seen: Option<Vec<String>>,
+    /// The number of the session, as the target calls it; 0 when it does not say.
+    pub number: u16,
 }
 
 /// Versions as LOGIN7 has them ([MS-TDS] 2.2.6.4).
@@ -235,7 +237,7 @@ fn read_reply(message: &[u8], spid: u16) -> Found {
     }
     let mut reply = Vec::new();
     packet::put(&mut reply, kind::REPLY, spid, &kept, 4_096);
-    Found::Ready(Ready { reply, opaque_rows, seen: None })
+    Found::Ready(Ready { reply, opaque_rows, seen: None, number: spid })
 }
 
 /// The host and port of a routing ENVCHANGE: length, protocol (0: TCP), port, host ([MS-TDS] 2.2.7.9).

@@ -138,6 +138,15 @@ pub async fn export(State(app): State<App>, caller: Caller, Path((project, env, 
 /// The dumps that are there.
 #[utoipa::path(get, path = "/databasemovement/v1/databases/project/{project}", params(("project" = String, Path)), responses((status = 200, body = Databases), (status = "default", body = Problem, content_type = "application/problem+json")))]
 pub async fn databases(State(app): State<App>, caller: Caller, Path(project): Path<String>) -> Json<Databases> {
+    let known = app.node.ledger(|ledger| {
+        let sees = |env: &&Environment| ledger.may(caller.user, daypass_core::people::Permission::SeeEnvironment, Some(env.id));
+        let here = |env: &&Environment| env.project.to_string() == project || ledger.project_name(env.project).is_some_and(|name| name.as_str() == project);
+        ledger.environments().filter(sees).find(here).is_some()
+    });
+    if !known {
+        let error_message = Some(format!("There is no project {project}, or it is not yours to see."));
+        return Json(Databases { is_success: false, error_message, database_assets: Vec::new(), version_eol: NEVER });
+    }
     let Json(files) = movements::files(State(app.clone()), caller).await;
     let asset = |file: FileView| Asset {
         // the same file has the same id each time

@@ -26,7 +26,6 @@ use daypass_core::{
     words,
 };
 use daypass_gateway::World;
-use daypass_targets::AnyTarget;
 use futures_util::{Stream, StreamExt};
 use serde::Deserialize;
 use std::convert::Infallible;
@@ -199,52 +198,6 @@ pub async fn explain(State(app): State<App>, caller: Caller, Body(request): Body
     let now = app.node.now();
     let found = app.node.ledger(|ledger| explain_text(&request.text, Some(Reader { ledger, user: caller.user }), now));
     Json(ExplainView { cause: found.cause, remedy: found.remedy })
-}
-
-/// The state of things, for whoever runs Daypass.
-#[utoipa::path(get, path = "/doctor", responses((status = 200, body = Doctor), (status = "default", body = Problem, content_type = "application/problem+json")))]
-pub async fn doctor(State(app): State<App>, caller: Caller) -> Result<Json<Doctor>, Problem> {
-    caller.need(&app, Permission::SeeAccess)?;
-    let now = app.node.now();
-    let (seq, to_clean, by_hand, unjudged) = app.node.ledger(|ledger| {
-        let over: Vec<_> = ledger.open_passes().filter_map(|pass| Some((pass, ledger.over(pass, now)?))).filter(|(pass, _)| pass.ends_at.is_some()).collect();
-        let by_hand = over.iter().filter_map(|(pass, _)| {
-            let env = ledger.environment(pass.environment)?;
-            let target = ledger.target(env.target)?;
-            let sql = AnyTarget::by_hand(target.spec.engine, pass.account.as_str(), env.spec.database.as_str(), env.spec.heir.as_deref());
-            Some(format!("-- on {}:{}\n{sql}", target.spec.host, target.spec.port))
-        });
-        let to_clean = over.iter().map(|(pass, cause)| format!("{} ({})", pass.account, cause.words())).collect();
-        let unjudged = ledger.drift().filter(|drift| drift.verdict.is_none()).count();
-        (ledger.seq(), to_clean, by_hand.collect(), unjudged)
-    });
-    let last = app.node.store.log.read(seq.saturating_sub(1), 1).await?;
-    let hash = last.first().and_then(|line| Some(line.get(line.len().checked_sub(66)?..line.len() - 2)?.to_owned())).unwrap_or_default();
-    let troubles = app.node.troubles.all().into_iter();
-    let troubles = troubles.map(|(what, trouble)| TroubleView { what: named(&app.node, &what), since: trouble.since.to_string(), why: trouble.why }).collect();
-    Ok(Json(Doctor {
-        by_hand,
-        unjudged,
-        now: now.to_string(),
-        head: format!("{seq}:{hash}"),
-        live_sessions: app.node.sessions.all().len(),
-        to_clean,
-        troubles,
-    }))
-}
-
-/// An id is no name: people know the environment.
-pub fn named(node: &crate::node::Node, what: &str) -> String {
-    let Some((kind, id)) = what.split_once(':') else { return what.to_owned() };
-    node.ledger(|ledger| match kind {
-        "environment" | "firewall" => {
-            id.parse::<EnvironmentId>().ok().and_then(|id| ledger.environment(id)).map(|env| format!("environment {}", env.spec.name))
-        }
-        "target" => id.parse().ok().and_then(|id| ledger.target(id)).map(|target| format!("target {}:{}", target.spec.host, target.spec.port)),
-        "pass" => id.parse().ok().and_then(|id| ledger.pass(id)).map(|pass| format!("account {}", pass.account)),
-        _ => None,
-    })
-    .unwrap_or_else(|| what.to_owned())
 }
 
 /// Says each time something changed: server-sent events with the number of the newest event. What changed is asked anew.

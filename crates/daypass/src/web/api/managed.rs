@@ -14,10 +14,10 @@ use daypass_core::{
     ledger::Ledger,
     managed::Standing,
     names::{Reason, RoleName},
-    refusal::Refusal,
+    refusal::{Code, Refusal},
     secret::Secret,
 };
-use daypass_gateway::World;
+use daypass_gateway::{Who, World, probe_as};
 use daypass_store::Change;
 
 /// Makes an environment self-service or managed. What only a managed one has goes, with its secrets.
@@ -53,7 +53,17 @@ pub async fn add(State(app): State<App>, caller: Caller, Path(name): Path<String
         return Err(Refusal::invalid("An account of Daypass itself is no standing account.").into());
     }
     let password = password(new.password)?;
-    let command = Command::AddStanding { standing: id, environment: env.id, name: account, note: note(new.note)? };
+    let command = Command::AddStanding { standing: id, environment: env.id, name: account.clone(), note: note(new.note)? };
+    let decided = app.node.ledger(|ledger| ledger.decide(&command, caller.actor(), app.node.now()))?;
+    if !decided.is_empty() {
+        // whoever does not know the password of an account is not shown the next one
+        let target = app.node.ledger(|ledger| ledger.target(env.target).cloned()).ok_or_else(Problem::not_permitted)?;
+        let who = Who { user: account.to_string(), password: password.clone(), pass: None };
+        probe_as(&*app.node, who, &env, &target).await.map_err(|error| {
+            let said = format!("{account} does not get into {} with this password: {error}.", env.spec.database);
+            Refusal::state(said, "Only an account that works is kept. Give the password that it has now.")
+        })?;
+    }
     let changes = vec![Change::Put { id: standing::secret(id), secret: password.clone() }];
     let events = app.control.run_job(Job { command, by: caller.actor(), changes, secrets: None }).await?;
     if !events.is_empty() {
@@ -75,6 +85,7 @@ pub async fn remove(State(app): State<App>, caller: Caller, Path(id): Path<Strin
 #[utoipa::path(post, path = "/standing/{id}/reveal", params(("id" = String, Path)), request_body = Why, responses((status = 200, body = Revealed), (status = "default", body = Problem, content_type = "application/problem+json")))]
 pub async fn reveal(State(app): State<App>, caller: Caller, Path(id): Path<String>, Body(why): Body<Why>) -> Result<Json<Revealed>, Problem> {
     let standing = standing_id(&id)?;
+    proved(&app, &caller)?;
     let why: Reason = why.why.unwrap_or_default().parse()?;
     // it stands in the log before it stands on a screen
     app.control.run(Command::RevealStanding { standing, why }, caller.actor()).await?;
@@ -91,6 +102,15 @@ pub async fn reveal(State(app): State<App>, caller: Caller, Path(id): Path<Strin
         .ok_or_else(gone)?;
     let password = app.node.standing_password(standing).ok_or_else(gone)?;
     Ok(Json(Revealed { name, password: password.expose().to_owned(), place, until: until.map(|at| at.to_string()) }))
+}
+
+/// That it is really them: what shows a secret takes a sign-in of the last minutes, whatever it is asked with.
+fn proved(app: &App, caller: &Caller) -> Result<(), Problem> {
+    if app.node.now() < caller.proved_at.after(app.recent) {
+        return Ok(());
+    }
+    let recent = app.recent;
+    Err(Refusal::new(Code::NotPermitted, format!("This shows a secret, and takes a sign-in of the last {recent}."), "Sign in again: daypass login.").into())
 }
 
 /// Asks for a new password of a standing account.
@@ -131,6 +151,7 @@ pub async fn remove_machine(State(app): State<App>, caller: Caller, Path(id): Pa
 #[utoipa::path(post, path = "/machines/{id}/reveal", params(("id" = String, Path)), request_body = Why, responses((status = 200, body = Revealed), (status = "default", body = Problem, content_type = "application/problem+json")))]
 pub async fn reveal_machine(State(app): State<App>, caller: Caller, Path(id): Path<String>, Body(why): Body<Why>) -> Result<Json<Revealed>, Problem> {
     let machine = machine_id(&id)?;
+    proved(&app, &caller)?;
     let why: Reason = why.why.unwrap_or_default().parse()?;
     app.control.run(Command::RevealMachine { machine, why }, caller.actor()).await?;
     let gone = || Problem::from(Refusal::not_found("machine", &id));

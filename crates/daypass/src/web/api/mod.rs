@@ -1,6 +1,7 @@
 //! The API: each route with what it needs, and the document that describes them, registered in one call so that they cannot drift apart.
 
 mod compat;
+pub mod doctor;
 pub mod drift;
 pub mod environments;
 mod lcs;
@@ -118,7 +119,7 @@ pub fn router(app: &App) -> (Router<App>, utoipa::openapi::OpenApi) {
         .add(Somewhere(ManageEnvironments), routes!(environments::preview))
         .add(Somewhere(ReadLog), routes!(log::export))
         .add(SignedIn, routes!(log::explain))
-        .add(Somewhere(SeeAccess), routes!(log::doctor))
+        .add(Somewhere(SeeAccess), routes!(doctor::doctor))
         .add(SignedIn, routes!(log::watch))
         .done();
     let documented = OpenApiRouter::with_openapi(Documentation::openapi()).nest("/api/v1", api);

@@ -9,9 +9,9 @@ use axum::{
 };
 use daypass_core::{
     allow::AllowEntry,
-    command::Command,
+    command::{Command, Observed},
     environment::Environment,
-    event::Event,
+    event::{Actor, Event},
     ids::*,
     ledger::Ledger,
     movement::{Movement, MovementKind, MovementState},
@@ -98,6 +98,20 @@ pub async fn retry(State(app): State<App>, caller: Caller, Path(name): Path<Stri
 #[utoipa::path(post, path = "/environments/{environment}/movement/finish", params(("environment" = String, Path)), responses((status = 200, body = MovementView), (status = "default", body = Problem, content_type = "application/problem+json")))]
 pub async fn finish(State(app): State<App>, caller: Caller, Path(name): Path<String>) -> Result<Json<MovementView>, Problem> {
     let movement = under_way(&app, &caller, &name)?;
+    // what others put in place is swept before anybody is let in; one that failed is opened as it is
+    let known = app.node.ledger(|ledger| ledger.movement(movement).cloned());
+    if let Some(known) = known.filter(|known| !known.kind.is_ours() && matches!(known.state, MovementState::Running { .. })) {
+        let (node, mover) = (app.node.clone(), app.mover.clone());
+        // whoever asked may go away: what was begun is done
+        let sweeping = tokio::spawn(async move { mover.sweep_in_place(&node, &known).await });
+        let swept = sweeping.await.map_err(|e| Problem::from(Refusal::state(format!("The sweep broke off: {e}."), "Try again.")))?.map_err(|why| {
+            Refusal::state(
+                format!("What came with the new database could not be swept: {why}"),
+                format!("Mend it and finish again; or open it as it is: `daypass move {name} external fail`, then `daypass move {name} finish`."),
+            )
+        })?;
+        app.control.run(Command::Observed(Observed::Swept { movement, swept }), Actor::System).await?;
+    }
     app.control.run(Command::FinishMovement { movement }, caller.actor()).await?;
     view_of(&app, movement)
 }
@@ -140,6 +154,9 @@ pub async fn file(State(app): State<App>, caller: Caller, Path(name): Path<Strin
         return Err(not_found());
     }
     let file = tokio::fs::File::open(&path).await.map_err(|_| not_found())?;
+    // it is on record before the first byte leaves
+    let command = Command::FetchFile { file: parsed.clone(), environment: made_of(&app, &parsed) };
+    app.control.run(command, caller.actor()).await?;
     let pieces = futures_util::stream::unfold(file, |mut file| async move {
         let mut piece = vec![0; 64 * 1024];
         match tokio::io::AsyncReadExt::read(&mut file, &mut piece).await {
@@ -156,10 +173,16 @@ pub async fn file(State(app): State<App>, caller: Caller, Path(name): Path<Strin
 
 /// Whether a dump is the caller's to use: one that an export made is as secret as its environment, any other is for those who may move all.
 fn is_theirs(app: &App, caller: &Caller, file: &FileName) -> bool {
+    let made = made_of(app, file);
+    app.node.ledger(|ledger| ledger.may(caller.user, Permission::Move, made))
+}
+
+/// Whose database the export of this name holds: the last one, when there was another of that name before.
+fn made_of(app: &App, file: &FileName) -> Option<EnvironmentId> {
     app.node.ledger(|ledger| {
-        let made =
-            ledger.movements().find(|movement| movement.made.is_some() && matches!(&movement.kind, MovementKind::Export { file: known } if known == file));
-        ledger.may(caller.user, Permission::Move, made.map(|movement| movement.environment))
+        let made = ledger.movements().filter(|movement| movement.made.is_some());
+        let made = made.filter(|movement| matches!(&movement.kind, MovementKind::Export { file: known } if known == file));
+        made.max_by_key(|movement| movement.over_at()).map(|movement| movement.environment)
     })
 }
 
@@ -256,10 +279,15 @@ fn view_of(app: &App, id: MovementId) -> Result<Json<MovementView>, Problem> {
 
 pub fn view(app: &App, ledger: &Ledger, movement: &Movement) -> MovementView {
     let replaces = movement.kind.replaces();
+    let running = matches!(movement.state, MovementState::Running { .. });
+    let still_in = if running && replaces { still_in(app, ledger, movement.environment) } else { 0 };
     let state = match &movement.state {
         MovementState::Planned { cuts_at } => format!("planned: access ends at {cuts_at} at the latest, and no new access is given"),
         MovementState::Running { .. } if !replaces => "running: the dump is made; nobody's access ended".to_owned(),
-        MovementState::Running { .. } if !movement.kind.is_ours() => "running: access is closed until somebody says that it is finished".to_owned(),
+        MovementState::Running { .. } if !movement.kind.is_ours() => match still_in {
+            0 => "running: access is closed, and nobody is in, until somebody says that it is finished".to_owned(),
+            some => format!("running: access is closed; {some} accounts or sessions are still ending on the target"),
+        },
         MovementState::Running { phase } => format!("running: access is closed; {}", words::doing(*phase)),
         MovementState::Failed { why, .. } if !replaces => format!("failed ({why})"),
         MovementState::Failed { why, .. } => format!("failed ({why}): access stays closed until it is tried again or finished"),
@@ -287,11 +315,18 @@ pub fn view(app: &App, ledger: &Ledger, movement: &Movement) -> MovementView {
             _ => None,
         },
         over_at: movement.over_at().map(|at| at.to_string()),
+        still_in,
         progress: running.and_then(|_| progress(app, movement.id)),
         swept: movement.swept.iter().map(|line| SweptView { what: line.what.clone(), done: line.done.clone() }).collect(),
         kept: movement.kept.as_ref().map(|kept| KeptView { database: kept.database.to_string(), until: kept.until.to_string() }),
         made: movement.made.as_ref().map(|made| MadeView { bytes: made.bytes, sha256: made.sha256.clone() }),
     }
+}
+
+/// Accounts on the target and sessions: while there are any, nobody may touch the database.
+fn still_in(app: &App, ledger: &Ledger, environment: EnvironmentId) -> usize {
+    let accounts = ledger.open_passes().filter(|pass| pass.environment == environment && *pass.state() != daypass_core::pass::State::Requested).count();
+    accounts + app.node.sessions.all().iter().filter(|session| session.environment == environment).count()
 }
 
 fn progress(app: &App, id: MovementId) -> Option<ProgressView> {

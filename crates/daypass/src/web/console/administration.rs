@@ -30,7 +30,7 @@ struct AdministrationPage {
 
 pub async fn page(visit: Visit) -> Shown {
     let (state, caller) = (State(visit.app.clone()), visit.caller.clone());
-    let doctor = api::log::doctor(state.clone(), caller.clone()).await.ok().map(|Json(doctor)| doctor);
+    let doctor = api::doctor::doctor(state.clone(), caller.clone()).await.ok().map(|Json(doctor)| doctor);
     let Json(drift) = api::drift::list(state.clone(), caller.clone()).await;
     let Json(environments) = api::environments::list(state.clone(), caller.clone()).await;
     let Json(projects) = api::environments::projects(state, caller.clone()).await;

@@ -44,6 +44,8 @@ pub struct MovementView {
     /// While it is planned: when access ends at the latest.
     pub cuts_at: Option<String>,
     pub over_at: Option<String>,
+    /// While it runs: accounts and sessions that are still ending on the target. At 0 the database may be replaced.
+    pub still_in: usize,
     /// While it runs.
     pub progress: Option<ProgressView>,
     /// What came inside the copy, what scripts said, and what was done.

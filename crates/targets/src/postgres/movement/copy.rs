@@ -370,7 +370,7 @@ fn contained(folder: &Path) -> Result<(), TargetError> {
 }
 
 /// Whether `../` stands in it anywhere: without that a name cannot leave the folder that it is appended to.
-fn leads_upward(from: impl std::io::Read) -> std::io::Result<bool> {
+fn leads_upward(from: impl std::io::BufRead) -> std::io::Result<bool> {
     let mut seen = [0; 3];
     for byte in from.bytes() {
         seen = [seen[1], seen[2], byte?];

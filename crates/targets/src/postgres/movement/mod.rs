@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use tokio_postgres::Client;
 
 pub use copy::{copy, export};
-pub use sweep::{rights_of, sweep, sweep_marked};
+pub use sweep::{rights_of, run_scripts, sweep, sweep_marked};
 
 /// How long sessions of others get to end, before the names are exchanged.
 const PATIENCE: Duration = Duration::from_secs(20);

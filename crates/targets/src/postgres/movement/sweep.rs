@@ -31,7 +31,7 @@ pub async fn sweep(target: &Postgres, movement: &Move<'_>, scripts: &[PathBuf]) 
     let programs = Programs::find(movement.tools, &[server(&admin).await?.0]).await?;
     drop(client);
     if !scripts.is_empty() {
-        swept.extend(run_scripts(target, &admin, movement, &programs, &workshop, scripts).await?);
+        swept.extend(with_scripts(target, &admin, movement, &programs, &workshop, scripts).await?);
     }
     swept.push(grants_of_before(target, &programs, &workshop, database, scratch).await?);
     // who may connect comes last: until here it is nobody
@@ -241,9 +241,17 @@ async fn as_before(admin: &Client, database: &str, scratch: &str) -> Result<Vec<
 /// The most of a script's words that go on record.
 const MOST_SAID: usize = 1_500;
 
+/// The operator's scripts in a database that is in place already.
+pub async fn run_scripts(target: &Postgres, movement: &Move<'_>, scripts: &[PathBuf]) -> Result<Vec<Swept>, TargetError> {
+    let admin = connect(target, MAINTENANCE).await?;
+    let workshop = Workshop::open(&movement.tools.work)?;
+    let programs = Programs::find(movement.tools, &[server(&admin).await?.0]).await?;
+    with_scripts(target, &admin, movement, &programs, &workshop, scripts).await
+}
+
 /// The operator's scripts, as a throw-away role that has the rights of the database's owner and no others: what came inside the copy, a
 /// trigger for example, runs as whoever sets it off, and gets no further than the database.
-async fn run_scripts(
+async fn with_scripts(
     target: &Postgres,
     admin: &Client,
     movement: &Move<'_>,
