@@ -12,6 +12,8 @@ const IDLE: usize = 1_000;
 const BUSY: usize = 500;
 /// What one movement ends.
 const MOVED: usize = 1_000;
+/// The same once a second: a thousand at once leave two cores something to do besides.
+const SLOW_TRICKLE: &str = "SELECT repeat('x', 8000), pg_sleep(1) FROM generate_series(1, 100000)";
 /// A row of 8 KB ten times a second: each session always has something on its way.
 const TRICKLE: &str = "SELECT repeat('x', 8000), pg_sleep(0.1) FROM generate_series(1, 100000)";
 
@@ -78,9 +80,9 @@ async fn until_free(stage: &Stage) -> Result<()> {
 }
 
 /// Reads until it is cut; says when the last row came and when the end was noticed.
-async fn read_until_cut(client: Client) -> (SystemTime, Instant) {
+async fn read_until_cut(client: Client, trickle: &str) -> (SystemTime, Instant) {
     let mut last = SystemTime::now();
-    if let Ok(rows) = client.query_raw(TRICKLE, Vec::<String>::new()).await {
+    if let Ok(rows) = client.query_raw(trickle, Vec::<String>::new()).await {
         let mut rows = std::pin::pin!(rows);
         while let Some(Ok(_)) = rows.next().await {
             last = SystemTime::now();
@@ -97,7 +99,7 @@ async fn expiry(stage: &Stage, report: &mut Report) -> Result<()> {
     let way = Way { user: text(&shown["account"]), password: text(&shown["password"]), ..stage.gateway()?.clone() };
     let ends_at = text(&shown["ends_at"]).parse::<jiff::Timestamp>()?;
     let ends_at = SystemTime::UNIX_EPOCH + Duration::from_micros(ends_at.as_microsecond().cast_unsigned());
-    let readers: Vec<_> = open(&way, BUSY).await?.into_iter().map(|client| tokio::spawn(read_until_cut(client))).collect();
+    let readers: Vec<_> = open(&way, BUSY).await?.into_iter().map(|client| tokio::spawn(read_until_cut(client, TRICKLE))).collect();
     let late =
         join_all(readers).await.into_iter().filter_map(Result::ok).map(|(last, _)| last.duration_since(ends_at).unwrap_or_default().as_secs_f64() * 1_000.0);
     let worst = late.fold(0.0, f64::max);
@@ -110,8 +112,8 @@ async fn expiry(stage: &Stage, report: &mut Report) -> Result<()> {
 async fn movement(stage: &Stage, report: &mut Report) -> Result<()> {
     let (user, password) = account(&stage.requester, "bench", 3600).await?;
     let way = Way { user, password, ..stage.gateway()?.clone() };
-    let readers: Vec<_> = open(&way, MOVED).await?.into_iter().map(|client| tokio::spawn(read_until_cut(client))).collect();
-    let running = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(0.1)%' AND usename LIKE 'jit%' AND state = 'active'";
+    let readers: Vec<_> = open(&way, MOVED).await?.into_iter().map(|client| tokio::spawn(read_until_cut(client, SLOW_TRICKLE))).collect();
+    let running = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(1)%' AND usename LIKE 'jit%' AND state = 'active'";
     while stage.postgres.sql("postgres", running).await?.parse::<usize>()? < MOVED {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }

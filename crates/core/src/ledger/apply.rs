@@ -8,7 +8,7 @@ use crate::{
     event::{Actor, Entry, Event},
     ids::*,
     managed::{Machine, Standing},
-    movement::{Movement, MovementState, Phase},
+    movement::{Movement, MovementState, Phase, bounded},
     pass::{NoSuchStep, Pass, Review, State, Step},
     people::*,
     time::Time,
@@ -266,7 +266,11 @@ impl Ledger {
                 known.state = MovementState::Running { phase: Phase::Freeze };
             }
             Event::MovementReached { movement, phase } => self.movement_mut(*movement)?.state = MovementState::Running { phase: *phase },
-            Event::MovementSwept { movement, swept } => self.movement_mut(*movement)?.swept.clone_from(swept),
+            Event::MovementSwept { movement, swept } => {
+                let known = self.movement_mut(*movement)?;
+                // what others put in place is swept each time that somebody says it is finished; a copy of ours only once
+                known.swept = if known.kind.is_ours() { swept.clone() } else { bounded(&[known.swept.as_slice(), swept.as_slice()].concat()) };
+            }
             Event::MovementFailed { movement, why } => {
                 let moved = self.movement_mut(*movement)?;
                 let phase = if let MovementState::Running { phase } = moved.state { phase } else { Phase::Freeze };

@@ -210,7 +210,6 @@ async fn evidence(stage: &mut Stage) -> Result<()> {
     right(!stage.daypass(AUDITOR, &["log", "verify", &name]).await?.ok, "the change is found")
 }
 
-/// A fresh account, and what to try by hand.
 /// From here on somebody else has to agree to changes of uat, so that there is something to approve in the console.
 async fn console(stage: &mut Stage) -> Result<()> {
     stage.step("The console does all of it as well; on uat, changes now take an approval");
@@ -225,6 +224,7 @@ async fn console(stage: &mut Stage) -> Result<()> {
     right(page.contains("<h1 id=\"sign-in\">Sign in</h1>"), "the console shows its sign-in")
 }
 
+/// A fresh account, and what to try by hand.
 pub async fn stay(stage: &mut Stage) -> Result<()> {
     println!();
     let category = ["--category", "troubleshooting"];

@@ -76,19 +76,20 @@ impl Mover {
     }
 
     /// After a movement of others: what bears our mark and is none of this environment's loses its rights, and the operator's scripts run.
-    pub async fn sweep_in_place(&self, node: &Node, movement: &Movement) -> Result<Vec<Swept>, String> {
+    /// What was done is in `swept` also when it broke off.
+    pub async fn sweep_in_place(&self, node: &Node, movement: &Movement, swept: &mut Vec<Swept>) -> Result<(), String> {
         let env = node.ledger(|ledger| ledger.environment(movement.environment).cloned()).ok_or("its environment is not known any more")?;
         // the database has its name already
         let names = Names { scratch: env.spec.database.clone(), ..Names::of(&env, movement.id)? };
         let (tools, progress) = (self.tools(movement.id), Progress::default());
         let job = Move { environment: &env, names: &names, tools: &tools, progress: &progress };
         let target = administrator(node, env.target).await.map_err(|e| words(&e))?;
-        let mut swept = target.sweep_marked(env.id, &env.spec.database, &BTreeSet::new()).await.map_err(|e| words(&e))?;
+        swept.extend(target.sweep_marked(env.id, &env.spec.database, &BTreeSet::new()).await.map_err(|e| words(&e))?);
         let scripts = self.scripts(env.spec.name.as_str());
         if !scripts.is_empty() {
             swept.extend(target.run_scripts(&job, &scripts).await.map_err(|e| words(&e))?);
         }
-        Ok(swept)
+        Ok(())
     }
 
     fn tools(&self, id: MovementId) -> Tools {

@@ -6,6 +6,7 @@ mod bacpac;
 mod browser;
 mod clients;
 mod console;
+mod copies;
 mod crash;
 mod ends;
 mod faults;

@@ -7,7 +7,11 @@ const SECRET: &str = "canary-standing-secret";
 
 /// The environment `uat` as a managed one, with the standing account `erp_owner` that exists on the server.
 async fn managed() -> House {
-    let house = House::open().await;
+    managed_with("").await
+}
+
+async fn managed_with(config: &str) -> House {
+    let house = House::with(config, None).await;
     let role = format!(
         "CREATE ROLE erp_owner LOGIN PASSWORD '{SECRET}'; GRANT CONNECT ON DATABASE uat TO erp_owner; \
          GRANT USAGE, CREATE ON SCHEMA sales TO erp_owner; GRANT ALL ON ALL TABLES IN SCHEMA sales TO erp_owner"
@@ -16,6 +20,9 @@ async fn managed() -> House {
     let refused = house.daypass_with("ada", &["standing", "add", "uat", "erp_owner", "--password-stdin"], SECRET).await;
     assert!(String::from_utf8_lossy(&refused.stderr).contains("self-service"), "{refused:?}");
     assert!(house.daypass("ada", &["env", "kind", "uat", "managed"]).await.status.success());
+    // an account whose password one does not know is not kept, or one would be shown the next one
+    let guessed = house.daypass_with("ada", &["standing", "add", "uat", "erp_owner", "--password-stdin"], "canary-guess").await;
+    assert!(String::from_utf8_lossy(&guessed.stderr).contains("does not get into uat with this password"), "{guessed:?}");
     let added = house.daypass_with("ada", &["standing", "add", "uat", "erp_owner", "--note", "db_owner", "--password-stdin"], SECRET).await;
     assert!(added.status.success(), "{added:?}");
     house
@@ -155,4 +162,34 @@ async fn machine_credentials_are_there_while_remote_desktop_is_on_and_erased_wit
     assert!(house.json("sam", &["machine", "ls", "uat"]).await.as_array().unwrap().is_empty());
     assert!(house.daypass("ada", &["env", "remote-desktop", "uat", "on"]).await.status.success());
     assert!(house.json("sam", &["machine", "ls", "uat"]).await.as_array().unwrap().is_empty(), "what was erased does not come back");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_is_shown_to_whoever_just_signed_in() {
+    let house = managed_with("[console]\nrecent_seconds = 1\n").await;
+    let deadline = std::time::Instant::now() + crate::house::PATIENCE;
+    while house.daypass("sam", &["standing", "reveal", "uat", "erp_owner", "--reason", "signed in just now"]).await.status.success() {
+        assert!(std::time::Instant::now() < deadline, "a sign-in is recent for ever");
+    }
+    let (code, said) = house.refused("sam", &["standing", "reveal", "uat", "erp_owner", "--reason", "a late look"]).await;
+    assert!(code == 3 && said.contains("sign-in of the last") && said.contains("daypass login"), "{said}");
+    let log = house.daypass("vera", &["log", "find", "--env", "uat"]).await;
+    assert!(!String::from_utf8_lossy(&log.stdout).contains("a late look"), "nothing was shown, and nothing is said to be");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_standing_account_runs_ends_on_the_server_even_if_it_takes_no_notice_of_a_cancel() {
+    let house = managed().await;
+    house.json("maria", &["allow", "uat"]).await;
+    let way = house.json("maria", &["request", "uat", "--standing", "erp_owner", "--reason", "a repair", "--life", "1h"]).await;
+    let account = Account { name: way["account"].as_str().unwrap().to_owned(), password: way["password"].as_str().unwrap().to_owned(), ends_at: String::new() };
+    let stubborn = "DO $$ BEGIN LOOP BEGIN PERFORM pg_sleep(300); EXCEPTION WHEN query_canceled THEN NULL; END; END LOOP; END $$";
+    let mut running = house.psql_command(&account, "uat", "", stubborn).spawn().unwrap();
+    let busy = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'erp_owner'";
+    house.until(busy, "1").await;
+    house.json("sam", &["end", &account.name, "--reason", "enough"]).await;
+    house.until(busy, "0").await;
+    let _ = running.wait().await;
+    let passes = house.until_json("maria", &["passes", "--all"], |passes| passes[0]["state"] == "ended").await;
+    assert_eq!(passes[0]["standing"], "erp_owner");
 }

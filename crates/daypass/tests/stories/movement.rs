@@ -311,8 +311,32 @@ impl Dice {
     }
 }
 
-/// kill -9 of Daypass, of pg_dump or pg_restore, a restart of the target, a cut network: at any moment of a movement. Afterwards one of the
-/// two databases is in place, whole; nobody who was in is in; nothing half made is left; and it can be run again.
+/// A session of the server's own administrator that goes on until it is let go.
+pub async fn held(house: &House, database: &str, sql: &str) -> Child {
+    let mut command = tokio::process::Command::new(house.server.psql());
+    command.args(["-X", "-q", "-U", "postgres", "-p", &house.server.port.to_string(), "-h"]).arg(house.server.path("")).args(["-d", database]);
+    command.args(["-c", &format!("{sql}; SELECT pg_sleep(77)")]);
+    let child =
+        command.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).kill_on_drop(true).spawn().unwrap();
+    house
+        .until(&format!("SELECT count(*) FROM pg_stat_activity WHERE datname = '{database}' AND query LIKE '%pg_sleep(77)%' AND pid <> pg_backend_pid()"), "1")
+        .await;
+    child
+}
+
+pub async fn let_go(house: &House) {
+    house
+        .server
+        .sql("postgres", "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(77)%' AND pid <> pg_backend_pid()")
+        .await
+        .unwrap();
+}
+
+const FAULTS: [&str; 4] = ["kill -9 of Daypass", "kill -9 of the tools", "restart of the server", "cut network"];
+const PHASES: [&str; 4] = ["freeze", "copy", "sweep", "swap"];
+
+/// kill -9 of Daypass, of pg_dump or pg_restore, a restart of the target, a cut network: in each phase of a movement, at any moment. Afterwards
+/// one of the two databases is in place, whole; nobody who was in is in; nothing half made is left; and it can be run again.
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_breaks_in_a_movement_one_whole_database_is_in_place_and_nobody_is_in() {
     let schedules: u64 = std::env::var("DAYPASS_MOVES").ok().and_then(|text| text.parse().ok()).unwrap_or(16);
@@ -325,37 +349,49 @@ async fn whatever_breaks_in_a_movement_one_whole_database_is_in_place_and_nobody
     let folder = house.path("data/scripts/uat");
     std::fs::create_dir_all(&folder).unwrap();
     // each phase lasts long enough to be met
-    std::fs::write(folder.join("slow.sql"), "SELECT pg_sleep(0.3);\n").unwrap();
-    house
-        .server
-        .sql(
-            "golden",
-            "CREATE TABLE sales.big AS SELECT i, repeat(md5(i::text), 8) AS t FROM generate_series(1, 40000) i; ALTER TABLE sales.big OWNER TO golden_owner",
-        )
-        .await
-        .unwrap();
+    std::fs::write(folder.join("slow.sql"), "SELECT pg_sleep(0.5);\n").unwrap();
+    let big = "CREATE TABLE sales.big AS SELECT i, repeat(md5(i::text), 8) AS t FROM generate_series(1, 40000) i; ALTER TABLE sales.big OWNER TO golden_owner";
+    house.server.sql("golden", big).await.unwrap();
+    assert_eq!(house.json("sam", &["move", "golden", "export", "golden.dump"]).await["status"], "Completed");
+    let exported: u32 = rows(&house, "golden").await.parse().unwrap();
     let mut dice = Dice(seed);
-    let (mut outcomes, mut expected) = (std::collections::BTreeMap::<String, u32>::new(), 400);
+    let (mut met, mut expected) = (std::collections::BTreeMap::<(&str, String), u32>::new(), 400);
     for schedule in 0..schedules {
-        let told = |what: &str| format!("schedule {schedule} of seed {seed}: {what}");
+        let (fault, phase, import) = (FAULTS[(schedule % 4) as usize], PHASES[(schedule / 4 % 4) as usize], schedule % 5 == 4);
+        let told = |what: &str| format!("schedule {schedule} of seed {seed} ({fault} in {phase}): {what}");
         let account = house.account("maria", "read_write", "1h").await;
+        let mut reading = house.psql_command(&account, "uat", "", "SELECT 'x', pg_sleep(0.02) FROM generate_series(1, 100000)").spawn().unwrap();
+        house.until("SELECT count(*) > 0 FROM pg_stat_activity WHERE usename LIKE 'jit%' AND state = 'active'", "t").await;
         // an odd one out, so that the copy can be told from the database of before
         house.server.sql("golden", "INSERT INTO sales.orders (customer, amount, placed) VALUES ('one more', 1, '2026-01-01')").await.unwrap();
-        let fresh: u32 = rows(&house, "golden").await.parse().unwrap();
-        house.json("sam", &["move", "uat", "refresh", "--from", "golden", "--no-wait"]).await;
-        let (fault, moment) = (dice.throw(4), std::time::Duration::from_millis(dice.throw(1_800)));
+        let fresh: u32 = if import { exported } else { rows(&house, "golden").await.parse().unwrap() };
+        // with somebody in the source it goes through pg_dump, else the server copies it; a lock on the name makes the exchange wait
+        let mut holding = Vec::new();
+        if schedule / 16 % 2 == 0 || phase == "copy" {
+            holding.push(held(&house, "golden", "SELECT 1").await);
+        }
+        if phase == "swap" {
+            holding.push(held(&house, "postgres", "BEGIN; COMMENT ON DATABASE uat IS 'held'").await);
+        }
+        let what: &[&str] = if import { &["import", "golden.dump"] } else { &["refresh", "--from", "golden"] };
+        house.json("sam", &[&["move", "uat"], what, &["--no-wait"]].concat()).await;
+        let reached =
+            |found: &Value| phase == "freeze" || found[0]["phase"] == phase || ["Completed", "Failed"].contains(&found[0]["status"].as_str().unwrap());
+        house.until_json("sam", &["move", "uat", "status"], reached).await;
         // the moment is what varies: nothing is awaited here
-        tokio::time::sleep(moment).await;
+        tokio::time::sleep(std::time::Duration::from_millis(dice.throw(250))).await;
+        let found = house.json("sam", &["move", "uat", "status"]).await[0].clone();
+        *met.entry((fault, found["phase"].as_str().unwrap_or("none").to_owned())).or_default() += 1;
         match fault {
-            0 => {
+            "kill -9 of Daypass" => {
                 house.crash().await;
                 house.start().await;
             }
-            1 => {
+            "kill -9 of the tools" => {
                 // the programs that copy, and none of anybody else's: they are children of this Daypass
                 let _ = tokio::process::Command::new("pkill").args(["-9", "-P", &house.pid().to_string()]).status().await;
             }
-            2 => {
+            "restart of the server" => {
                 house.server.stop().await;
                 house.server.boot().await.unwrap();
             }
@@ -365,15 +401,17 @@ async fn whatever_breaks_in_a_movement_one_whole_database_is_in_place_and_nobody
                 proxy.set(daypass_testkit::faulty::Fault::None);
             }
         }
+        let_go(&house).await;
+        drop(holding);
         let settled = |found: &Value| ["Completed", "Failed"].contains(&found[0]["status"].as_str().unwrap());
         let found = house.until_json("sam", &["move", "uat", "status"], settled).await[0].clone();
-        let outcome = format!("fault {fault}: {}", found["status"].as_str().unwrap());
-        *outcomes.entry(outcome).or_default() += 1;
         // one whole database is in place, and it is the one that the log says
         let completed = found["status"] == "Completed";
         let wanted = if completed { fresh } else { expected };
         assert_eq!(rows(&house, "uat").await, wanted.to_string(), "{}\n{found}\n{}", told("the wrong database is in place"), house.log());
-        // I8: nobody who was in is in
+        // I8: whoever was in is out, and nobody who was in comes in
+        let cut = tokio::time::timeout(PATIENCE, reading.wait()).await.unwrap_or_else(|_| panic!("{}", told("a session outlives the movement")));
+        assert!(!cut.unwrap().success(), "{}", told("a session was not cut"));
         assert!(!house.psql(&account, "SELECT 1").await.0, "{}", told("an old account opens the door"));
         house.until_no_accounts().await;
         assert_eq!(house.server.sql("uat", MARKED).await.unwrap(), "0", "{}", told("a marked account is in the database"));
@@ -388,5 +426,9 @@ async fn whatever_breaks_in_a_movement_one_whole_database_is_in_place_and_nobody
         expected = fresh;
         assert_eq!(rows(&house, "uat").await, fresh.to_string(), "{}", told("the copy is not whole"));
     }
-    println!("{outcomes:?}");
+    println!("{met:#?}");
+    // a run that is long enough has met each phase with each fault
+    for (fault, phase) in FAULTS.iter().flat_map(|fault| PHASES.map(|phase| (*fault, phase.to_owned()))) {
+        assert!(schedules < 100 || met.contains_key(&(fault, phase.clone())), "{fault} was never met in {phase}: {met:?}");
+    }
 }

@@ -1,7 +1,7 @@
 //! The main job on SQL Server's protocol, before a stand-in.
 
 use crate::house::{Account, House};
-use daypass_testkit::sqlserver::{Encryption, Fault, Options, StandIn};
+use daypass_testkit::sqlserver::{ADMIN, Encryption, Fault, Options, StandIn};
 use daypass_wire::{
     machine::Step,
     tds::{
@@ -171,6 +171,53 @@ async fn a_database_of_sql_server_that_was_exchanged_lets_the_next_login_in_nowh
         house.until_json("maria", &["passes", "--all"], over).await;
         house.until_so("nothing is left", || house.server.accounts().is_empty()).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_day_account_of_another_environment_that_came_inside_a_copy_loses_its_user() {
+    for options in [Options::default(), Options { azure: true, ..Options::default() }] {
+        let house = House::sqlserver(options, &[]).await;
+        if options.azure {
+            for database in ["uat", "golden"] {
+                house.server.foreign_rule(Some(database), "gateway", "127.0.0.1");
+            }
+        }
+        house.json("ben", &["allow", "golden"]).await;
+        let his = house.json("ben", &["request", "golden", "--reason", "a story", "--access", "read"]).await["account"].as_str().unwrap().to_owned();
+        let there = |database: &str| house.server.accounts().contains(&format!("{database}/{his}"));
+        house.server.restore_over("golden", "uat").unwrap();
+        assert!(there("uat"));
+        house.until_so("his user in uat is gone", || !there("uat")).await;
+        assert!(there("golden"), "what he has in golden goes on");
+        let log = house.daypass("vera", &["log", "find", "--env", "uat"]).await;
+        assert!(String::from_utf8_lossy(&log.stdout).contains(&his));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_others_made_on_a_sql_server_is_listed_and_can_be_ended() {
+    let mut house = House::sqlserver(Options::default(), &[]).await;
+    // a name like one of ours hides nobody
+    for sql in ["CREATE LOGIN backdoor WITH PASSWORD = 'Back-Secret-1'", "CREATE LOGIN jit_backup_xx2k WITH PASSWORD = 'Back-Secret-1'"] {
+        house.server.sql("master", sql).unwrap();
+    }
+    for sql in ["CREATE USER backdoor FOR LOGIN backdoor", "ALTER ROLE [db_datawriter] ADD MEMBER [backdoor]", "GRANT ALTER ANY SCHEMA TO backdoor"] {
+        house.server.sql("uat", sql).unwrap();
+    }
+    let mine = house.account("maria", "read", "1h").await;
+    // the targets are looked through at the start, and every half minute
+    house.crash().await;
+    house.start().await;
+    let sought = |found: &Value, kind: &str, name: &str| found.as_array().unwrap().iter().any(|drift| drift["kind"] == kind && drift["name"] == name);
+    let all = [("login", "backdoor"), ("login", "jit_backup_xx2k"), ("member", "backdoor"), ("privilege", "backdoor")];
+    let found = house.until_json("sam", &["drift", "ls"], |found| all.iter().all(|(kind, name)| sought(found, kind, name))).await;
+    assert!(!found.to_string().contains(&mine.name) && !sought(&found, "login", ADMIN.0), "{found}");
+    for kind in ["login", "member", "privilege"] {
+        assert!(house.daypass("ada", &["drift", "judge", "end", kind, "backdoor"]).await.status.success());
+    }
+    house.until_json("sam", &["drift", "ls", "--all"], |found| !found.to_string().contains("backdoor")).await;
+    assert!(house.server.rights("uat", "backdoor").is_empty(), "{:?}", house.server.rights("uat", "backdoor"));
+    assert!(house.ask(&mine, "SELECT 1").await.is_ok());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -443,6 +490,16 @@ async fn a_refresh_on_sql_server_is_a_backup_restored_beside_swept_and_renamed()
         let his = house.json("ben", &["request", "golden", "--reason", "a story", "--access", "read_write"]).await;
         let account = house.account("maria", "read", "1h").await;
         house.server.sql("golden", "DELETE FROM sales.orders WHERE id > 7").unwrap();
+        // somebody is at home in both, with other rights and, on Azure, with another password; and golden's owner planted something
+        if !options.azure {
+            house.server.sql("master", "CREATE LOGIN app WITH PASSWORD = 'App-Secret-1'").unwrap();
+        }
+        for (database, right) in [("golden", "ALTER ANY SCHEMA"), ("uat", "SHOWPLAN")] {
+            let user = if options.azure { "CREATE USER app WITH PASSWORD = 'App-Secret-1'" } else { "CREATE USER app FOR LOGIN app" };
+            house.server.sql(database, user).unwrap();
+            house.server.sql(database, &format!("GRANT {right} TO app")).unwrap();
+        }
+        house.server.trigger("golden", "trap");
         let folder = house.path("data/scripts/uat");
         std::fs::create_dir_all(&folder).unwrap();
         std::fs::write(folder.join("mask.sql"), "UPDATE sales.orders SET customer = 'masked'\nGO\nSELECT 'all masked'\n").unwrap();
@@ -452,6 +509,10 @@ async fn a_refresh_on_sql_server_is_a_backup_restored_beside_swept_and_renamed()
         let swept = done["swept"].to_string();
         assert!(swept.contains(his["account"].as_str().unwrap()) && swept.contains("all masked"), "{swept}");
         assert!(!house.server.accounts().iter().any(|user| user.starts_with("uat/")), "{:?}", house.server.accounts());
+        assert_eq!(house.server.rights("uat", "app"), ["SHOWPLAN"], "{swept}");
+        assert!(house.server.triggers("uat").is_empty() && swept.contains("trigger trap"), "{swept}");
+        assert_eq!(house.server.triggers("golden"), ["trap"], "in the source nothing changed");
+        assert_eq!(swept.contains("password of the source of user app"), options.azure, "{swept}");
         assert!(house.tiberius(&account).await.is_err(), "the old account is out");
         assert!(!options.azure || house.server.rules("uat") == ["gateway"] && swept.contains("golden-office"), "{:?}", house.server.rules("uat"));
         let fresh = house.account("maria", "read", "1h").await;

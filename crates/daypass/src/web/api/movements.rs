@@ -103,14 +103,19 @@ pub async fn finish(State(app): State<App>, caller: Caller, Path(name): Path<Str
     if let Some(known) = known.filter(|known| !known.kind.is_ours() && matches!(known.state, MovementState::Running { .. })) {
         let (node, mover) = (app.node.clone(), app.mover.clone());
         // whoever asked may go away: what was begun is done
-        let sweeping = tokio::spawn(async move { mover.sweep_in_place(&node, &known).await });
-        let swept = sweeping.await.map_err(|e| Problem::from(Refusal::state(format!("The sweep broke off: {e}."), "Try again.")))?.map_err(|why| {
+        let sweeping = tokio::spawn(async move {
+            let mut swept = Vec::new();
+            let done = mover.sweep_in_place(&node, &known, &mut swept).await;
+            (swept, done)
+        });
+        let (swept, done) = sweeping.await.map_err(|e| Problem::from(Refusal::state(format!("The sweep broke off: {e}."), "Try again.")))?;
+        app.control.run(Command::Observed(Observed::Swept { movement, swept }), Actor::System).await?;
+        done.map_err(|why| {
             Refusal::state(
                 format!("What came with the new database could not be swept: {why}"),
                 format!("Mend it and finish again; or open it as it is: `daypass move {name} external fail`, then `daypass move {name} finish`."),
             )
         })?;
-        app.control.run(Command::Observed(Observed::Swept { movement, swept }), Actor::System).await?;
     }
     app.control.run(Command::FinishMovement { movement }, caller.actor()).await?;
     view_of(&app, movement)

@@ -80,6 +80,14 @@ async fn beside(target: &Postgres, admin: &Client, from: &Postgres, template: &D
         let client = connect(from, template.as_str()).await?;
         expect(&client, movement.progress).await?;
     }
+    // the server would wait five seconds for them before it refuses
+    let others = "SELECT count(*) FROM pg_catalog.pg_stat_activity WHERE datname = $1 AND usename <> current_user";
+    let others: i64 = admin.query_one(others, &[&template.as_str()]).await?.try_get(0)?;
+    if others > 0 {
+        tracing::info!(others, "somebody is connected to the source; it is dumped and restored");
+        movement.progress.reset();
+        return Ok(false);
+    }
     let (version, _) = server(admin).await?;
     let strategy = if version >= 15 { " STRATEGY FILE_COPY" } else { "" };
     let sql = format!(

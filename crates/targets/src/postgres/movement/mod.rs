@@ -68,10 +68,35 @@ async fn owner(client: &Client, database: &str) -> Result<String, TargetError> {
     Ok(owner)
 }
 
-async fn end_sessions(client: &Client, databases: &[&str]) -> Result<usize, TargetError> {
-    let kill = "SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity \
-                WHERE datname = ANY ($1) AND pid <> pg_catalog.pg_backend_pid()";
-    Ok(client.query(kill, &[&databases]).await?.len())
+/// Shows out whoever may be shown out. The server's own workers go by themselves when a database is renamed or dropped, and a superuser's
+/// session only another superuser ends.
+async fn end_sessions(client: &Client, databases: &[&str]) -> Result<(), TargetError> {
+    let kill = "SELECT pg_catalog.pg_terminate_backend(a.pid) FROM pg_catalog.pg_stat_activity a JOIN pg_catalog.pg_roles r ON r.oid = a.usesysid \
+                WHERE a.datname = ANY ($1) AND a.pid <> pg_catalog.pg_backend_pid() AND a.backend_type = 'client backend' \
+                AND (NOT r.rolsuper OR (SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user))";
+    client.query(kill, &[&databases]).await.map(drop).map_err(TargetError::from)
+}
+
+/// Runs what the server does only when nobody is connected to these databases: shows them out, and tries for a while.
+async fn alone(client: &Client, databases: &[&str], sql: &str) -> Result<(), TargetError> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        end_sessions(client, databases).await?;
+        let Err(error) = client.batch_execute(sql).await else { return Ok(()) };
+        if sql.starts_with("BEGIN") {
+            client.batch_execute("ROLLBACK").await?;
+        }
+        if error.code() != Some(&tokio_postgres::error::SqlState::OBJECT_IN_USE) {
+            return Err(error.into());
+        }
+        if Instant::now() > deadline {
+            let there = "SELECT pg_catalog.string_agg(pg_catalog.format('%s (%s)', usename, pid), ', ') FROM pg_catalog.pg_stat_activity \
+                         WHERE datname = ANY ($1) AND pid <> pg_catalog.pg_backend_pid()";
+            let there: Option<String> = client.query_one(there, &[&databases]).await?.try_get(0)?;
+            return Err(refused(format!("somebody is still connected, and does not go: {}", there.unwrap_or_else(|| error.to_string()))));
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 async fn allow_connections(client: &Client, database: &str, allow: bool) -> Result<(), TargetError> {
@@ -82,6 +107,8 @@ async fn allow_connections(client: &Client, database: &str, allow: bool) -> Resu
 pub async fn swap(target: &Postgres, movement: &Move<'_>, incoming: &DatabaseName) -> Result<(), TargetError> {
     let client = connect(target, MAINTENANCE).await?;
     let (database, incoming, old) = (movement.environment.spec.database.as_str(), incoming.as_str(), movement.names.old.as_str());
+    // by which whoever settles an interruption finds this session, should it outlive us
+    client.batch_execute(&format!("SET application_name = {}", escape_literal(&movement.names.role))).await?;
     // nobody comes in between; whoever did before is shown out
     allow_connections(&client, database, false).await?;
     let done = exchange(&client, database, incoming, old).await;
@@ -101,27 +128,22 @@ async fn exchange(client: &Client, database: &str, incoming: &str, old: &str) ->
         name(database),
         name(database)
     );
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        end_sessions(client, &[database, incoming]).await?;
-        match client.batch_execute(&sql).await {
-            Ok(()) => return Ok(()),
-            Err(error) => {
-                client.batch_execute("ROLLBACK").await?;
-                // somebody is still leaving, or an autovacuum worker was there
-                if error.code() != Some(&tokio_postgres::error::SqlState::OBJECT_IN_USE) || Instant::now() > deadline {
-                    return Err(error.into());
-                }
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-        }
-    }
+    alone(client, &[database, incoming], &sql).await
 }
 
 /// After an interruption: which database is in place? What was only half made is removed, and the one in place takes connections.
 pub async fn settle(target: &Postgres, movement: &Move<'_>, incoming: &DatabaseName) -> Result<Standing, TargetError> {
     let client = connect(target, MAINTENANCE).await?;
     let (database, names) = (movement.environment.spec.database.as_str(), movement.names);
+    // an exchange of names that still waits for a lock would take place behind our back
+    let exchanging = "SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity WHERE application_name = $1 AND usename = current_user";
+    let deadline = Instant::now() + PATIENCE;
+    while !client.query(exchanging, &[&names.role]).await?.is_empty() {
+        if Instant::now() > deadline {
+            return Err(refused("the session that exchanges the names does not end"));
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
     if exists(&client, names.old.as_str()).await? && !exists(&client, incoming.as_str()).await? {
         return Ok(Standing::New);
     }
@@ -152,7 +174,7 @@ async fn discard_role(client: &Client, role: &str) -> Result<(), TargetError> {
 
 async fn drop_database(client: &Client, database: &str) -> Result<(), TargetError> {
     if exists(client, database).await? {
-        client.batch_execute(&format!("DROP DATABASE {} WITH (FORCE)", escape_identifier(database))).await?;
+        alone(client, &[database], &format!("DROP DATABASE {}", escape_identifier(database))).await?;
     }
     Ok(())
 }
