@@ -9,6 +9,8 @@
 #
 # Daypass gives DAYPASS_RESTORE_TO and DAYPASS_DATABASE, and calls it with start, and later with stop.
 set -euo pipefail
+# whoever reaches the restored server is its superuser: the folder of its socket is for this user alone
+umask 077
 data=$WORK/data
 # PostgreSQL refuses to run as root
 as=()
@@ -20,7 +22,7 @@ start)
     cp -r "$BASE" "$data"
     rm -f "$data/postmaster.pid" "$data/standby.signal"
     touch "$data/recovery.signal"
-    # only this machine, and only without a password: the copy lives for minutes
+    # the copy lives for minutes, and only its folder's owner (and root) reaches it
     printf 'local all all trust\n' >"$data/pg_hba.conf"
     cat >>"$data/postgresql.auto.conf" <<CONF
 restore_command = 'cp "$ARCHIVE/%f" "%p"'
@@ -32,7 +34,8 @@ CONF
     chmod 700 "$data"
     if [ "$(id -u)" = 0 ]; then chown -R postgres:postgres "$WORK"; fi
     "${as[@]}" "$PGBIN/pg_ctl" --pgdata "$data" --log "$WORK/log" --wait --timeout 3600 \
-        --options "-p $PGPORT -k $WORK -c listen_addresses= -c ssl=off -c unix_socket_permissions=0777" start >&2 ||
+        --options "-p $PGPORT -k $WORK -c listen_addresses= -c ssl=off -c unix_socket_permissions=0700 \
+            -c max_logical_replication_workers=0 -c cron.launch_active_jobs=off" start >&2 ||
         { tail -n 5 "$WORK/log" >&2; exit 1; }
     # pg_ctl is content once the log is being replayed; connections are taken when that is over
     for _ in $(seq 3600); do

@@ -518,7 +518,11 @@ async fn a_refresh_on_sql_server_is_a_backup_restored_beside_swept_and_renamed()
         let fresh = house.account("maria", "read", "1h").await;
         let masked = house.ask(&fresh, "SELECT count(*) FROM sales.orders WHERE customer = 'masked'").await;
         assert_eq!(masked.as_deref(), Ok("7"), "{way}\n{}", house.log());
+        // on Azure the database that was put aside stays online, and lets nobody in
+        let old = done["kept"]["database"].as_str().unwrap();
+        assert_eq!(house.server.shut_out(old), if options.azure { vec!["app".to_owned()] } else { vec![] });
         assert_eq!(house.json("sam", &["move", "uat", "undo"]).await["status"], "RollbackCompleted");
+        assert!(house.server.shut_out("uat").is_empty(), "and back in place it does");
         let back = house.account("maria", "read", "1h").await;
         assert_eq!(house.ask(&back, "SELECT count(*) FROM sales.orders").await.unwrap(), "400");
     }

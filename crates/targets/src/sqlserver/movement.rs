@@ -206,16 +206,57 @@ pub async fn swap(target: &SqlServer, movement: &Move<'_>, incoming: &DatabaseNa
     }
     rename(target, &mut link, database, old).await?;
     rename(target, &mut link, incoming, database).await?;
-    open(&mut link, database, old).await
+    open(target, &mut link, database, old).await
 }
 
 /// The database in place takes everybody, the one put aside nobody.
-async fn open(link: &mut Link, database: &str, old: &str) -> Result<(), TargetError> {
+async fn open(target: &SqlServer, link: &mut Link, database: &str, old: &str) -> Result<(), TargetError> {
     if link.azure {
-        return Ok(());
+        reopen(&mut target.connect_long(database).await?).await?;
+        return close(&mut target.connect_long(old).await?, &target.spec.admin).await;
     }
     link.run(&format!("ALTER DATABASE {} SET MULTI_USER", name(database))).await?;
     link.run(&format!("ALTER DATABASE {} SET OFFLINE WITH ROLLBACK IMMEDIATE", name(old))).await
+}
+
+/// The name of the property on users whom we shut out of a database that was put aside.
+const CLOSED: &str = "daypass closed";
+
+/// Azure SQL Database has no OFFLINE: instead nobody but the administrator may connect. Who could not before is left as it was.
+async fn close(link: &mut Link, admin: &str) -> Result<(), TargetError> {
+    let look = "SELECT CAST(u.name AS nvarchar(128)) FROM sys.database_principals u WHERE u.type IN ('S', 'U', 'G', 'E', 'X') AND u.principal_id > 4 \
+                AND NOT EXISTS (SELECT 1 FROM sys.database_permissions p WHERE p.grantee_principal_id = u.principal_id AND p.type = 'CO' AND p.state = 'D')";
+    let users: Vec<String> = link.rows(look).await?.iter().map(|row| column(row, 0)).collect();
+    for user in users.iter().filter(|user| !user.eq_ignore_ascii_case(admin) && user.as_str() != "dbo") {
+        link.run(&format!(
+            "EXEC sp_addextendedproperty @name = {}, @value = N'1', @level0type = N'USER', @level0name = {}; DENY CONNECT TO {}",
+            text(CLOSED),
+            text(user),
+            name(user)
+        ))
+        .await?;
+    }
+    Ok(())
+}
+
+/// Whoever we shut out of a database that is brought back may connect again.
+async fn reopen(link: &mut Link) -> Result<(), TargetError> {
+    let look = format!(
+        "SELECT CAST(u.name AS nvarchar(128)) FROM sys.extended_properties e JOIN sys.database_principals u ON u.principal_id = e.major_id \
+         WHERE e.class = 4 AND e.name = {}",
+        text(CLOSED)
+    );
+    let users: Vec<String> = link.rows(&look).await?.iter().map(|row| column(row, 0)).collect();
+    for user in &users {
+        link.run(&format!(
+            "GRANT CONNECT TO {}; EXEC sp_dropextendedproperty @name = {}, @level0type = N'USER', @level0name = {}",
+            name(user),
+            text(CLOSED),
+            text(user)
+        ))
+        .await?;
+    }
+    Ok(())
 }
 
 pub async fn settle(target: &SqlServer, movement: &Move<'_>, incoming: &DatabaseName) -> Result<Standing, TargetError> {
@@ -224,7 +265,7 @@ pub async fn settle(target: &SqlServer, movement: &Move<'_>, incoming: &Database
     let there = (exists(&mut link, database).await?, exists(&mut link, old).await?, exists(&mut link, incoming.as_str()).await?);
     match there {
         (true, true, false) => {
-            open(&mut link, database, old).await?;
+            open(target, &mut link, database, old).await?;
             return Ok(Standing::New);
         }
         // between the two statements: the old one goes back

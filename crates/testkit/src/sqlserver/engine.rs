@@ -661,7 +661,8 @@ pub fn procedure(state: &mut State, here: &str, name: &str, with: &HashMap<Strin
     let db = state.database(here)?;
     match name.as_str() {
         "sp_dropextendedproperty" => {
-            db.properties.retain(|p| !(p.class == 0 && p.name == value("@name")));
+            let on = if with.contains_key("@level0type") { value("@level0name") } else { String::new() };
+            db.properties.retain(|p| !(key(&p.on) == key(&on) && p.name == value("@name")));
             Ok(())
         }
         "sp_addextendedproperty" | "sp_updateextendedproperty" => {

@@ -253,6 +253,12 @@ impl StandIn {
         })
     }
 
+    /// Who is denied to connect to a database.
+    pub fn shut_out(&self, database: &str) -> Vec<String> {
+        let denied = |db: &Database| db.permissions.iter().filter(|p| p.denied && p.name == "CONNECT").map(|p| p.grantee.clone()).collect();
+        self.server.with(|state| state.databases.get(&key(database)).map(denied).unwrap_or_default())
+    }
+
     /// Plants a trigger on a database, as somebody may who owns it.
     pub fn trigger(&self, database: &str, name: &str) {
         self.server.with(|state| {

@@ -114,3 +114,23 @@ fn machine_credentials_are_there_while_remote_desktop_is_on() {
     assert!(matches!(events[..], [Event::RemoteDesktopSet { on: false, .. }, Event::MachineRemoved { .. }]));
     assert!(office.ledger.machines_of(office.uat).next().is_none());
 }
+
+#[test]
+fn one_role_of_a_server_is_kept_for_one_environment() {
+    let mut office = Office::open();
+    let standing = office.managed();
+    let known = office.ledger.standing(standing).unwrap().name.clone();
+    // the same request, for another name: the first account is not written over
+    let other = Command::AddStanding { standing, environment: office.uat, name: "another".parse().unwrap(), note: None };
+    assert_eq!(office.refused(other, office.admin).code, Code::Taken);
+    // another environment on the same server
+    let (project, target) = office.ledger.environment(office.uat).map(|env| (env.project, env.target)).unwrap();
+    let target_spec = office.ledger.target(target).unwrap().spec.clone();
+    let (environment, spec) = (EnvironmentId::new(office.id()), office.ledger.environment(office.uat).unwrap().spec.clone());
+    let spec = EnvironmentSpec { name: "second".parse().unwrap(), database: "second".parse().unwrap(), ..spec };
+    let unused = TargetId::new(office.id());
+    office.by_admin(Command::AddEnvironment { environment, project, target: unused, target_spec, spec });
+    assert_eq!(office.ledger.environment(environment).unwrap().target, target, "one server is one target");
+    let command = Command::AddStanding { standing: StandingId::new(office.id()), environment, name: known, note: None };
+    assert!(office.refused(command, office.admin).message.contains("kept for uat already"));
+}

@@ -172,3 +172,69 @@ fn a_refresh_needs_the_right_on_both_ends_and_the_policy_counts() {
     office.wait(Ttl::hours(25));
     office.done(next, Actor::User(office.manager));
 }
+
+#[test]
+fn whoever_is_concerned_hears_of_each_step_and_whoever_did_it_does_not() {
+    use crate::notice::of_entry;
+    let mut office = Office::open();
+    office.maria_is_in();
+    let told = |office: &mut Office, command: Command, by: Actor| -> (String, std::collections::BTreeSet<UserId>) {
+        let events = office.run(command, by).unwrap();
+        let entry = |event: &Event| Entry { seq: office.ledger.seq(), at: office.ledger.clamp(office.now), by, event: event.clone() };
+        let notices = events.iter().flat_map(|event| of_entry(&office.ledger, &entry(event))).find(|notice| notice.subject.contains("uat"));
+        notices.map(|notice| (notice.subject, notice.to)).unwrap_or_default()
+    };
+    let (maria, manager, system) = (office.maria, office.manager, Actor::System);
+    let movement = MovementId::new(office.id());
+    let begin = Command::BeginMovement {
+        movement,
+        environment: office.uat,
+        kind: MovementKind::External,
+        why: "refresh".parse().unwrap(),
+        notice: Some(Ttl::minutes(10)),
+    };
+    let (subject, to) = told(&mut office, begin, Actor::User(manager));
+    assert!(subject.contains("will be moved: access ends at") && to.contains(&maria) && !to.contains(&manager), "{subject}: {to:?}");
+    office.wait(Ttl::minutes(10));
+    let (subject, to) = told(&mut office, Command::Observed(Observed::Due { movement }), system);
+    assert!(subject.contains("is being moved") && to.contains(&maria) && to.contains(&manager), "{subject}: {to:?}");
+    let (subject, to) = told(&mut office, Command::FailMovement { movement, why: "the disk is full".parse().unwrap() }, Actor::User(manager));
+    assert!(subject.contains("failed") && !to.contains(&maria) && !to.contains(&manager), "{subject}: {to:?}");
+    let (subject, to) = told(&mut office, Command::FinishMovement { movement }, Actor::User(manager));
+    assert!(subject.contains("is finished") && to.contains(&maria), "who lost their access may ask again: {subject}: {to:?}");
+}
+
+#[test]
+fn an_environment_whose_database_is_being_moved_stays_where_it_is() {
+    let mut office = Office::open();
+    let movement = office.moves(import(), None);
+    let remove = Command::RemoveEnvironment { environment: office.uat };
+    assert!(office.refused(remove.clone(), office.admin).remedy.contains("daypass move uat cancel"));
+    office.done(Command::CancelMovement { movement, why: "another week".parse().unwrap() }, Actor::User(office.manager));
+    assert!(office.refused(remove.clone(), office.admin).remedy.contains("daypass move uat finish"), "a failed one keeps it closed as well");
+    office.done(Command::FinishMovement { movement }, Actor::User(office.manager));
+    office.by_admin(remove);
+}
+
+#[test]
+fn what_others_put_in_place_is_swept_as_often_as_somebody_says_it_is_finished() {
+    let mut office = Office::open();
+    let movement = office.moves(MovementKind::External, None);
+    for what in ["day account jit_ben", "script mask.sql"] {
+        let swept = vec![crate::movement::Swept { what: what.to_owned(), done: "done".to_owned() }];
+        office.seen(Observed::Swept { movement, swept });
+    }
+    assert_eq!(office.ledger.movement(movement).unwrap().swept.len(), 2, "the report has both");
+    assert!(office.seen(Observed::Swept { movement, swept: Vec::new() }).is_empty(), "nothing is nothing to report");
+}
+
+#[test]
+fn a_database_of_sql_server_is_not_restored_to_a_moment_by_us() {
+    let mut office = Office::open();
+    let project = office.ledger.environment(office.uat).unwrap().project;
+    let environment = office.environment_on(Engine::SqlServer, Enforce::Gateway, "erp", project);
+    let movement = MovementId::new(office.id());
+    let kind = MovementKind::Restore { to: Time::ZERO };
+    let begin = Command::BeginMovement { movement, environment, kind, why: "back".parse().unwrap(), notice: None };
+    assert!(office.refused(begin, office.manager).message.contains("daypass move erp external begin"));
+}
