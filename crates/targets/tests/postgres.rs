@@ -4,14 +4,19 @@
 #![allow(clippy::unwrap_used, reason = "a test that fails may say so by a panic")]
 
 use daypass_core::{
-    environment::{Engine, Grants, TargetSpec, TargetTls},
+    environment::{Enforce, Engine, Environment, EnvironmentSpec, Grants, Kind, TargetSpec, TargetTls},
     ids::*,
+    movement::Names,
     names::{AccountName, DatabaseName},
     pass::Access,
     secret::Secret,
     time::Ttl,
 };
-use daypass_targets::{AccountSpec, Estate, Target, TargetError, postgres::Postgres as OnPostgres};
+use daypass_targets::{
+    AccountSpec, AnyTarget, Estate, Target, TargetError,
+    movement::{Move, Progress, Source, Standing, Tools},
+    postgres::Postgres as OnPostgres,
+};
 use daypass_testkit::postgres::{Postgres, other_binaries};
 use daypass_wire::pg::scram::{ITERATIONS, Verifier};
 use std::{sync::Arc, time::Duration};
@@ -23,6 +28,8 @@ const PASSWORD: &str = "what the gateway uses";
 
 struct Server {
     postgres: Postgres,
+    spec: TargetSpec,
+    tls: Option<Arc<rustls::ClientConfig>>,
     target: OnPostgres,
 }
 
@@ -42,8 +49,8 @@ async fn each(story: impl AsyncFn(&Server)) {
             admin: "daypass_admin".to_owned(),
             tls: if n == 0 { TargetTls::VerifyFull { ca: Some(postgres.ca.clone()) } } else { TargetTls::Off },
         };
-        let target = OnPostgres::new(spec, Secret::new("admin-secret"), tls, StoreId::new(Uuid::from_u128(1)));
-        let server = Server { postgres, target };
+        let target = OnPostgres::new(spec.clone(), Secret::new("admin-secret"), tls.clone(), StoreId::new(Uuid::from_u128(1)));
+        let server = Server { postgres, spec, tls, target };
         println!("PostgreSQL {}", server.sql("postgres", "SHOW server_version").await);
         story(&server).await;
     }
@@ -240,4 +247,74 @@ impl Session {
     async fn ends(self) -> bool {
         matches!(tokio::time::timeout(Duration::from_secs(5), self.connection).await, Ok(Ok(Err(_))))
     }
+}
+
+fn environment(database: &str) -> Environment {
+    let spec = EnvironmentSpec {
+        name: database.parse().unwrap(),
+        kind: Kind::SelfService,
+        database: database.parse().unwrap(),
+        grants: Grants::Granted,
+        heir: None,
+        enforce: Enforce::Gateway,
+    };
+    let (id, project, target) = (EnvironmentId::new(Uuid::from_u128(3)), ProjectId::new(Uuid::from_u128(4)), TargetId::new(Uuid::from_u128(5)));
+    Environment {
+        id,
+        project,
+        target,
+        spec,
+        ended_epochs: Vec::new(),
+        identity: None,
+        remote_desktop: false,
+        failover_until: None,
+        moving: None,
+        frozen_by: None,
+        removed_at: None,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_is_copied_swept_and_exchanged_on_each_version() {
+    let work = std::env::temp_dir().join(format!("daypass-targets-{}", std::process::id()));
+    std::fs::create_dir_all(&work).unwrap();
+    let script = work.join("mask.sql");
+    std::fs::write(&script, "UPDATE sales.orders SET customer = 'masked';\n").unwrap();
+    each(async |server| {
+        for database in ["golden", "uat"] {
+            server.postgres.database(database).await.unwrap();
+        }
+        server.sql("postgres", "GRANT uat_owner TO daypass_admin WITH ADMIN OPTION; CREATE ROLE app LOGIN; GRANT CONNECT ON DATABASE uat TO app").await;
+        server.sql("uat", "GRANT USAGE ON SCHEMA sales TO app; GRANT SELECT ON sales.orders TO app; ALTER DATABASE uat SET work_mem = '7MB'").await;
+        server.sql("golden", "CREATE ROLE stranger; GRANT SELECT ON sales.orders TO stranger; DELETE FROM sales.orders WHERE id > 7").await;
+        let env = environment("uat");
+        let from = AnyTarget::Postgres(OnPostgres::new(server.spec.clone(), Secret::new("admin-secret"), server.tls.clone(), StoreId::new(Uuid::from_u128(1))));
+        // the server's own copy, then the tools, one table after the other and several at once
+        for (n, (same_server, jobs)) in [(true, 1), (false, 1), (false, 3)].into_iter().enumerate() {
+            let names = Names::of(&env, MovementId::new(Uuid::from_u128(90 + n as u128))).unwrap();
+            let tools = Tools { postgres: Some(server.postgres.program("")), jobs, work: work.join(names.role.as_str()), ..Tools::default() };
+            let progress = Progress::default();
+            let movement = Move { environment: &env, names: &names, tools: &tools, progress: &progress };
+            let golden: DatabaseName = "golden".parse().unwrap();
+            server.target.copy(&movement, &Source::Database { target: &from, database: &golden, same_server }).await.unwrap();
+            server.target.sweep(&movement, std::slice::from_ref(&script)).await.unwrap();
+            server.target.swap(&movement, &names.scratch).await.unwrap();
+            assert_eq!(server.sql("uat", "SELECT count(*) FROM sales.orders WHERE customer = 'masked'").await, "7");
+            assert_eq!(server.sql("uat", "SELECT has_table_privilege('app', 'sales.orders', 'SELECT'), current_setting('work_mem')").await, "t|7MB");
+            assert_eq!(
+                server.sql("uat", "SELECT has_table_privilege('stranger', 'sales.orders', 'SELECT'), has_database_privilege('app', 'uat', 'CONNECT')").await,
+                "f|t"
+            );
+            assert_eq!(server.sql("uat", "SELECT DISTINCT tableowner FROM pg_tables WHERE schemaname = 'sales'").await, "uat_owner");
+            let language = "SELECT count(DISTINCT (encoding, datcollate, datctype, datlocprovider)) FROM pg_database WHERE datname LIKE 'uat%'";
+            assert_eq!(server.sql("postgres", language).await, "1");
+            assert_eq!(server.sql("postgres", "SELECT count(*) FROM pg_roles WHERE rolname LIKE 'daypass\\_in\\_%'").await, "0");
+            assert_eq!(server.target.settle(&movement, &names.scratch).await.unwrap(), Standing::New);
+            server.target.drop_kept(&names.old).await.unwrap();
+        }
+        let left = "SELECT string_agg(datname, ' ' ORDER BY datname) FROM pg_database WHERE datname LIKE 'uat%'";
+        assert_eq!(server.sql("postgres", left).await, "uat");
+    })
+    .await;
+    std::fs::remove_dir_all(&work).unwrap();
 }

@@ -132,6 +132,8 @@ pub fn recipe(admin: &str, database: &str, owner: &str) -> String {
          GRANT CONNECT ON DATABASE {database} TO {admin_id} WITH GRANT OPTION;\n\
          -- only if Daypass is to move the database (daypass move); its owner is {owner}, as above:\n\
          ALTER ROLE {admin_id} CREATEDB;\n\
+         -- and from PostgreSQL 16 on, if scripts of yours are to run after it:\n\
+         GRANT {owner} TO {admin_id} WITH ADMIN OPTION;\n\
          -- so that an account of this database opens no other one:\n\
          REVOKE CONNECT ON DATABASE {database} FROM PUBLIC;\n\
          -- in pg_hba.conf: let accounts in from the gateway's address only, by password\n\
