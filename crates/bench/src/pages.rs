@@ -64,6 +64,7 @@ fn events(now: Time) -> (Vec<Event>, [(&'static str, String); 3]) {
             hash,
             ends_at,
             kind: TokenKind::Browser,
+            proved: true,
         });
         (name, token)
     });

@@ -74,6 +74,8 @@ pub enum Command {
         hash: TokenHash,
         life: Ttl,
         kind: TokenKind,
+        /// Its person has just proved who they are.
+        proved: bool,
     },
     RemoveToken {
         token: TokenId,

@@ -99,6 +99,9 @@ pub enum Event {
         ends_at: Time,
         #[serde(default)]
         kind: TokenKind,
+        /// Its person has just proved who they are; not so for one that a script made with another.
+        #[serde(default)]
+        proved: bool,
     },
     TokenRemoved {
         token: TokenId,

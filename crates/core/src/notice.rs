@@ -159,9 +159,14 @@ fn movement(ledger: &Ledger, environment: EnvironmentId, to: BTreeSet<UserId>, s
 pub fn ends_soon(ledger: &Ledger, pass: &Pass, now: Time) -> Option<Notice> {
     let State::Ready { ends_at } = *pass.state() else { return None };
     let soon = pass.life > SOON && now < ends_at && ends_at <= now.after(SOON) && ledger.over(pass, now).is_none();
-    let text = format!("{} ends at {ends_at}. If you need longer, extend it before that.", pass.account);
+    let env = ledger.environment(pass.environment)?;
+    let (then, path) = match ledger.policy(env).approvals(pass.wish.access) {
+        0 => ("extend it before that", format!("/passes/{}/extend", pass.id)),
+        _ => ("ask for another one now", format!("/environments/{}", env.spec.name)),
+    };
+    let text = format!("{} ends at {ends_at}. If you need longer, {then}.", pass.account);
     let subject = format!("Your access to {} ends soon", place(ledger, pass));
-    soon.then(|| notice(Kind::EndsSoon, pass, [pass.holder].into(), subject, text, format!("/passes/{}/extend", pass.id)))
+    soon.then(|| notice(Kind::EndsSoon, pass, [pass.holder].into(), subject, text, path))
 }
 
 /// Something does not get done.

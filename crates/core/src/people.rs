@@ -133,8 +133,9 @@ pub struct Token {
     pub label: String,
     pub hash: TokenHash,
     pub kind: TokenKind,
-    /// When its person proved who they are.
     pub added_at: Time,
+    /// When it was made its person had just proved who they are.
+    pub proved: bool,
     pub ends_at: Time,
     /// See [`User::locked_at`].
     pub locks: u32,

@@ -134,7 +134,7 @@ pub fn what(ledger: &Ledger, event: &Event) -> String {
         },
         Event::PassDenied { pass, why } => format!("denied {}: {why}", of(pass)),
         Event::PassWithdrawn { pass } => format!("withdrew the request for {}", of(pass)),
-        Event::PassLapsed { pass } => format!("let the request for {} lapse: nobody approved it in time", of(pass)),
+        Event::PassLapsed { pass } => format!("let the request for {} lapse: nobody approved it in time, or it could not be any more", of(pass)),
         Event::PassReady { pass } => format!("made {}, and proved it by a login", of(pass)),
         Event::PassRevealed { pass } => format!("was shown the password of {}", of(pass)),
         Event::PassReviewed { pass, word } => format!("reviewed {}: {word}", of(pass)),

@@ -7,7 +7,6 @@ use daypass_core::{
     environment::Identity,
     event::Actor,
     ids::*,
-    ledger::APPROVAL_LAPSES,
     names::DatabaseName,
     pass::State,
     plan::{Action, next_deadline, plan},
@@ -49,7 +48,7 @@ async fn lapse(node: &Node, control: &Control) {
     let now = node.now();
     let lapsed: Vec<PassId> = node.ledger(|ledger| {
         let waits = ledger.open_passes().filter(|pass| *pass.state() == State::Requested);
-        waits.filter(|pass| ledger.over(pass, now).is_some() || now >= pass.requested_at.after(APPROVAL_LAPSES)).map(|pass| pass.id).collect()
+        waits.filter(|pass| ledger.lapses(pass, now)).map(|pass| pass.id).collect()
     });
     for pass in lapsed {
         let _ = control.run(Command::Observed(Observed::Lapse { pass }), Actor::System).await;

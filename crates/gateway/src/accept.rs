@@ -2,18 +2,13 @@
 
 use crate::{
     World, connection,
+    places::Places,
     sessions::{Sessions, keep_fence},
     tls::Certificate,
     workers::Workers,
 };
 use daypass_core::environment::Engine;
-use std::{
-    collections::HashMap,
-    fs::File,
-    net::{IpAddr, SocketAddr},
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{fs::File, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::Semaphore,
@@ -51,25 +46,8 @@ pub struct Gateway<W> {
     pub checks: Semaphore,
     /// Salts of accounts that do not exist follow from it.
     pub mock_secret: [u8; 32],
-    waiting: Mutex<HashMap<IpAddr, usize>>,
-}
-
-/// A place among the connections that have not logged in yet.
-pub struct Waiting<W> {
-    gateway: Arc<Gateway<W>>,
-    address: IpAddr,
-}
-
-impl<W> Drop for Waiting<W> {
-    fn drop(&mut self) {
-        let mut waiting = self.gateway.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = waiting.get_mut(&self.address) {
-            *count -= 1;
-            if *count == 0 {
-                waiting.remove(&self.address);
-            }
-        }
-    }
+    /// Of connections that have not logged in yet.
+    waiting: Arc<Places>,
 }
 
 impl<W: World> Gateway<W> {
@@ -78,22 +56,16 @@ impl<W: World> Gateway<W> {
         tokio::spawn(keep_fence(world.clone(), sessions.clone()));
         let mut mock_secret = [0; 32];
         crate::random(&mut mock_secret);
-        Arc::new(Gateway { world, sessions, certificate, limits, suffix, checks: Semaphore::new(CHECKS), mock_secret, waiting: Mutex::default() })
-    }
-}
-
-impl<W> Gateway<W> {
-    fn wait(self: &Arc<Self>, address: IpAddr) -> Option<Waiting<W>> {
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        if waiting.values().sum::<usize>() >= self.limits.in_all {
-            return None;
-        }
-        let count = waiting.entry(address).or_default();
-        if *count >= self.limits.per_address {
-            return None;
-        }
-        *count += 1;
-        Some(Waiting { gateway: self.clone(), address })
+        Arc::new(Gateway {
+            world,
+            sessions,
+            certificate,
+            limits,
+            suffix,
+            checks: Semaphore::new(CHECKS),
+            mock_secret,
+            waiting: Places::new(limits.in_all, limits.per_address),
+        })
     }
 }
 
@@ -105,7 +77,7 @@ pub async fn serve<W: World>(gateway: Arc<Gateway<W>>, engine: Engine, listener:
         match listener.accept().await {
             Ok((tcp, peer)) => {
                 let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-                let Some(waiting) = gateway.wait(peer.ip()) else { continue };
+                let Some(waiting) = gateway.waiting.take(peer.ip()) else { continue };
                 // the socket moves to the reactor of the thread that it stays on
                 let Ok(tcp) = tcp.into_std() else { continue };
                 let gateway = gateway.clone();

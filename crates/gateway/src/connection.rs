@@ -3,9 +3,10 @@
 
 use crate::{
     World,
-    accept::{Gateway, Waiting, keep_alive},
+    accept::{Gateway, keep_alive},
     line::Guest,
     pg,
+    places::Place,
     relay::{Passed, Relay},
     sessions::{CancelKeys, Opening, Seat, Session},
     tds,
@@ -27,7 +28,7 @@ use tokio::{
 };
 
 /// Serves one connection of a listener for `engine`.
-pub async fn serve<W: World>(gateway: Arc<Gateway<W>>, engine: Engine, tcp: TcpStream, peer: SocketAddr, waiting: Waiting<W>) {
+pub async fn serve<W: World>(gateway: Arc<Gateway<W>>, engine: Engine, tcp: TcpStream, peer: SocketAddr, waiting: Place) {
     let _ = tcp.set_nodelay(true);
     keep_alive(&tcp);
     // the handshake's buffers and states go before the relay begins: an idle session holds none of them
@@ -93,7 +94,7 @@ impl Client {
 }
 
 /// The client's part has to be done in [`crate::Limits::login`]; the target's part has a limit of its own.
-async fn log_in<W: World>(gateway: &Arc<Gateway<W>>, engine: Engine, tcp: TcpStream, peer: SocketAddr, waiting: Waiting<W>) -> Option<Opened> {
+async fn log_in<W: World>(gateway: &Arc<Gateway<W>>, engine: Engine, tcp: TcpStream, peer: SocketAddr, waiting: Place) -> Option<Opened> {
     let greeting = async {
         match engine {
             Engine::Postgres => pg::greet(gateway, tcp).await,

@@ -7,6 +7,7 @@ mod accept;
 mod connection;
 mod line;
 mod pg;
+pub mod places;
 mod recorder;
 mod relay;
 pub mod sessions;

@@ -12,7 +12,7 @@ mod transaction;
 
 pub use error::StoreError;
 pub use log::{Change, LogStore};
-pub use records::{RecordStore, SessionRow};
+pub use records::{RecordStore, SessionRow, Wanted};
 pub use seal::MasterKey;
 
 use std::path::Path;

@@ -27,6 +27,19 @@ pub struct RecordStore {
     writer: mpsc::Sender<Write>,
 }
 
+/// Which sessions, newest first.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    pub environment: Option<EnvironmentId>,
+    pub live: bool,
+    /// Who looks: their own, and all of the environments where they see who is in.
+    pub reader: UserId,
+    pub seen: Vec<EnvironmentId>,
+    /// Only of one person, or of one account; the name may be either's.
+    pub of: Option<(Option<UserId>, String)>,
+    pub limit: u32,
+}
+
 /// A session, open or closed.
 #[derive(Clone, Debug)]
 pub struct SessionRow {
@@ -87,16 +100,21 @@ impl RecordStore {
     }
 
     /// Sessions, newest first; of one environment or pass, or only the live ones.
-    pub async fn find(&self, environment: Option<EnvironmentId>, pass: Option<PassId>, live: bool, limit: u32) -> Result<Vec<SessionRow>, StoreError> {
+    pub async fn find(&self, wanted: &Wanted) -> Result<Vec<SessionRow>, StoreError> {
         let rows = sqlx::query(
             "SELECT opened, closed FROM sessions \
-             WHERE ($1 IS NULL OR environment = $1) AND ($2 IS NULL OR pass = $2) AND (NOT $3 OR closed_at IS NULL) \
-             ORDER BY opened_at DESC LIMIT $4",
+             WHERE ($1 IS NULL OR environment = $1) AND (NOT $2 OR closed_at IS NULL) \
+             AND (opened->>'$.holder' = $3 OR environment IN (SELECT value FROM json_each($4))) \
+             AND ($5 IS NULL OR opened->>'$.holder' = $5 OR opened->>'$.account' = $6) \
+             ORDER BY opened_at DESC LIMIT $7",
         )
-        .bind(environment.map(|id| id.to_string()))
-        .bind(pass.map(|id| id.to_string()))
-        .bind(live)
-        .bind(limit)
+        .bind(wanted.environment.map(|id| id.to_string()))
+        .bind(wanted.live)
+        .bind(wanted.reader.to_string())
+        .bind(serde_json::to_string(&wanted.seen).unwrap_or_default())
+        .bind(wanted.of.as_ref().map(|(holder, _)| holder.map(|id| id.to_string()).unwrap_or_default()))
+        .bind(wanted.of.as_ref().map(|(_, account)| account.clone()))
+        .bind(wanted.limit)
         .fetch_all(&self.pool)
         .await?;
         rows.iter().map(session_row).collect()

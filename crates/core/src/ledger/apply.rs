@@ -77,10 +77,11 @@ impl Ledger {
             Event::GroupRolesSet { user, roles } => self.user_mut(*user)?.group_roles.clone_from(roles),
             Event::RoleGiven { user, role, scope } => self.user_mut(*user)?.roles.push((*role, *scope)),
             Event::RoleTaken { user, role, scope } => self.user_mut(*user)?.roles.retain(|r| *r != (*role, *scope)),
-            Event::TokenAdded { token, user, label, hash, ends_at, kind } => {
+            Event::TokenAdded { token, user, label, hash, ends_at, kind, proved } => {
                 let locks = self.user_mut(*user)?.locks();
                 self.token_hashes.insert(*hash, *token);
-                let token = Token { id: *token, user: *user, label: label.clone(), hash: *hash, kind: *kind, added_at: at, ends_at: *ends_at, locks };
+                let token =
+                    Token { id: *token, user: *user, label: label.clone(), hash: *hash, kind: *kind, added_at: at, proved: *proved, ends_at: *ends_at, locks };
                 self.tokens.insert(token.id, token);
             }
             Event::TokenRemoved { token } => {

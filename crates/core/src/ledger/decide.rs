@@ -19,6 +19,8 @@ use crate::{
 
 /// A request that nobody approved lapses after so long.
 pub const APPROVAL_LAPSES: Ttl = Ttl::hours(24);
+/// The longest life of a token of somebody whose roles come from a provider.
+const LINKED_TOKENS: Ttl = Ttl::hours(12);
 
 pub(super) type Decided = Result<Vec<Event>, Refusal>;
 
@@ -63,14 +65,23 @@ impl Ledger {
                 Ok(if has { vec![] } else { vec![Event::RoleGiven { user: *user, role: *role, scope: *scope }] })
             }
             Command::TakeRole { user, role, scope } => self.take_role(by, *user, *role, *scope),
-            Command::AddToken { token, user, label, hash, life, kind } => {
+            Command::AddToken { token, user, label, hash, life, kind, proved } => {
                 if by != Actor::User(*user) {
                     self.need(by, Permission::ManagePeople, None)?;
                 }
-                if self.known_user(*user)?.locked.is_some() {
+                let person = self.known_user(*user)?;
+                if person.locked.is_some() {
                     return Err(Refusal::new(Code::NotPermitted, "This person is locked.", "An administrator can unlock them."));
                 }
-                Ok(vec![Event::TokenAdded { token: *token, user: *user, label: shown(label), hash: *hash, ends_at: now.after(*life), kind: *kind }])
+                // what somebody's groups give is asked of the provider at each sign-in, and nothing else asks
+                if person.linked.is_some() && *life > LINKED_TOKENS {
+                    return Err(Refusal::policy(
+                        format!("A token of somebody who signs in with a provider lives {LINKED_TOKENS} at most."),
+                        "Ask for a shorter one; after that, sign in again.",
+                    ));
+                }
+                let (token, user, hash, kind, proved) = (*token, *user, *hash, *kind, *proved);
+                Ok(vec![Event::TokenAdded { token, user, label: shown(label), hash, ends_at: now.after(*life), kind, proved }])
             }
             Command::RemoveToken { token } => {
                 let known = self.tokens.get(token).ok_or_else(|| Refusal::not_found("token", &token.to_string()))?;
@@ -88,7 +99,11 @@ impl Ledger {
                 }
             }
             Command::SetPolicy { scope, policy } => {
-                self.need(by, Permission::ManageEnvironments, None)?;
+                match scope {
+                    Scope::All => self.need(by, Permission::ManageEnvironments, None)?,
+                    Scope::Project(project) => self.need_on_project(by, Permission::ManageEnvironments, *project)?,
+                    Scope::Environment(environment) => self.need(by, Permission::ManageEnvironments, Some(*environment))?,
+                }
                 policy.check()?;
                 Ok(vec![Event::PolicySet { scope: *scope, policy: policy.clone() }])
             }
@@ -159,14 +174,16 @@ impl Ledger {
             Actor::System => true,
             Actor::User(user) => self.may(user, permission, environment),
         };
-        if allowed {
-            return Ok(());
+        if allowed { Ok(()) } else { Err(not_permitted()) }
+    }
+
+    /// The same for what counts for a whole project.
+    fn need_on_project(&self, by: Actor, permission: Permission, project: ProjectId) -> Result<(), Refusal> {
+        match by {
+            Actor::System => Ok(()),
+            Actor::User(user) if self.may_on_project(user, permission, project) => Ok(()),
+            Actor::User(_) => Err(not_permitted()),
         }
-        Err(Refusal::new(
-            Code::NotPermitted,
-            "You may not do this: none of your roles here allows it.",
-            "Ask an administrator; `daypass whoami` shows the roles that you have.",
-        ))
     }
 
     /// What a person does for themselves, and an administrator for them.
@@ -214,8 +231,22 @@ impl Ledger {
     /// Taking a role also ends what the person could not ask for any more.
     fn take_role(&self, by: Actor, user: UserId, role: Role, scope: Scope) -> Decided {
         self.need(by, Permission::ManagePeople, None)?;
-        if !self.known_user(user)?.roles.contains(&(role, scope)) {
+        let person = self.known_user(user)?;
+        if !person.roles.contains(&(role, scope)) {
+            if person.group_roles.contains(&(role, scope)) {
+                return Err(Refusal::state(
+                    "This role comes from a group at the provider.",
+                    "Take the person out of the group there, or lock them here: that counts at once.",
+                ));
+            }
             return Ok(vec![]);
+        }
+        let is_admin = |user: &User| user.locked.is_none() && user.all_roles().any(|role| *role == (Role::Admin, Scope::All));
+        if (role, scope) == (Role::Admin, Scope::All) && !self.users.values().any(|other| other.id != user && is_admin(other)) {
+            return Err(Refusal::state(
+                "Nobody else is an administrator: without one, nobody could give out roles any more.",
+                "Give the role to somebody else first.",
+            ));
         }
         let taken = Event::RoleTaken { user, role, scope };
         let ends = self.ends_with_roles(by, user, |person| person.roles.retain(|r| *r != (role, scope)))?;
@@ -471,7 +502,7 @@ impl Ledger {
         }
         let pass = self.judged_by(by, id)?;
         let Actor::User(approver) = by else { return Err(Refusal::invalid("Daypass itself approves by policy only.")) };
-        if self.over(pass, now).is_some() || now >= pass.requested_at.after(APPROVAL_LAPSES) {
+        if self.lapses(pass, now) {
             return Err(Refusal::state("This request has lapsed.", "The person has to ask again."));
         }
         if pass.digest() != *digest {
@@ -483,7 +514,9 @@ impl Ledger {
         policy.check_access(pass.wish.access)?;
         let life = policy.life(Some(pass.life))?;
         let (digest, word) = (*digest, word.cloned());
-        if pass.agreed.len() + 1 < policy.approvals(pass.wish.access) {
+        // the word of somebody who may not approve any more does not count any more
+        let agreed = pass.agreed.iter().filter(|other| self.may(**other, Permission::Approve, Some(pass.environment))).count();
+        if agreed + 1 < policy.approvals(pass.wish.access) {
             return Ok(vec![Event::PassAgreed { pass: id, by: approver, digest, word }]);
         }
         let ends_at = pass.starts_at(now).after(life);
@@ -552,7 +585,13 @@ impl Ledger {
         policy.check_access(pass.wish.access)?;
         let approved_at = pass.starts_at(pass.approved_at.unwrap_or(pass.requested_at));
         let (wanted, most) = (ends_at.after(more), approved_at.after(policy.longest_total));
-        if policy.approvals(pass.wish.access) > 0 || wanted > most {
+        if policy.approvals(pass.wish.access) > 0 {
+            return Err(Refusal::policy(
+                format!("Policy '{}' asks for an approval of this access, and what was approved ends at {ends_at}.", policy.name),
+                "Ask for a new pass; both hold side by side.",
+            ));
+        }
+        if wanted > most {
             return Err(Refusal::policy(
                 format!("Policy '{}' allows a pass {} in all, and this one ends at {ends_at}.", policy.name, policy.longest_total),
                 "Extend by less, or ask for a new pass.",
@@ -591,7 +630,7 @@ impl Ledger {
             }
             Observed::Lapse { pass } => {
                 let waiting = self.passes.get(pass).filter(|p| p.state == State::Requested);
-                let lapsed = waiting.filter(|p| self.over(p, now).is_some() || now >= p.requested_at.after(APPROVAL_LAPSES));
+                let lapsed = waiting.filter(|p| self.lapses(p, now));
                 Ok(lapsed.map(|p| Event::PassLapsed { pass: p.id }).into_iter().collect())
             }
             Observed::Left { pass, left, dropped } => {
@@ -633,6 +672,14 @@ fn repeated(the_same: bool) -> Decided {
         return Ok(vec![]);
     }
     Err(Refusal::new(Code::Taken, "This request was made before, for something else.", "Use a new idempotency key for a new request."))
+}
+
+fn not_permitted() -> Refusal {
+    Refusal::new(
+        Code::NotPermitted,
+        "You may not do this: none of your roles here allows it.",
+        "Ask an administrator; `daypass whoami` shows the roles that you have.",
+    )
 }
 
 fn taken(what: &str, name: &str) -> Refusal {

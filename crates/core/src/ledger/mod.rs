@@ -131,6 +131,11 @@ impl Ledger {
         self.environments().find(|env| env.spec.name == *name)
     }
 
+    /// Where somebody may do something, removed environments with them: what happened there stays to be read.
+    pub fn environments_where(&self, user: UserId, permission: Permission) -> Vec<EnvironmentId> {
+        self.environments.keys().copied().filter(|id| self.may(user, permission, Some(*id))).collect()
+    }
+
     /// Environments that are not removed.
     pub fn environments(&self) -> impl Iterator<Item = &Environment> {
         self.environments.values().filter(|env| !env.removed())
@@ -203,6 +208,18 @@ impl Ledger {
                         Scope::Environment(id) => Some(*id) == environment,
                     }
             })
+    }
+
+    /// Whether a person may do something that counts for a whole project.
+    pub fn may_on_project(&self, user: UserId, permission: Permission, project: ProjectId) -> bool {
+        let holds = |scope: &Scope| matches!(scope, Scope::All) || *scope == Scope::Project(project);
+        self.users.get(&user).is_some_and(|user| user.locked.is_none() && user.all_roles().any(|(role, scope)| role.grants(permission) && holds(scope)))
+    }
+
+    /// Whether a request waits in vain: it is over, nobody approved it in time, or its person could not ask for it any more.
+    pub fn lapses(&self, pass: &Pass, now: Time) -> bool {
+        let late = now >= pass.requested_at.after(APPROVAL_LAPSES);
+        self.over(pass, now).is_some() || late || !self.may(pass.holder, Permission::Request, Some(pass.environment))
     }
 
     /// Whether a person may do something on any environment at all: whether a page that lists it is theirs to open.

@@ -457,6 +457,91 @@ fn losing_the_role_ends_the_pass_that_it_allowed() {
 }
 
 #[test]
+fn nobody_gets_in_by_a_request_from_before_they_lost_the_role() {
+    let mut office = Office::open();
+    office.policy(Policy { approval: [(Access::Read, Approvals::One)].into(), ..Policy::default() });
+    let (maria, amy, uat) = (office.maria, office.approver, office.uat);
+    let pass = PassId::new(office.id());
+    let wish = Wish::new(Access::Read, "a look".parse().unwrap());
+    office.done(Command::RequestPass { pass, environment: uat, wish, life: Some(Ttl::hours(1)), salt: 1 }, Actor::User(maria));
+    office.by_admin(Command::TakeRole { user: maria, role: Role::Requester, scope: Scope::All });
+    assert!(office.refused(office.approval(pass), amy).message.contains("lapsed"));
+    let events = office.run(Command::Observed(Observed::Lapse { pass }), Actor::System).unwrap();
+    assert_eq!(events, [Event::PassLapsed { pass }], "it does not wait for the role to come back");
+}
+
+#[test]
+fn the_word_of_an_approver_who_is_none_any_more_does_not_count() {
+    let mut office = Office::open();
+    office.policy(Policy { approval: [(Access::Read, Approvals::Two)].into(), ..Policy::default() });
+    let (maria, amy, uat) = (office.maria, office.approver, office.uat);
+    let (bob, cid) = (office.hires("bob", Role::Approver), office.hires("cid", Role::Approver));
+    let pass = PassId::new(office.id());
+    let wish = Wish::new(Access::Read, "a look".parse().unwrap());
+    office.done(Command::RequestPass { pass, environment: uat, wish, life: Some(Ttl::hours(1)), salt: 1 }, Actor::User(maria));
+    office.done(office.approval(pass), Actor::User(amy));
+    office.by_admin(Command::LockUser { user: amy, why: "her token was stolen".parse().unwrap() });
+    office.done(office.approval(pass), Actor::User(bob));
+    assert_eq!(*office.ledger.pass(pass).unwrap().state(), State::Requested, "bob's is the only word that counts");
+    office.done(office.approval(pass), Actor::User(cid));
+    assert!(matches!(office.ledger.pass(pass).unwrap().state(), State::Approved { .. }));
+}
+
+#[test]
+fn there_is_always_an_administrator() {
+    let mut office = Office::open();
+    let admin = office.admin;
+    let takes = |user| Command::TakeRole { user, role: Role::Admin, scope: Scope::All };
+    assert_eq!(office.refused(takes(admin), admin).code, Code::State);
+    let other = office.hires("olga", Role::Admin);
+    office.by_admin(takes(admin));
+    assert_eq!(office.refused(takes(other), other).code, Code::State);
+}
+
+#[test]
+fn an_administrator_of_a_project_sets_its_policies_and_no_others() {
+    let mut office = Office::open();
+    let project = office.ledger.environment(office.uat).unwrap().project;
+    let paul = UserId::new(office.id());
+    office.by_admin(Command::AddUser { user: paul, name: "paul".parse().unwrap(), roles: vec![(Role::Admin, Scope::Project(project))] });
+    let set = |scope| Command::SetPolicy { scope, policy: Policy::default() };
+    office.done(set(Scope::Project(project)), Actor::User(paul));
+    office.done(set(Scope::Environment(office.uat)), Actor::User(paul));
+    assert_eq!(office.refused(set(Scope::All), paul).code, Code::NotPermitted);
+    let other = ProjectId::new(office.id());
+    assert_eq!(office.refused(set(Scope::Project(other)), paul).code, Code::NotPermitted);
+}
+
+#[test]
+fn a_token_of_somebody_from_a_provider_lives_no_longer_than_their_groups_are_known() {
+    let mut office = Office::open();
+    let nina = UserId::new(Uuid::from_u128(9 << 90));
+    let comes = Command::SignInFrom {
+        user: nina,
+        name: "nina".parse().unwrap(),
+        issuer: "https://id.example.com".to_owned(),
+        subject: "s-1".to_owned(),
+        roles: vec![(Role::Requester, Scope::All)],
+    };
+    office.run(comes, Actor::System).unwrap();
+    let token = |user, life| Command::AddToken {
+        token: TokenId::new(Uuid::from_u128(3 << 90)),
+        user,
+        label: "a script".to_owned(),
+        hash: TokenHash::of("x"),
+        life,
+        kind: TokenKind::Api,
+        proved: false,
+    };
+    assert_eq!(office.refused(token(nina, Ttl::hours(13)), nina).code, Code::Policy);
+    assert_eq!(office.run(token(nina, Ttl::hours(12)), Actor::User(nina)).unwrap().len(), 1);
+    // what a group gives is taken in the group
+    let group = Command::TakeRole { user: nina, role: Role::Requester, scope: Scope::All };
+    assert_eq!(office.refused(group, office.admin).code, Code::State);
+    assert_eq!(office.run(token(office.maria, Ttl::hours(300)), Actor::User(office.maria)).unwrap().len(), 1, "people of the house are not asked about");
+}
+
+#[test]
 fn too_much_is_refused_with_the_rule_named() {
     let mut office = Office::open();
     let (maria, uat) = (office.maria, office.uat);
@@ -785,7 +870,8 @@ fn those_are_told_who_have_something_to_do() {
     assert!(soon(&office).is_none());
     office.wait(Ttl::minutes(7 * 60 + 46));
     let notice = soon(&office).unwrap();
-    assert!(notice.path.ends_with("/extend") && notice.to == [maria].into(), "{notice:?}");
+    assert!(notice.path == "/environments/uat" && notice.to == [maria].into(), "what was approved is not extended: {notice:?}");
+    assert_eq!(office.refused(Command::ExtendPass { pass, by: Ttl::minutes(5) }, maria).remedy, "Ask for a new pass; both hold side by side.");
 
     let (_, events) = ask(&mut office, true, 900);
     let kinds = told(&office, events, Actor::User(maria));

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::web::dto::*;
 use clap::Subcommand;
-use daypass_core::policy::Policy;
+use daypass_core::{policy::Policy, time::Ttl};
 use reqwest::Method;
 use serde_json::Value;
 use std::{
@@ -80,12 +80,21 @@ fn agreed() -> Result<bool, Failure> {
     Ok(matches!(line.trim(), "y" | "Y" | "yes"))
 }
 
+/// Rules that are a length of time, in seconds.
+const LENGTHS: [&str; 5] = ["default_life", "longest_life", "longest_total", "idle", "rotate_after_reveal"];
+
+/// A policy to set, and which of its rules are others than before.
+struct Changed {
+    policy: Box<PolicyView>,
+    rules: Vec<String>,
+}
+
 /// One change.
 enum Step {
     AddProject(String),
-    ProjectPolicy(String, Box<PolicyView>),
+    ProjectPolicy(String, Changed),
     AddEnvironment(String, Box<DeclaredEnvironment>),
-    EnvironmentPolicy(String, Box<PolicyView>),
+    EnvironmentPolicy(String, Changed),
     AddPerson(String, DeclaredPerson),
     Give(String, String),
     Take(String, String),
@@ -96,9 +105,9 @@ impl std::fmt::Display for Step {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Step::AddProject(name) => write!(f, "+ project {name}"),
-            Step::ProjectPolicy(name, policy) => write!(f, "~ policy of project {name}: {}", brief(policy)),
+            Step::ProjectPolicy(name, policy) => write!(f, "~ policy of project {name}: {}", policy.rules.join(", ")),
             Step::AddEnvironment(name, env) => write!(f, "+ environment {name}: {} on {}:{}", env.database, env.host, env.port),
-            Step::EnvironmentPolicy(name, policy) => write!(f, "~ policy of {name}: {}", brief(policy)),
+            Step::EnvironmentPolicy(name, policy) => write!(f, "~ policy of {name}: {}", policy.rules.join(", ")),
             Step::AddPerson(name, _) => write!(f, "+ person {name}"),
             Step::Give(name, role) => write!(f, "+ {name} is {role}"),
             Step::Take(name, role) => write!(f, "- {name} is {role} no more"),
@@ -106,12 +115,6 @@ impl std::fmt::Display for Step {
             Step::Mail(name, None) => write!(f, "~ {name} gets no notices"),
         }
     }
-}
-
-fn brief(policy: &PolicyView) -> String {
-    let approval: Vec<String> = policy.approval.keys().map(|access| access.as_str().to_owned()).collect();
-    let approval = if approval.is_empty() { "no approval".to_owned() } else { format!("approval for {}", approval.join(", ")) };
-    format!("{} ({}, {approval})", policy.name, policy.access.join(", "))
 }
 
 /// What has to be done for things to be as wanted. Order: what others rest on comes first.
@@ -161,12 +164,32 @@ fn steps(now: &Declared, wanted: &Declared) -> Result<Vec<Step>, String> {
 }
 
 /// The policy to set, when it is not set already. A file that names none leaves what is.
-fn changed(known: Option<&Value>, wanted: Option<&Value>) -> Result<Option<Box<PolicyView>>, String> {
+fn changed(known: Option<&Value>, wanted: Option<&Value>) -> Result<Option<Changed>, String> {
     let Some(wanted) = wanted else { return Ok(None) };
     let wanted = whole(wanted)?;
-    let known = known.map(whole).transpose()?;
-    let same = known.is_some_and(|known| serde_json::to_value(&known).ok() == serde_json::to_value(&wanted).ok());
-    Ok(if same { None } else { Some(Box::new(wanted)) })
+    // where none was set, what it is compared with is the usual one
+    let before = whole(known.unwrap_or(&Value::Object(Default::default())))?;
+    let rules_of = |policy: &PolicyView| match serde_json::to_value(policy) {
+        Ok(Value::Object(rules)) => Ok(rules),
+        other => Err(format!("a policy is no list of rules: {other:?}")),
+    };
+    let (old, new) = (rules_of(&before)?, rules_of(&wanted)?);
+    let differ = new.iter().filter(|(name, value)| old.get(*name) != Some(*value));
+    let mut rules: Vec<String> = differ.map(|(name, value)| format!("{name} {} -> {}", said(name, old.get(name)), said(name, Some(value)))).collect();
+    if known.is_none() && rules.is_empty() {
+        rules.push("as usual, set here".to_owned());
+    }
+    Ok(if rules.is_empty() { None } else { Some(Changed { policy: Box::new(wanted), rules }) })
+}
+
+/// A rule's value as one writes it.
+fn said(name: &str, value: Option<&Value>) -> String {
+    match value {
+        None | Some(Value::Null) => "none".to_owned(),
+        Some(value) if LENGTHS.contains(&name) => value.as_u64().and_then(|n| Ttl::seconds(n).ok()).map_or_else(|| value.to_string(), |ttl| ttl.to_string()),
+        Some(Value::String(text)) => text.clone(),
+        Some(value) => value.to_string(),
+    }
 }
 
 /// A policy of which a part is written: the rest is as usual. Lengths of time may be written as people do.
@@ -175,9 +198,7 @@ fn whole(part: &Value) -> Result<PolicyView, String> {
     let mut all: BTreeMap<String, Value> = serde_json::to_value(Policy::default()).and_then(serde_json::from_value).map_err(|e| e.to_string())?;
     for (name, value) in part {
         let value = match (name.as_str(), value) {
-            ("default_life" | "longest_life" | "longest_total" | "idle" | "rotate_after_reveal", Value::String(text)) => {
-                Value::from(duration(text).map_err(|why| format!("{name}: {why}"))?)
-            }
+            (name, Value::String(text)) if LENGTHS.contains(&name) => Value::from(duration(text).map_err(|why| format!("{name}: {why}"))?),
             _ => value.clone(),
         };
         if all.insert(name.clone(), value).is_none() {
@@ -201,8 +222,8 @@ impl Step {
         };
         match self {
             Step::AddProject(name) => client.tell(Method::POST, &["projects"], Some(&NewProject { name })).await,
-            Step::ProjectPolicy(name, policy) => client.tell(Method::PUT, &["projects", &name, "policy"], Some(&policy)).await,
-            Step::EnvironmentPolicy(name, policy) => client.tell(Method::PUT, &["environments", &name, "policy"], Some(&policy)).await,
+            Step::ProjectPolicy(name, policy) => client.tell(Method::PUT, &["projects", &name, "policy"], Some(&policy.policy)).await,
+            Step::EnvironmentPolicy(name, policy) => client.tell(Method::PUT, &["environments", &name, "policy"], Some(&policy.policy)).await,
             Step::AddEnvironment(name, env) => {
                 let file = env.password_file.as_deref().ok_or_else(|| Failure::failed("name the file with the administrator's password in password_file"))?;
                 let request = NewEnvironment {
@@ -260,9 +281,9 @@ mod tests {
             told(now, &wanted),
             [
                 "+ project erp",
-                "~ policy of project erp: default (read, read_write, no approval)",
+                "~ policy of project erp: default_life 8 h -> 1 h, longest_life 8 h -> 2 h",
                 "+ environment uat: uat on db:5432",
-                "~ policy of uat: default (read, read_write, approval for read_write)",
+                r#"~ policy of uat: approval {} -> {"read_write":"two"}"#,
                 "+ person ben",
                 "+ maria is approver@env:uat",
                 "- maria is auditor no more",
@@ -271,6 +292,9 @@ mod tests {
         );
         assert_eq!(told(&wanted, &wanted), [""; 0], "the same again changes nothing");
         assert_eq!(told(&wanted, "{}"), [""; 0], "what a file does not mention stays");
+        let looser = wanted.replace("two", "one").replace("longest_life: 2h", "longest_life: 9h, longest_total: 10h");
+        let rules = r#"~ policy of uat: approval {"read_write":"two"} -> {"read_write":"one"}"#;
+        assert_eq!(told(&wanted, &looser), ["~ policy of project erp: longest_life 2 h -> 9 h, longest_total 24 h -> 10 h", rules], "each rule is shown");
     }
 
     #[test]

@@ -66,6 +66,9 @@ pub enum Sessions {
     Ls {
         #[arg(long, value_name = "ENVIRONMENT")]
         env: Option<String>,
+        /// Only of this person, or of this account
+        #[arg(long)]
+        person: Option<String>,
         /// Also those that are over
         #[arg(long)]
         all: bool,
@@ -119,9 +122,10 @@ pub enum Log {
 
 pub async fn run(verb: Verb, client: &Client, show: Show) -> Result<(), Failure> {
     match verb {
-        Verb::Sessions(Sessions::Ls { env, all }) => {
+        Verb::Sessions(Sessions::Ls { env, person, all }) => {
             let mut query = vec![("live", if all { "false" } else { "true" })];
             query.extend(env.as_deref().map(|env| ("environment", env)));
+            query.extend(person.as_deref().map(|person| ("person", person)));
             let found: Vec<SessionView> = client.get(&["sessions"], &query).await?;
             show.list(
                 &found,

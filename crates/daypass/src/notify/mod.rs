@@ -1,5 +1,6 @@
 //! Notices: follows the log, and tells people by mail and chats by webhook. How far it has told lies in a file, so that a restart
-//! tells nothing twice and loses nothing of the last day. What cannot be told is tried again for an hour; access never waits for it.
+//! tells no event twice, and those of the last day that it missed. What cannot be told is tried again for an hour, and lost by a restart
+//! meanwhile; what ends soon or does not get done is told once more after one. Access never waits for any of it.
 
 mod mail;
 mod outbound;
@@ -16,7 +17,7 @@ use daypass_core::{
 use daypass_gateway::World;
 use serde::Serialize;
 use std::{
-    collections::{BTreeSet, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     path::PathBuf,
     sync::Arc,
     time::Duration,
@@ -140,7 +141,8 @@ async fn follow(node: &Node, told: u64) -> Result<(Vec<Notice>, u64), String> {
 /// What the clock alone brings up, each once.
 #[derive(Default)]
 struct Clock {
-    ending: HashSet<PassId>,
+    /// With the end that was told: one that was moved is told of again.
+    ending: HashMap<PassId, Time>,
     stuck: BTreeSet<String>,
 }
 
@@ -150,10 +152,10 @@ impl Clock {
         let mut notices = Vec::new();
         node.ledger(|ledger| {
             let open: HashSet<PassId> = ledger.open_passes().map(|pass| pass.id).collect();
-            self.ending.retain(|pass| open.contains(pass));
+            self.ending.retain(|pass, _| open.contains(pass));
             for pass in ledger.open_passes() {
-                if let Some(notice) = notice::ends_soon(ledger, pass, now)
-                    && self.ending.insert(pass.id)
+                if let (Some(notice), Some(ends_at)) = (notice::ends_soon(ledger, pass, now), pass.ends_at)
+                    && self.ending.insert(pass.id, ends_at) != Some(ends_at)
                 {
                     notices.push(notice);
                 }
@@ -220,9 +222,4 @@ async fn deliver(notifier: &Notifier, places: &Semaphore, message: &Message, way
 pub struct Failed {
     pub why: String,
     pub again: bool,
-}
-
-/// The moment as headers want it.
-fn seconds(now: Time) -> i64 {
-    now.seconds()
 }

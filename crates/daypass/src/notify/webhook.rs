@@ -1,10 +1,10 @@
 //! Webhooks: Slack, Teams, and a signed form of our own. The address of a hook is a secret: whoever has it can write there.
 
-use super::{Failed, Message, outbound, seconds};
+use super::{Failed, Message, outbound};
 use crate::config::{self, HookKind};
 use anyhow::{Context, Result};
 use aws_lc_rs::hmac;
-use daypass_core::{secret::Secret, time::Time};
+use daypass_core::secret::Secret;
 use serde_json::{Value, json};
 
 pub struct Hook {
@@ -61,7 +61,8 @@ impl Hook {
         let body = body(self.kind, message).to_string();
         let mut request = self.http.post(self.url.expose()).header("content-type", "application/json");
         if let Some(key) = &self.key {
-            let now = seconds(message.at.parse().unwrap_or(Time::ZERO));
+            // the moment of this try: a receiver may refuse old ones
+            let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs());
             request = request.header("x-daypass-signature", signature(key, now, &body));
         }
         // the address must not stand in what is logged
@@ -76,7 +77,7 @@ impl Hook {
 }
 
 /// `t=<seconds since 1970>,v1=<HMAC-SHA256 over "<t>.<body>", hexadecimal>`.
-fn signature(key: &hmac::Key, now: i64, body: &str) -> String {
+fn signature(key: &hmac::Key, now: u64, body: &str) -> String {
     let tag = hmac::sign(key, format!("{now}.{body}").as_bytes());
     format!("t={now},v1={}", daypass_core::secret::hex(tag.as_ref()))
 }

@@ -14,6 +14,7 @@ use daypass_core::{
     ids::*,
     names::UserName,
     people::{Permission, TokenKind},
+    refusal::{Code, Refusal},
     secret::TokenHash,
     time::Time,
 };
@@ -26,9 +27,10 @@ pub struct Caller {
     pub user: UserId,
     pub name: UserName,
     pub address: IpAddr,
-    /// The token of this sign-in, and when its person proved who they are.
+    /// The token of this sign-in.
     pub token: TokenId,
-    pub proved_at: Time,
+    /// When its person proved who they are; none for a token that was made with another.
+    pub proved_at: Option<Time>,
     /// The idempotency key of the request.
     pub key: Option<String>,
 }
@@ -49,6 +51,20 @@ impl Caller {
 
     pub fn need(&self, app: &App, permission: Permission) -> Result<(), Problem> {
         if self.may(app, permission, None) { Ok(()) } else { Err(Problem::not_permitted()) }
+    }
+
+    /// Whether they proved who they are in the last minutes.
+    pub fn proved_lately(&self, app: &App) -> bool {
+        self.proved_at.is_some_and(|at| app.node.now() < at.after(app.recent))
+    }
+
+    /// That it is really them: what shows a secret, or makes one, takes a sign-in of the last minutes, whatever it is asked with.
+    pub fn prove(&self, app: &App) -> Result<(), Problem> {
+        if self.proved_lately(app) {
+            return Ok(());
+        }
+        let recent = app.recent;
+        Err(Refusal::new(Code::NotPermitted, format!("This takes a sign-in of the last {recent}."), "Sign in again: daypass login.").into())
     }
 }
 
@@ -73,7 +89,8 @@ pub fn of_token(app: &App, token: &str, kind: TokenKind, extensions: &Extensions
     let (hash, now) = (TokenHash::of(token), app.node.now());
     app.node.ledger(|ledger| {
         let (token, user) = ledger.token_user(&hash, kind, now)?;
-        Some(Caller { user: user.id, name: user.name.clone(), address: address(extensions), token: token.id, proved_at: token.added_at, key: None })
+        let proved_at = token.proved.then_some(token.added_at);
+        Some(Caller { user: user.id, name: user.name.clone(), address: address(extensions), token: token.id, proved_at, key: None })
     })
 }
 

@@ -101,7 +101,7 @@ pub async fn token(State(app): State<App>, Body(request): Body<DeviceToken>) -> 
         all.remove(&key);
         person
     };
-    let (id, token) = sign_in::issue(&app, person, "command line, by browser".to_owned(), sign_in::SIGNED_IN, TokenKind::Api).await?;
+    let (id, token) = sign_in::issue(&app, person, "command line, by browser".to_owned(), sign_in::SIGNED_IN, TokenKind::Api, true).await?;
     let ends_at = app.node.ledger(|ledger| ledger.token(id).map(|token| token.ends_at.to_string())).unwrap_or_default();
     Ok(Json(TokenIssued { id: id.to_string(), token, ends_at }))
 }

@@ -392,6 +392,8 @@ pub struct PassView {
     pub ends_at: Option<String>,
     /// Seconds left; 0 when it is over.
     pub seconds_left: u64,
+    /// Whether its end can be moved: what somebody approved ends when they said.
+    pub extendable: bool,
     pub sessions: usize,
     /// What its account left behind when it ended.
     pub left: Vec<String>,

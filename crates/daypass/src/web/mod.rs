@@ -27,14 +27,14 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use daypass_core::{environment::Environment, ids::*, ledger::Ledger, names::Name, people::Permission, refusal::Refusal, time::Ttl};
-use daypass_gateway::{World, tls::Certificate};
+use daypass_gateway::{World, places::Places, tls::Certificate};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo},
     server::conn::auto::Builder,
     service::TowerToHyperService,
 };
 use std::{net::SocketAddr, sync::Arc, time::Duration};
-use tokio::{net::TcpListener, sync::Semaphore};
+use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
 /// What every route has.
@@ -62,6 +62,10 @@ pub struct App {
 const BODY: usize = 64 * 1024;
 /// API connections at once.
 const CONNECTIONS: usize = 1024;
+/// And of one address, so that it alone keeps nobody out; a proxy before Daypass has this many.
+const OF_ADDRESS: usize = CONNECTIONS / 2;
+/// How often a quiet connection of HTTP/2 is asked whether somebody is there.
+const ALIVE: Duration = Duration::from_secs(30);
 /// A client that has not sent the head of its request by then is gone; the body has as long again.
 const HEADERS: Duration = Duration::from_secs(10);
 
@@ -111,13 +115,13 @@ fn person_name(ledger: &Ledger, id: UserId) -> String {
 
 /// Serves the API for as long as the process lives. A slow handshake holds up nobody else.
 pub async fn serve(listener: TcpListener, router: Router, certificate: Arc<Certificate>) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let places = Places::new(CONNECTIONS, OF_ADDRESS);
     loop {
-        let Ok(place) = places.clone().acquire_owned().await else { return };
         let Ok((tcp, peer)) = listener.accept().await else {
             tokio::time::sleep(Duration::from_millis(20)).await;
             continue;
         };
+        let Some(place) = places.take(peer.ip()) else { continue };
         let mut config = (*certificate.current().config).clone();
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         let router = router.clone();
@@ -133,7 +137,11 @@ pub async fn serve(listener: TcpListener, router: Router, certificate: Arc<Certi
 
 async fn serve_connection(tls: tokio_rustls::server::TlsStream<tokio::net::TcpStream>, router: Router, peer: SocketAddr) {
     let router = router.layer(axum::Extension(axum::extract::ConnectInfo(peer)));
-    let mut builder = Builder::new(TokioExecutor::new());
+    // which of the two it is stands in the handshake: nobody is waited for to say it once more
+    let is_two = tls.get_ref().1.alpn_protocol() == Some(b"h2");
+    let builder = Builder::new(TokioExecutor::new());
+    let mut builder = if is_two { builder.http2_only() } else { builder.http1_only() };
     builder.http1().timer(hyper_util::rt::TokioTimer::new()).header_read_timeout(HEADERS);
+    builder.http2().timer(hyper_util::rt::TokioTimer::new()).keep_alive_interval(Some(ALIVE)).keep_alive_timeout(HEADERS);
     let _ = builder.serve_connection(TokioIo::new(tls), TowerToHyperService::new(router)).await;
 }

@@ -95,6 +95,15 @@ struct Pending {
     to: String,
 }
 
+/// Who came back from the provider.
+pub struct Back {
+    pub user: UserId,
+    /// Where they wanted to go.
+    pub to: String,
+    /// They proved who they are just now, and not only some time ago.
+    pub proved: bool,
+}
+
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 struct HttpError(String);
@@ -200,8 +209,8 @@ impl Provider {
         Ok(openidconnect::Client::from_provider_metadata(metadata, ClientId::new(self.config.client_id.clone()), secret).set_redirect_uri(back))
     }
 
-    /// The browser is back. Gives the person, and where they wanted to go. `brought` is what this browser was given at the beginning.
-    pub async fn finish(&self, app: &App, query: &HashMap<String, String>, brought: Option<&str>) -> Result<(UserId, String), Problem> {
+    /// The browser is back. `brought` is what this browser was given at the beginning.
+    pub async fn finish(&self, app: &App, query: &HashMap<String, String>, brought: Option<&str>) -> Result<Back, Problem> {
         use subtle::ConstantTimeEq;
         let state = query.get("state").map(String::as_str).unwrap_or_default();
         // a sign-in that another browser began is not this browser's
@@ -238,11 +247,11 @@ impl Provider {
             }
             Err(error) => return Err(not_proved(&error)),
         };
-        // sections 2 and 3.1.2.1: asked for a greatest age, the provider says when the person proved who they are. A sign-in is taken for a
-        // recent proof, and an old session at the provider is none
+        // sections 2 and 3.1.2.1: asked for a greatest age, the provider says when the person proved who they are. Some never say it; then
+        // the sign-in counts, but not as a recent proof: the session at the provider may be an old one
         let age = claims.auth_time().map(|at| app.node.now().seconds() - at.timestamp());
-        if !age.is_some_and(|age| (-SKEW..=app.recent.as_seconds() as i64 + SKEW).contains(&age)) {
-            return Err(not_proved(&"it does not say (auth_time) that the person proved who they are just now"));
+        if age.is_some_and(|age| !(-SKEW..=app.recent.as_seconds() as i64 + SKEW).contains(&age)) {
+            return Err(not_proved(&"it says (auth_time) that the person proved who they are some other time than just now"));
         }
         // section 3.1.3.7, step 5: the library asks for no authorized party when there is one audience
         if claims.authorized_party().is_some_and(|party| party.as_str() != self.config.client_id) {
@@ -268,7 +277,7 @@ impl Provider {
         }
         let name = name.unwrap_or_else(|| claims.subject().as_str().to_owned());
         let user = self.person(app, claims.subject().as_str(), &name, &all).await?;
-        Ok((user, to))
+        Ok(Back { user, to, proved: age.is_some() })
     }
 
     /// The person, with the roles of their groups.

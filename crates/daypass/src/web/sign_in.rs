@@ -15,7 +15,7 @@ use daypass_core::{
     secret::{Secret, TokenHash},
     time::Ttl,
 };
-use daypass_gateway::World;
+use daypass_gateway::{World, places::network};
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use std::{
     collections::HashMap,
@@ -33,6 +33,8 @@ pub const SIGNED_IN: Ttl = Ttl::hours(12);
 const OF_NAME: (u32, Duration) = (10, Duration::from_secs(20));
 /// Attempts in a row of one address, whatever the names: an office behind one address signs in in the morning.
 const OF_ADDRESS: (u32, Duration) = (60, Duration::from_secs(2));
+/// Codes in a row of one person who gave the right password, and how long until there is another one.
+const OF_CODE: (u32, Duration) = (10, Duration::from_secs(60));
 /// More keys than this are swept: those that have been quiet lose nothing by it.
 const KEYS: usize = 10_000;
 
@@ -42,6 +44,8 @@ pub struct SignIns {
     checks: Semaphore,
     of_name: DefaultKeyedRateLimiter<(UserName, IpAddr)>,
     of_address: DefaultKeyedRateLimiter<IpAddr>,
+    /// Codes of a second factor, by whoever knows the password: wherever they come from.
+    of_code: DefaultKeyedRateLimiter<UserId>,
     /// The last step of each person's codes that was used: a code counts once.
     used: Mutex<HashMap<UserId, u64>>,
 }
@@ -56,6 +60,7 @@ impl Default for SignIns {
             checks: Semaphore::new(2),
             of_name: RateLimiter::keyed(quota(OF_NAME)),
             of_address: RateLimiter::keyed(quota(OF_ADDRESS)),
+            of_code: RateLimiter::keyed(quota(OF_CODE)),
             used: Mutex::default(),
         }
     }
@@ -72,12 +77,21 @@ impl SignIns {
             self.of_name.retain_recent();
             self.of_address.retain_recent();
         }
+        let address = network(address);
         // every try counts for both: one does not hide behind the other
         let by_name = name.is_none_or(|name| self.of_name.check_key(&(name.clone(), address)).is_ok());
         if self.of_address.check_key(&address).is_ok() && by_name {
             return Ok(());
         }
         Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, "too_many", "There were too many attempts to sign in from here.", "Wait a minute, then try again."))
+    }
+
+    /// Six digits are soon guessed by whoever may guess often enough.
+    fn attempt_code(&self, user: UserId) -> Result<(), Problem> {
+        if self.of_code.check_key(&user).is_ok() {
+            return Ok(());
+        }
+        Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, "too_many", "There were too many codes for this person.", "Wait a few minutes, then try again."))
     }
 
     /// Whether this code is the person's now, for the first time.
@@ -139,6 +153,7 @@ pub async fn prove(app: &App, proof: Proof<'_>) -> Result<UserId, Problem> {
             "Type the six digits that your authenticator shows.",
         ));
     };
+    app.sign_ins.attempt_code(user)?;
     let totp = second_factor_of(app, user).await?.ok_or_else(|| Problem::unavailable("The second factor cannot be read."))?;
     let seconds = u64::try_from(app.node.now().seconds()).unwrap_or_default();
     if app.sign_ins.take_code(user, &totp, code, seconds) {
@@ -153,9 +168,11 @@ pub async fn prove(app: &App, proof: Proof<'_>) -> Result<UserId, Problem> {
 }
 
 /// A fresh token for a person; the second is its clear text, seen here only.
-pub async fn issue(app: &App, user: UserId, label: String, life: Ttl, kind: TokenKind) -> Result<(TokenId, String), Problem> {
+///
+/// `proved`: its person has just proved who they are.
+pub async fn issue(app: &App, user: UserId, label: String, life: Ttl, kind: TokenKind, proved: bool) -> Result<(TokenId, String), Problem> {
     let (id, token) = (TokenId::new(random::id()), random::token());
-    let command = Command::AddToken { token: id, user, label, hash: TokenHash::of(&token), life, kind };
+    let command = Command::AddToken { token: id, user, label, hash: TokenHash::of(&token), life, kind, proved };
     app.control.run(command, Actor::User(user)).await?;
     Ok((id, token))
 }

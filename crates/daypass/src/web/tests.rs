@@ -118,7 +118,7 @@ impl Installation {
     }
 
     async fn signs_in(&self, user: UserId) -> Person {
-        let token = async |kind| sign_in::issue(&self.app, user, "a walk".to_owned(), Ttl::hours(1), kind).await.unwrap().1;
+        let token = async |kind| sign_in::issue(&self.app, user, "a walk".to_owned(), Ttl::hours(1), kind, true).await.unwrap().1;
         Person { api: token(TokenKind::Api).await, browser: token(TokenKind::Browser).await }
     }
 
@@ -367,10 +367,74 @@ async fn other_sites_do_nothing_in_a_persons_name() {
 
 #[tokio::test]
 async fn a_sign_in_leads_back_into_the_console_and_nowhere_else() {
-    for away in ["//evil.example.com", "https://evil.example.com", "/\\evil.example.com", "javascript:alert(1)", "/a\r\nset-cookie: x", "evil"] {
+    let unseen = ["/\t/evil.example.com", "/\u{0}/evil.example.com", "/ /evil.example.com", "/a\r\nset-cookie: x"];
+    for away in ["//evil.example.com", "https://evil.example.com", "/\\evil.example.com", "javascript:alert(1)", "evil"].into_iter().chain(unseen) {
         assert_eq!(super::console::local_way(away), "/environments", "{away}");
     }
     assert_eq!(super::console::local_way("/environments/uat?x=1"), "/environments/uat?x=1");
+}
+
+#[tokio::test]
+async fn a_token_that_was_made_with_another_is_no_recent_sign_in() {
+    let all = Installation::new().await;
+    let amy = all.hires("amy", vec![(Role::Approver, Scope::All)]).await;
+    let call = async |token: &str, path: &str, body: serde_json::Value| {
+        let request = Request::builder().method(Method::POST).uri(format!("/api/v1{path}")).header(header::CONTENT_TYPE, "application/json");
+        let request = request.header(header::AUTHORIZATION, format!("Bearer {token}")).body(Body::from(body.to_string())).unwrap();
+        let answer = all.router.clone().oneshot(request).await.unwrap();
+        let status = answer.status();
+        let text = axum::body::to_bytes(answer.into_body(), 1 << 20).await.unwrap();
+        (status, serde_json::from_slice::<serde_json::Value>(&text).unwrap_or_default())
+    };
+    let wish = serde_json::json!({ "label": "a script", "life": 3600 });
+    let (status, made) = call(&amy.api, "/tokens", wish.clone()).await;
+    assert_eq!(status, StatusCode::OK, "{made}");
+    let script = made["token"].as_str().unwrap();
+    assert_eq!(call(script, "/tokens", wish).await.0, StatusCode::FORBIDDEN, "a stolen one does not make itself live longer");
+    let digest = all.app.node.ledger(|ledger| ledger.pass(all.waiting).unwrap().digest().to_string());
+    let (path, yes) = (format!("/passes/{}/approve", all.waiting), serde_json::json!({ "digest": digest }));
+    let (status, said) = call(script, &path, yes.clone()).await;
+    assert!(status == StatusCode::FORBIDDEN && said["title"].as_str().unwrap().contains("sign-in of the last"), "{said}");
+    assert_eq!(call(&amy.api, &path, yes).await.0, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn six_digits_cannot_be_guessed_from_many_addresses() {
+    let all = Installation::new().await;
+    let password = "a-password-that-is-long";
+    super::sign_in::change_password(&all.app, all.maria, Actor::System, None, password.to_owned()).await.unwrap();
+    let key = super::sign_in::new_second_factor();
+    let changes = vec![daypass_store::Change::Put { id: format!("second-factor:{}", all.maria), secret: daypass_core::secret::Secret::new(key) }];
+    let command = Command::SetSecondFactor { user: all.maria };
+    all.app.control.run_job(crate::control::Job { command, by: Actor::User(all.maria), changes, secrets: None }).await.unwrap();
+    let mut refused = Vec::new();
+    for n in 0..14u32 {
+        // a network of its own each time
+        let address = std::net::IpAddr::from([0x2001, 0xdb8, n as u16, 0, 0, 0, 0, 1u16]);
+        let proof = sign_in::Proof { name: "maria", password: password.to_owned(), code: Some("00000x"), address };
+        refused.push(sign_in::prove(&all.app, proof).await.unwrap_err().status);
+    }
+    assert_eq!(refused.iter().filter(|status| **status == 401).count(), 10, "{refused:?}");
+    assert!(refused[10..].iter().all(|status| *status == 429), "{refused:?}");
+}
+
+#[tokio::test]
+async fn who_was_in_at_a_moment_is_exported_as_it_is_shown() {
+    let all = Installation::new().await;
+    let vera = all.hires("vera", vec![(Role::Auditor, Scope::All)]).await;
+    let get = async |path: &str| {
+        let request = Request::builder().uri(path).header(header::HOST, "localhost").header(header::COOKIE, format!("__Host-daypass={}", vera.browser));
+        let answer = all.router.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+        let status = answer.status();
+        (status, String::from_utf8(axum::body::to_bytes(answer.into_body(), 1 << 20).await.unwrap().to_vec()).unwrap())
+    };
+    // the next minute: a field holds no less
+    let at = all.app.node.now().after(Ttl::minutes(1)).to_string()[..16].to_owned();
+    let (status, page) = get(&format!("/report?environment=uat&at={at}")).await;
+    assert_eq!(status, StatusCode::OK, "{page}");
+    let link = page.split("href=\"").find_map(|rest| rest.strip_prefix("/report.csv")).unwrap().split('"').next().unwrap();
+    let (status, table) = get(&format!("/report.csv{}", link.replace("&#38;", "&").replace("&amp;", "&"))).await;
+    assert!(status == StatusCode::OK && table.contains(r#""maria","uat","jit_maria_"#), "{status} {table}");
 }
 
 #[tokio::test]

@@ -485,6 +485,32 @@ async fn secrets_and_approvals_take_a_recent_sign_in() {
     maria.click("Show the account").await;
     maria.sees(&account.password).await;
     maria.close().await;
+
+    // letting somebody in takes it too, on the page and on the command line
+    house.person("amy", "approver").await;
+    house.policy("uat", |policy| policy["approval"] = serde_json::json!({"read_write": "one"})).await;
+    let amy = visitor(&house, &browsers, "amy").await;
+    house.json("maria", &["request", "uat", "--no-wait", "--access", "read_write", "--reason", "a story"]).await;
+    let waiting = house.json("amy", &["requests"]).await[0].clone();
+    let (waiting, path) = (waiting["account"].as_str().unwrap().to_owned(), format!("/requests/{}", waiting["id"].as_str().unwrap()));
+    let stale = |tokens: &serde_json::Value| {
+        let old = |token: &serde_json::Value| {
+            let since: jiff::Timestamp = token["added_at"].as_str().unwrap().parse().unwrap();
+            jiff::Timestamp::now().duration_since(since).as_millis() > 1_000
+        };
+        tokens.as_array().unwrap().iter().all(old)
+    };
+    house.until_json("amy", &["token", "ls"], stale).await;
+    let (_, said) = house.refused("amy", &["approve", &waiting]).await;
+    assert!(said.contains("takes a sign-in of the last") && said.contains("daypass login"), "{said}");
+    amy.go(&path).await;
+    amy.click("Approve").await;
+    amy.sees("Confirm that it is you").await;
+    assert_eq!(house.json("amy", &["requests"]).await.as_array().unwrap().len(), 1, "nothing was approved by the first click");
+    amy.fill("Your password", PASSWORD).await;
+    amy.click("Approve").await;
+    amy.sees("Approved").await;
+    amy.close().await;
 }
 
 /// Three hundred texts that would run if any page took them for markup: each marks the window.

@@ -6,7 +6,10 @@ use daypass_testkit::postgres::free_port;
 use serde_json::Value;
 use std::{
     process::Stdio,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     time::Instant,
 };
 use tokio::process::Command;
@@ -14,8 +17,8 @@ use tokio::process::Command;
 /// What a webhook was sent.
 type Received = Arc<Mutex<Vec<(String, Value)>>>;
 
-/// A place that refuses the first call, redirects nowhere, and keeps what it is sent.
-async fn hook(received: Received) -> u16 {
+/// A place that refuses the first call and keeps what it is sent; at `/moved`, one that leads elsewhere. Counts who came there, and who went on.
+async fn hook(received: Received, moved: Arc<[AtomicUsize; 2]>) -> u16 {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let first = Arc::new(Mutex::new(true));
@@ -33,7 +36,16 @@ async fn hook(received: Received) -> u16 {
         received.lock().unwrap().push((signature, serde_json::from_slice(&body).unwrap()));
         StatusCode::NO_CONTENT
     };
-    tokio::spawn(async move { axum::serve(listener, Router::new().route("/hook", post(take)).with_state(received)).await });
+    let came = moved.clone();
+    let lead = move || async move {
+        came[0].fetch_add(1, Relaxed);
+        axum::response::Redirect::temporary("/followed")
+    };
+    let follow = move || async move {
+        moved[1].fetch_add(1, Relaxed);
+    };
+    let router = Router::new().route("/hook", post(take)).route("/moved", post(lead)).route("/followed", post(follow.clone()).get(follow));
+    tokio::spawn(async move { axum::serve(listener, router.with_state(received)).await });
     port
 }
 
@@ -42,7 +54,8 @@ async fn people_are_told_by_mail_and_a_chat_by_a_signed_call() {
     let mut house = House::bare("", None).await;
     let tools = crate::clients::tools().await;
     let (mail_port, received) = (free_port().unwrap(), Received::default());
-    let hook_port = hook(received.clone()).await;
+    let moved = Arc::new([AtomicUsize::new(0), AtomicUsize::new(0)]);
+    let hook_port = hook(received.clone(), moved.clone()).await;
     let mails = house.path("mails");
     let mut server = Command::new(tools.join("bin/python"));
     server.args(["-u", "-m", "aiosmtpd", "-n", "-c", "aiosmtpd.handlers.Debugging", "stdout", "-l"]).arg(format!("127.0.0.1:{mail_port}"));
@@ -53,12 +66,15 @@ async fn people_are_told_by_mail_and_a_chat_by_a_signed_call() {
         tokio::task::yield_now().await;
     }
     std::fs::write(house.path("hook-url"), format!("http://127.0.0.1:{hook_port}/hook\n")).unwrap();
+    std::fs::write(house.path("moved-url"), format!("http://127.0.0.1:{hook_port}/moved\n")).unwrap();
     std::fs::write(house.path("hook-key"), "a key of the story\n").unwrap();
     house.extra_config = format!(
         "[console]\nurl = \"https://daypass.example.com\"\n[mail]\nhost = \"127.0.0.1\"\nport = {mail_port}\ntls = \"off\"\nfrom = \"Daypass <daypass@example.com>\"\n\
-         [[webhook]]\nname = \"dba\"\nkind = \"generic\"\nurl_file = {:?}\nsecret_file = {:?}\nallow_private = true\nevents = [\"request_waits\", \"break_glass\", \"ended\"]\n",
+         [[webhook]]\nname = \"dba\"\nkind = \"generic\"\nurl_file = {:?}\nsecret_file = {:?}\nallow_private = true\nevents = [\"request_waits\", \"break_glass\", \"ended\"]\n\
+         [[webhook]]\nname = \"moved\"\nkind = \"slack\"\nurl_file = {:?}\nallow_private = true\nevents = [\"denied\"]\n",
         house.path("hook-url"),
         house.path("hook-key"),
+        house.path("moved-url"),
     );
     house.start().await;
     house.settle().await;
@@ -83,13 +99,24 @@ async fn people_are_told_by_mail_and_a_chat_by_a_signed_call() {
     house.until_so("maria is told why it ended", || read().contains("Your access was ended: uat")).await;
     house.until_so("so is the chat", || received.lock().unwrap().iter().any(|(_, said)| said["kind"] == "ended")).await;
     assert!(!received.lock().unwrap().iter().any(|(_, said)| said["kind"] == "approved"), "only what was asked for");
+    // a no is told as well; and where a chat leads elsewhere, nobody goes
+    house.json("maria", &["request", "uat", "--no-wait", "--reason", "one more look"]).await;
+    let waiting = house.json("amy", &["requests"]).await[0]["account"].as_str().unwrap().to_owned();
+    house.json("amy", &["deny", &waiting, "--reason", "not today"]).await;
+    house.until_so("maria is told why not", || read().contains("not today")).await;
+    house
+        .until_so("the chat was called, and what it said is on record", || {
+            moved[0].load(Relaxed) == 1 && house.log().contains("Slack 'moved': it answered 307")
+        })
+        .await;
+    assert_eq!(moved[1].load(Relaxed), 0, "nobody follows");
     // a restart tells nothing twice
     let before = read().matches("Subject:").count();
     house.until_so("how far is kept", || house.path("data/told").exists()).await;
     house.crash().await;
     house.start().await;
     house.json("maria", &["request", "uat", "--no-wait", "--reason", "once more"]).await;
-    house.until_so("the new request is told", || read().matches("Subject: maria asks").count() == 2).await;
+    house.until_so("the new request is told", || read().matches("Subject: maria asks").count() == 3).await;
     assert_eq!(read().matches("Subject:").count(), before + 1, "{}", read());
     assert!(!house.log().contains("/hook") && !house.log().contains("a key of the story"));
 }

@@ -157,7 +157,6 @@ async fn a_provider_that_lies_lets_nobody_in() {
         "state",
         "nonce",
         "stale",
-        "no-auth-time",
         "no-nonce",
         "audience",
         "two-audiences",
@@ -189,4 +188,13 @@ async fn a_provider_that_lies_lets_nobody_in() {
     let (way, cookie) = come("good").await;
     assert_eq!(back(&way, Some(&cookie)).await, (StatusCode::SEE_OTHER, true, Some("/requests".to_owned())));
     assert_eq!(back(&way, Some(&cookie)).await.0, StatusCode::FORBIDDEN, "once");
+    // one that never says when people proved who they are: they are let in, but it is no recent proof
+    let (way, cookie) = come("no-auth-time").await;
+    let answer = http.get(&way).header(header::COOKIE, &cookie).send().await.unwrap();
+    let signed_in = answer.headers().get_all(header::SET_COOKIE).iter().map(|cookie| cookie.to_str().unwrap().split(';').next().unwrap().to_owned());
+    let signed_in = signed_in.into_iter().find(|cookie| cookie.starts_with("__Host-daypass=dpt_")).unwrap();
+    let make = http.post(format!("{server}/account/tokens")).header(header::COOKIE, signed_in).header("sec-fetch-site", "same-origin");
+    let page =
+        make.header(header::CONTENT_TYPE, "application/x-www-form-urlencoded").body("label=a+script&life=1h").send().await.unwrap().text().await.unwrap();
+    assert!(page.contains("Confirm that it is you") && page.contains("auth_time"), "{page}");
 }

@@ -14,7 +14,7 @@ use daypass_core::{
     ledger::Ledger,
     managed::Standing,
     names::{Reason, RoleName},
-    refusal::{Code, Refusal},
+    refusal::Refusal,
     secret::Secret,
 };
 use daypass_gateway::{Who, World, probe_as};
@@ -85,7 +85,7 @@ pub async fn remove(State(app): State<App>, caller: Caller, Path(id): Path<Strin
 #[utoipa::path(post, path = "/standing/{id}/reveal", params(("id" = String, Path)), request_body = Why, responses((status = 200, body = Revealed), (status = "default", body = Problem, content_type = "application/problem+json")))]
 pub async fn reveal(State(app): State<App>, caller: Caller, Path(id): Path<String>, Body(why): Body<Why>) -> Result<Json<Revealed>, Problem> {
     let standing = standing_id(&id)?;
-    proved(&app, &caller)?;
+    caller.prove(&app)?;
     let why: Reason = why.why.unwrap_or_default().parse()?;
     // it stands in the log before it stands on a screen
     app.control.run(Command::RevealStanding { standing, why }, caller.actor()).await?;
@@ -102,15 +102,6 @@ pub async fn reveal(State(app): State<App>, caller: Caller, Path(id): Path<Strin
         .ok_or_else(gone)?;
     let password = app.node.standing_password(standing).ok_or_else(gone)?;
     Ok(Json(Revealed { name, password: password.expose().to_owned(), place, until: until.map(|at| at.to_string()) }))
-}
-
-/// That it is really them: what shows a secret takes a sign-in of the last minutes, whatever it is asked with.
-fn proved(app: &App, caller: &Caller) -> Result<(), Problem> {
-    if app.node.now() < caller.proved_at.after(app.recent) {
-        return Ok(());
-    }
-    let recent = app.recent;
-    Err(Refusal::new(Code::NotPermitted, format!("This shows a secret, and takes a sign-in of the last {recent}."), "Sign in again: daypass login.").into())
 }
 
 /// Asks for a new password of a standing account.
@@ -151,7 +142,7 @@ pub async fn remove_machine(State(app): State<App>, caller: Caller, Path(id): Pa
 #[utoipa::path(post, path = "/machines/{id}/reveal", params(("id" = String, Path)), request_body = Why, responses((status = 200, body = Revealed), (status = "default", body = Problem, content_type = "application/problem+json")))]
 pub async fn reveal_machine(State(app): State<App>, caller: Caller, Path(id): Path<String>, Body(why): Body<Why>) -> Result<Json<Revealed>, Problem> {
     let machine = machine_id(&id)?;
-    proved(&app, &caller)?;
+    caller.prove(&app)?;
     let why: Reason = why.why.unwrap_or_default().parse()?;
     app.control.run(Command::RevealMachine { machine, why }, caller.actor()).await?;
     let gone = || Problem::from(Refusal::not_found("machine", &id));

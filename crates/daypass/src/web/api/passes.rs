@@ -245,10 +245,11 @@ pub async fn end(State(app): State<App>, caller: Caller, Path(pass): Path<String
     done(&app, &caller, id, Command::EndPass { pass: id, why }).await
 }
 
-/// Agrees to somebody else's request.
+/// Agrees to somebody else's request. It lets somebody in, so it takes a recent sign-in.
 #[utoipa::path(post, path = "/passes/{pass}/approve", params(("pass" = String, Path)), request_body = Approve, responses((status = 200, body = PassView), (status = "default", body = Problem, content_type = "application/problem+json")))]
 pub async fn approve(State(app): State<App>, caller: Caller, Path(pass): Path<String>, Body(approve): Body<Approve>) -> Result<Json<PassView>, Problem> {
     let id = find(&app, &caller, &pass)?;
+    caller.prove(&app)?;
     let word = approve.word.as_deref().map(str::parse::<Reason>).transpose()?;
     done(&app, &caller, id, Command::ApprovePass { pass: id, digest: approve.digest.parse()?, word }).await
 }
@@ -359,6 +360,7 @@ pub fn view_at(app: &App, ledger: &Ledger, pass: &Pass, now: Time) -> PassView {
         approved_by: approver(ledger, pass),
         ends_at: pass.ends_at.map(|at| at.to_string()),
         seconds_left: left.map_or(0, |at| at.since(now).max(0) as u64 / 1_000_000),
+        extendable: over.is_none() && matches!(pass.state(), PassState::Ready { .. }) && approvals == 0,
         sessions: app.node.sessions.of(pass.id),
     }
 }

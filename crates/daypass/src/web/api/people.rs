@@ -33,18 +33,18 @@ use daypass_store::Change;
 pub async fn login(State(app): State<App>, extensions: Extensions, Body(request): Body<LoginRequest>) -> Result<Json<TokenIssued>, Problem> {
     let proof = Proof { name: &request.name, password: request.password, code: request.code.as_deref(), address: auth::address(&extensions) };
     let user = sign_in::prove(&app, proof).await?;
-    issued(&app, user, "signed in".to_owned(), SIGNED_IN).await
+    issued(&app, user, "signed in".to_owned(), SIGNED_IN, true).await
 }
 
 /// Makes the first administrator, with the code of the one-time link; gives a token for 12 hours.
 #[utoipa::path(post, path = "/first", request_body = FirstRequest, responses((status = 200, body = TokenIssued), (status = "default", body = Problem, content_type = "application/problem+json")))]
 pub async fn first(State(app): State<App>, extensions: Extensions, Body(request): Body<FirstRequest>) -> Result<Json<TokenIssued>, Problem> {
     let user = sign_in::first(&app, &request.code, &request.name, request.password, auth::address(&extensions)).await?;
-    issued(&app, user, "signed in".to_owned(), SIGNED_IN).await
+    issued(&app, user, "signed in".to_owned(), SIGNED_IN, true).await
 }
 
-async fn issued(app: &App, user: UserId, label: String, life: Ttl) -> Result<Json<TokenIssued>, Problem> {
-    let (id, token) = sign_in::issue(app, user, label, life, TokenKind::Api).await?;
+async fn issued(app: &App, user: UserId, label: String, life: Ttl, proved: bool) -> Result<Json<TokenIssued>, Problem> {
+    let (id, token) = sign_in::issue(app, user, label, life, TokenKind::Api, proved).await?;
     let ends_at = app.node.ledger(|ledger| ledger.token(id).map(|token| token.ends_at.to_string())).unwrap_or_default();
     Ok(Json(TokenIssued { id: id.to_string(), token, ends_at }))
 }
@@ -56,10 +56,12 @@ pub async fn me(State(app): State<App>, caller: Caller) -> Json<Me> {
     Json(Me { name: caller.name.to_string(), address: caller.address.to_string(), roles })
 }
 
-/// Makes a token for oneself, for scripts. It is shown once.
+/// Makes a token for oneself, for scripts. It is shown once. It takes a recent sign-in, and is none itself: with it nobody makes another,
+/// and nothing is shown that takes a recent sign-in.
 #[utoipa::path(post, path = "/tokens", request_body = TokenRequest, responses((status = 200, body = TokenIssued), (status = "default", body = Problem, content_type = "application/problem+json")))]
 pub async fn add_token(State(app): State<App>, caller: Caller, Body(request): Body<TokenRequest>) -> Result<Json<TokenIssued>, Problem> {
-    issued(&app, caller.user, request.label, Ttl::seconds(request.life)?).await
+    caller.prove(&app)?;
+    issued(&app, caller.user, request.label, Ttl::seconds(request.life)?, false).await
 }
 
 /// The caller's sign-ins and tokens that hold now.

@@ -8,7 +8,7 @@ use axum::{
 };
 use daypass_core::{ids::*, people::Permission, refusal::Refusal, session::StatementRecord};
 use daypass_gateway::World;
-use daypass_store::SessionRow;
+use daypass_store::{SessionRow, Wanted};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
@@ -20,6 +20,8 @@ pub struct Filter {
     /// Only those that are open now.
     #[serde(default)]
     pub live: bool,
+    /// Only of this person, or of this account.
+    pub person: Option<String>,
     /// At most so many, newest first; 1 to 1,000.
     pub limit: Option<u32>,
 }
@@ -34,7 +36,15 @@ pub async fn list(
     let Query(filter) = filter.map_err(|e| Problem::from(e.body_text()))?;
     let only = filter.environment.as_deref().map(|name| environment(&app, &caller, name)).transpose()?.map(|env| env.id);
     let limit = filter.limit.unwrap_or(100).clamp(1, 1_000);
-    let rows = app.node.store.records.find(only, None, filter.live, limit).await?;
+    let wanted = app.node.ledger(|ledger| Wanted {
+        environment: only,
+        live: filter.live,
+        reader: caller.user,
+        seen: ledger.environments_where(caller.user, Permission::SeeAccess),
+        of: filter.person.as_ref().map(|name| (name.parse().ok().and_then(|name| ledger.user_named(&name)).map(|user| user.id), name.clone())),
+        limit,
+    });
+    let rows = app.node.store.records.find(&wanted).await?;
     Ok(Json(rows.into_iter().filter(|row| may_see(&app, &caller, row)).map(|row| view(&app, row)).collect()))
 }
 

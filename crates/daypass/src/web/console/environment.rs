@@ -99,7 +99,7 @@ pub async fn page(visit: Visit, Path(name): Path<String>) -> Shown {
     let allowed: Vec<AllowView> = allowed.into_iter().filter(|entry| entry.live).collect();
     let left_out = LeftOut { accounts: all_accounts.saturating_sub(ROWS), allowed: allowed.len().saturating_sub(ROWS) };
     let allowed = allowed.into_iter().take(ROWS).collect();
-    let filter = api::sessions::Filter { environment: Some(name.clone()), live: true, limit: Some(ROWS as u32) };
+    let filter = api::sessions::Filter { environment: Some(name.clone()), live: true, person: None, limit: Some(ROWS as u32) };
     let Json(sessions) = api::sessions::list(state, caller, Ok(Query(filter))).await?;
     let Json(standing) = api::managed::list(State(visit.app.clone()), visit.caller.clone(), Path(name.clone())).await?;
     let Json(machines) = api::managed::machines(State(visit.app.clone()), visit.caller.clone(), Path(name.clone())).await?;

@@ -76,7 +76,10 @@ pub async fn page(visit: Visit, Query(query): Query<HashMap<String, String>>) ->
         picture: if asked.moment { None } else { Some(Picture::of(&held, asked.from, asked.until)) },
         moment: asked.moment.then(|| asked.from.to_string()),
         environments,
-        csv: format!("/report.csv?environment={}&from={}&until={}", asked.environment, field(asked.from), field(asked.until)),
+        csv: match asked.moment {
+            true => format!("/report.csv?environment={}&at={}", asked.environment, query.get("at").map_or("", String::as_str)),
+            false => format!("/report.csv?environment={}&from={}&until={}", asked.environment, field(asked.from), field(asked.until)),
+        },
         environment: asked.environment,
         from: field(asked.from),
         until: field(asked.until),

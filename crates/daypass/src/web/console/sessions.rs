@@ -32,10 +32,9 @@ struct ListPage {
 pub async fn list(visit: Visit, Query(query): Query<HashMap<String, String>>) -> Shown {
     let text = |name: &str| query.get(name).map(|text| text.trim().to_owned()).unwrap_or_default();
     let (environment, person, live) = (text("environment"), text("person"), query.contains_key("live"));
-    let filter = api::sessions::Filter { environment: Some(environment.clone()).filter(|name| !name.is_empty()), live, limit: Some(1_000) };
-    let Json(found) = api::sessions::list(State(visit.app.clone()), visit.caller.clone(), Ok(Query(filter))).await?;
-    let wanted = |session: &SessionView| person.is_empty() || session.person == person || session.account == person;
-    let sessions = found.into_iter().filter(wanted).take(200).collect();
+    let given = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
+    let filter = api::sessions::Filter { environment: given(&environment), live, person: given(&person), limit: Some(200) };
+    let Json(sessions) = api::sessions::list(State(visit.app.clone()), visit.caller.clone(), Ok(Query(filter))).await?;
     let environments = api::environments::names(&visit.app, &visit.caller);
     Ok(show(&ListPage { shell: visit.shell(), sessions, environments, environment, person, live }))
 }

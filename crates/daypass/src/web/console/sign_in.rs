@@ -48,9 +48,12 @@ pub async fn page(State(app): State<App>, Query(query): Query<HashMap<String, St
 }
 
 /// Off to the provider.
-pub async fn with_provider(State(app): State<App>, Query(query): Query<HashMap<String, String>>) -> Response {
+pub async fn with_provider(State(app): State<App>, extensions: Extensions, Query(query): Query<HashMap<String, String>>) -> Response {
     let to = local(query.get("to").map_or("/environments", String::as_str));
     let Some(provider) = &app.provider else { return Redirect::to("/sign-in").into_response() };
+    if let Err(problem) = app.sign_ins.attempt(None, auth::address(&extensions)) {
+        return refused(SignInPage { to: to.to_owned(), ..SignInPage::new(&app) }, problem);
+    }
     match provider.begin(to, app.recent, query.contains_key("again")).await {
         Ok((address, state)) => (begun(state), Redirect::to(&address)).into_response(),
         Err(problem) => refused(SignInPage { to: to.to_owned(), ..SignInPage::new(&app) }, problem),
@@ -61,7 +64,7 @@ pub async fn with_provider(State(app): State<App>, Query(query): Query<HashMap<S
 pub async fn back(State(app): State<App>, jar: CookieJar, headers: HeaderMap, Query(query): Query<HashMap<String, String>>) -> Response {
     let Some(provider) = &app.provider else { return Redirect::to("/sign-in").into_response() };
     let opened = match provider.finish(&app, &query, brought(&jar).as_deref()).await {
-        Ok((user, to)) => open(&app, user, &headers, &to).await,
+        Ok(back) => open(&app, back.user, &headers, &back.to, back.proved).await,
         Err(problem) => Err(problem),
     };
     opened.unwrap_or_else(|problem| refused(SignInPage::new(&app), problem))
@@ -76,7 +79,7 @@ pub async fn sign_in(State(app): State<App>, extensions: Extensions, headers: He
     let (name, to) = (fields.text("name"), local(&fields.text("to")).to_owned());
     let shown = proof::Proof { name: &name, password: fields.text("password"), code: fields.get("code"), address: auth::address(&extensions) };
     let opened = match proof::prove(&app, shown).await {
-        Ok(user) => open(&app, user, &headers, &to).await,
+        Ok(user) => open(&app, user, &headers, &to, true).await,
         Err(problem) => Err(problem),
     };
     opened.unwrap_or_else(|problem| refused(SignInPage { to, name, code: problem.code == "second_factor", ..SignInPage::new(&app) }, problem))
@@ -101,7 +104,7 @@ pub async fn first_page(State(app): State<App>, Path(code): Path<String>) -> Res
 pub async fn first(State(app): State<App>, Path(code): Path<String>, extensions: Extensions, headers: HeaderMap, fields: Fields) -> Response {
     let name = fields.text("name");
     let made = match proof::first(&app, &code, &name, fields.text("password"), auth::address(&extensions)).await {
-        Ok(user) => open(&app, user, &headers, "/administration").await,
+        Ok(user) => open(&app, user, &headers, "/administration", true).await,
         Err(problem) => Err(problem),
     };
     made.unwrap_or_else(|problem| refused(SignInPage { name, first: Some(code), provider: None, ..SignInPage::new(&app) }, problem))

@@ -140,16 +140,20 @@ impl Visit {
     /// is then a page that asks for it and carries along all that was typed. Who has no password goes by the provider, and comes back to
     /// `back`. Gives the visit anew, with the cookie of the fresh sign-in.
     pub async fn prove(mut self, fields: &Fields, title: &str, back: &str) -> Result<(Visit, CookieJar), Response> {
-        if self.app.node.now() < self.caller.proved_at.after(self.app.recent) {
+        if self.caller.proved_lately(&self.app) {
             return Ok((self, CookieJar::new()));
         }
         let password = self.app.node.store.log.secret(&auth::password_secret(self.caller.user)).await;
         if password.map_err(|error| Fault::from(error).into_response())?.is_none() {
             let label = self.app.provider.as_ref().map_or("Sign in again", |provider| provider.label());
-            let form = Form::new("Confirm that it is you", &self.path, "")
-                .line("You signed in a while ago. What follows shows a secret or lets somebody in, so sign in once more; then do it again.")
-                .link(label, &format!("/sign-in/with?again&to={back}"))
-                .back(back);
+            let line = match self.caller.proved_at {
+                Some(_) => "You signed in a while ago. What follows shows a secret or lets somebody in, so sign in once more; then do it again.",
+                None => {
+                    "What follows shows a secret or lets somebody in, so it takes a recent sign-in, and your provider does not say when you proved who you \
+                     are (auth_time). An administrator can have the provider say it, or give you a password here."
+                }
+            };
+            let form = Form::new("Confirm that it is you", &self.path, "").line(line).link(label, &format!("/sign-in/with?again&to={back}")).back(back);
             return Err(self.form(form));
         }
         let second_factor = self.app.node.ledger(|ledger| ledger.user(self.caller.user).is_some_and(|user| user.second_factor));
@@ -171,11 +175,11 @@ impl Visit {
             Ok(user) => user,
             Err(problem) => return Err(ask(&self, Some(problem))),
         };
-        let fresh = proof::issue(&self.app, user, self.agent.clone(), SIGNED_IN, TokenKind::Browser).await;
+        let fresh = proof::issue(&self.app, user, self.agent.clone(), SIGNED_IN, TokenKind::Browser, true).await;
         let (token, clear) = fresh.map_err(|problem| Fault(problem).into_response())?;
         let _ = self.app.control.run(daypass_core::command::Command::RemoveToken { token: self.caller.token }, self.caller.actor()).await;
         self.caller.token = token;
-        self.caller.proved_at = self.app.node.now();
+        self.caller.proved_at = Some(self.app.node.now());
         Ok((self, signed_in(clear)))
     }
 }
@@ -186,9 +190,9 @@ fn signed_in(token: String) -> CookieJar {
     CookieJar::new().add(cookie)
 }
 
-/// Signs a person in in this browser.
-pub async fn sign_in(app: &App, user: daypass_core::ids::UserId, headers: &HeaderMap, to: &str) -> Result<Response, Problem> {
-    let (_, clear) = proof::issue(app, user, agent(headers), SIGNED_IN, TokenKind::Browser).await?;
+/// Signs a person in in this browser. `proved`: they have just proved who they are, and not only that they did some time ago.
+pub async fn sign_in(app: &App, user: daypass_core::ids::UserId, headers: &HeaderMap, to: &str, proved: bool) -> Result<Response, Problem> {
+    let (_, clear) = proof::issue(app, user, agent(headers), SIGNED_IN, TokenKind::Browser, proved).await?;
     Ok((signed_in(clear), Redirect::to(local(to))).into_response())
 }
 
@@ -213,7 +217,8 @@ pub fn signed_out() -> CookieJar {
 
 /// A way within the console; anything else leads home.
 pub fn local(to: &str) -> &str {
-    let within = to.starts_with('/') && !to.starts_with("//") && !to.contains(['\\', '\r', '\n']);
+    // browsers take a backslash for a slash, and leave out what cannot be seen before they look
+    let within = to.starts_with('/') && !to.starts_with("//") && !to.contains(|c: char| c == '\\' || c.is_control() || c.is_whitespace());
     if within { to } else { "/environments" }
 }
 
