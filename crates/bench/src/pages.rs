@@ -32,8 +32,12 @@ fn named<T: std::str::FromStr>(text: &str) -> T {
 }
 
 /// The events of a year, and the tokens of three people who look at them.
+/// The number of a thing: which kind, which of them.
+fn id(kind: u128, n: u128) -> Uuid {
+    Uuid::from_u128((kind << 64) + n + 1)
+}
+
 fn events(now: Time) -> (Vec<Event>, [(&'static str, String); 3]) {
-    let id = |kind: u128, n: u128| Uuid::from_u128((kind << 64) + n + 1);
     let (project, target) = (ProjectId::new(id(1, 0)), TargetId::new(id(2, 0)));
     let spec = TargetSpec { engine: Engine::Postgres, host: named("127.0.0.1"), port: 1, admin: "daypass_admin".into(), tls: TargetTls::Off };
     let mut events =
@@ -128,6 +132,7 @@ async fn in_directory(directory: &std::path::Path, report: &mut Report) -> Resul
     report.title(&format!("pages of the console, by {PASSES} passes on {ENVIRONMENTS} environments and {EVENTS} lines of log"));
     http.get(format!("https://127.0.0.1:{port}/api/v1/health")).send().await?.error_for_status()?;
     report.row("start, with replay", began.elapsed().as_secs_f64(), "s");
+    let request = format!("/requests/{}", PassId::new(id(8, 17)));
     let pages = [
         ("p0", "environments", "/environments"),
         ("p0", "environment, requester", "/environments/env0"),
@@ -136,10 +141,13 @@ async fn in_directory(directory: &std::path::Path, report: &mut Report) -> Resul
         ("sam", "environment, manager", "/environments/env0"),
         ("sam", "sessions", "/sessions"),
         ("sam", "report of a week", "/report?environment=env0"),
+        ("sam", "report of all environments", "/report"),
+        ("sam", "request with its person's history", &request),
         ("ada", "log", "/log"),
         ("ada", "log of a person", "/log?person=p17&kind=access"),
         ("ada", "log, nothing fits", "/log?kind=movements"),
         ("ada", "people", "/people"),
+        ("ada", "person", "/people/p17"),
         ("ada", "administration", "/administration"),
     ];
     let mut all = Vec::new();

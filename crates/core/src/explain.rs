@@ -83,7 +83,7 @@ pub fn explain(text: &str, reader: Option<Reader<'_>>, now: Time) -> Explanation
     } else if has("requires tls") || has("sslmode=require") {
         say(
             "The connection was not encrypted; the gateway takes encrypted ones only.",
-            "Switch on TLS: sslmode=verify-full with the CA file that `daypass connect --print ENV` names.",
+            "Switch on TLS: in psql sslmode=verify-full, in tools of SQL Server Encrypt=Mandatory. `daypass reveal ACCOUNT` shows the settings for each tool.",
         )
     } else if has("certificate verify failed")
         || has("certificate chain was issued by an authority that is not trusted")
@@ -93,7 +93,8 @@ pub fn explain(text: &str, reader: Option<Reader<'_>>, now: Time) -> Explanation
     {
         say(
             "The client does not know the CA that signed the gateway's certificate.",
-            "Give it the CA file: sslrootcert=… as `daypass connect --print ENV` names it.",
+            "Give it ca.pem, which Daypass shows with the account (daypass reveal ACCOUNT --for TOOL): psql by sslrootcert=..., drivers of SQL Server by \
+             the machine's store of trusted certificates, or SSMS's 'Trust server certificate'.",
         )
     } else if has("does not match host name") {
         say(
@@ -141,6 +142,7 @@ fn by_account(text: &str, Reader { ledger, user }: Reader<'_>, now: Time) -> Opt
                 remedy: format!("Enter it: daypass allow {env} {address}"),
             })
         }
+        _ if other_cause(text).is_some() => other_cause(text),
         _ if names_another_database(text) => {
             let database = &ledger.environment(pass.environment)?.spec.database;
             Some(Explanation {
@@ -221,6 +223,44 @@ fn entry_for(ledger: &Ledger, environment: EnvironmentId, user: UserId, address:
 /// The first address in a text.
 fn address_in(text: &str) -> Option<IpAddr> {
     text.split(|c: char| !(c.is_ascii_hexdigit() || c == '.' || c == ':')).map(|w| w.trim_matches('.')).filter(|w| w.len() > 6).find_map(|w| w.parse().ok())
+}
+
+/// What the gateway said besides the account, when the account itself is in order: drivers put "Login failed for user" before it.
+fn other_cause(text: &str) -> Option<Explanation> {
+    let lower = text.to_lowercase();
+    let (cause, remedy) = [
+        ("is not that of", "The server name in the tool is that of another environment.", "Copy the server name again: `daypass reveal ACCOUNT` shows it."),
+        ("too many connections", "The account has as many connections as the policy allows.", "Close some: many tools open several at once."),
+        (
+            "this account is one of",
+            "The account is one of another engine than the tool speaks to.",
+            "Use a tool of that engine, and the port that `daypass reveal ACCOUNT` shows.",
+        ),
+        (
+            "asks for an approval",
+            "The policy has come to ask for an approval that this account does not have.",
+            "Ask for a new account: daypass request ENV --reason '...'",
+        ),
+        (
+            "no longer allows the access",
+            "The policy does not allow this kind of access any more.",
+            "Ask for another kind: daypass request ENV --access read --reason '...'",
+        ),
+        (
+            "does not have mars",
+            "The server behind does not have MARS, which the tool asks for.",
+            "Switch it off in the connection's settings (MultipleActiveResultSets=False).",
+        ),
+    ]
+    .into_iter()
+    // Azure's words begin alike for an address
+    .chain((!lower.contains("is not allowed to access")).then_some((
+        "cannot open server",
+        "The server name in the tool is that of another environment.",
+        "Copy the server name again: `daypass reveal ACCOUNT` shows it.",
+    )))
+    .find_map(|(words, cause, remedy)| lower.contains(words).then_some((cause, remedy)))?;
+    Some(Explanation { cause: format!("The account is in order. {cause}"), remedy: remedy.to_owned() })
 }
 
 fn names_another_database(text: &str) -> bool {

@@ -6,7 +6,9 @@ use crate::{
     environment::Environment,
     ids::{AllowId, UserId},
     ledger::Ledger,
+    net::Range,
     pass::{Pass, State},
+    refusal::Refusal,
     time::Time,
 };
 use std::{collections::BTreeMap, net::IpAddr};
@@ -30,6 +32,19 @@ const MARK: &str = "daypass-";
 
 fn name(entry: AllowId, part: usize) -> String {
     format!("{MARK}{entry}-{part}")
+}
+
+/// Whether a rule of Azure's can let these addresses in.
+pub fn check(range: &Range) -> Result<(), Refusal> {
+    let (IpAddr::V4(from), IpAddr::V4(to)) = range.bounds() else {
+        return Err(Refusal::invalid(format!("{range} is of IPv6, which the firewall of Azure SQL does not have: enter an address of IPv4.")));
+    };
+    if let Some(inside) = [from, to].into_iter().find(|address| address.is_private() || address.is_link_local()) {
+        return Err(Refusal::invalid(format!(
+            "{inside} is an address of a private network, which Azure never sees: enter the public address that your network goes out with."
+        )));
+    }
+    Ok(())
 }
 
 /// Whether Daypass made this rule.

@@ -73,10 +73,15 @@ pub async fn greet<W: World>(gateway: &Arc<Gateway<W>>, tcp: TcpStream) -> io::R
     }
 }
 
+/// In LOGIN7's TypeFlags ([MS-TDS] 2.2.6.4, fReadOnlyIntent).
+const READ_ONLY_INTENT: u8 = 0x20;
+
 /// The client's login, with person, pass and address in the two names that SQL Server shows of a session.
 pub fn attributed(login: &Login, pass: &str, peer: SocketAddr) -> Login7 {
     let application = format!("{} | daypass:{pass}", String::from_utf16_lossy(&login.login.application.encode_utf16().take(80).collect::<Vec<_>>()));
-    Login7 { host: format!("{}/daypass", peer.ip()), application, ..login.login.clone() }
+    // a listener of an availability group would send a read-only intent on to a replica, which is another database than access was given to
+    let type_flags = login.login.type_flags & !READ_ONLY_INTENT;
+    Login7 { host: format!("{}/daypass", peer.ip()), application, type_flags, ..login.login.clone() }
 }
 
 /// A refusal with the number that the client's driver shows at once, in a sentence that names what to do.
@@ -99,6 +104,8 @@ pub fn refuse(trouble: &Trouble, login: &Login, environment: Option<&Environment
         Trouble::Refused(Refused::WrongServer { asked, .. }) => {
             (number::CANNOT_OPEN_SERVER, format!("Cannot open server \"{asked}\" requested by the login. The login failed."))
         }
+        // what no retry mends has a number that no driver tries again
+        Trouble::Target { error, .. } if error.for_the_client().is_some() => (number::LOGIN_FAILED, format!("{}.", sentence(&trouble.words()))),
         Trouble::Refused(Refused::Frozen { .. } | Refused::NotReady { .. }) | Trouble::Target { .. } => (
             number::NOT_AVAILABLE,
             format!(

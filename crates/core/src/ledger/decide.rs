@@ -408,6 +408,9 @@ impl Ledger {
         }
         for range in ranges {
             policy.check_range(range)?;
+            if env.spec.enforce == Enforce::AzureSqlFirewall {
+                crate::firewall::check(range)?;
+            }
         }
         Ok(vec![Event::AllowAdded { entry, environment, owner, ranges: ranges.to_vec(), note: note.clone(), ends_at: now.after(life) }])
     }

@@ -229,7 +229,12 @@ fn azures_rules_follow_the_entries_and_rules_of_others_stay() {
     let mut office = azure();
     let foreign = Rule { name: "office".to_owned(), from: "198.51.100.1".to_owned(), to: "198.51.100.9".to_owned() };
     let plan = |office: &Office, observed: &[Rule]| firewall::plan(&office.ledger, office.ledger.environment(office.uat).unwrap(), observed, office.now);
-    office.allows(office.maria, "203.0.113.7;203.0.113.16/28;2001:db8::7");
+    for (cannot, why) in [("2001:db8::7", "IPv6"), ("203.0.113.7;10.1.2.3", "private network")] {
+        let (entry, ranges) = (AllowId::new(office.id()), Range::list(cannot).unwrap());
+        let command = Command::AddAllow { entry, environment: office.uat, owner: AllowFor::Myself, ranges, note: None, life: None };
+        assert!(office.refused(command, office.maria).message.contains(why), "{cannot}");
+    }
+    office.allows(office.maria, "203.0.113.7;203.0.113.16/28");
     assert_eq!(plan(&office, std::slice::from_ref(&foreign)), [], "an address alone opens nothing");
     let pass = office.asks(office.maria, Access::Read);
     let set = plan(&office, std::slice::from_ref(&foreign));
@@ -316,6 +321,17 @@ fn an_error_text_is_explained_by_what_became_of_the_access() {
     let account = office.ledger.pass(pass).unwrap().account.to_string();
     let wrong = format!("Login failed for user '{account}'. Cannot open database \"master\" requested by the login.");
     assert!(say(&office, maria, &wrong).contains("Connect to the database uat"));
+    // drivers put the same words before all that the gateway says
+    for (said, part) in [
+        ("Cannot open server \"golden\" requested by the login. The login failed.", "another environment"),
+        ("Too many connections for this account: uat allows 5 at once.", "as many connections"),
+        ("This account is one of PostgreSQL.", "another engine"),
+        ("Policy 'default' of uat asks for an approval that this account does not have.", "approval"),
+        ("The target does not have MARS (several sessions in one connection), which this connection asks for.", "MARS"),
+    ] {
+        let text = format!("Login failed for user '{account}'. {said}");
+        assert!(say(&office, maria, &text).contains(part), "{text}: {}", say(&office, maria, &text));
+    }
     office.allows(maria, HOME);
     office.wait(Ttl::hours(8));
     let said = say(&office, maria, &format!("Login failed for user '{account}'."));

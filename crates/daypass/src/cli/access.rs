@@ -317,7 +317,11 @@ async fn reveal(client: &Client, pass: &PassView, tool: Option<&str>, show: Show
         let found = way.settings.iter().find(|setting| setting.tool == tool).ok_or_else(|| {
             Failure::new(exit::REFUSED, "invalid", format!("There are no settings for '{tool}' here."), format!("There are: {}.", known.join(", ")))
         })?;
-        show.one(found, |setting| setting.text.replace("ca.pem", &ca_file(&way).unwrap_or_default()));
+        let file = ca_file(&way)?;
+        show.one(found, |setting| {
+            let note = setting.note.as_ref().map(|note| format!("\n\n{note}")).unwrap_or_default();
+            format!("{}{note}", setting.text).replace("ca.pem", &file)
+        });
         return Ok(());
     }
     show.one(&way, |way| {

@@ -423,6 +423,9 @@ pub struct Connection {
 pub struct Setting {
     pub tool: String,
     pub text: String,
+    /// What has to be done once before it, if anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
 }
 
 #[derive(Serialize, Deserialize, ToSchema)]

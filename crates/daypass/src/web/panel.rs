@@ -13,7 +13,21 @@ pub fn settings(engine: Engine, way: &Connection) -> Vec<Setting> {
 }
 
 fn setting(tool: &str, text: String) -> Setting {
-    Setting { tool: tool.to_owned(), text }
+    Setting { tool: tool.to_owned(), text, note: None }
+}
+
+/// What has to be done once, so that a tool of SQL Server knows Daypass's own CA; none for one that takes it with the connection.
+fn trust(tool: &str) -> Option<&'static str> {
+    match tool {
+        "tedious" => None,
+        "ssms" => Some("Once on this machine: certutil -addstore -f Root ca.pem, as administrator; or tick 'Trust server certificate'."),
+        "jdbc" => Some("Once for this Java: keytool -importcert -cacerts -noprompt -alias daypass -file ca.pem"),
+        "pymssql" => Some("FreeTDS checks the certificate once freetds.conf says: ca file = ca.pem"),
+        _ => Some(
+            "Once on this machine, so that ca.pem is trusted: on Windows certutil -addstore -f Root ca.pem, as administrator; \
+             on Debian copy it to /usr/local/share/ca-certificates/daypass.crt and run update-ca-certificates.",
+        ),
+    }
 }
 
 fn postgres(way: &Connection) -> Vec<Setting> {
@@ -36,19 +50,19 @@ fn postgres(way: &Connection) -> Vec<Setting> {
 
 fn sqlserver(way: &Connection) -> Vec<Setting> {
     let Connection { account, password, server, port, database, .. } = way;
-    // our own CA has to be known to the machine; tools that take a file are told which
-    let note = if way.ca.is_empty() { "" } else { "\nOnce on this machine: trust Daypass's CA (ca.pem), or tick 'Trust server certificate'." };
+    let own_ca = !way.ca.is_empty();
+    let file = if own_ca { ", cryptoCredentialsDetails: { ca: require(\"fs\").readFileSync(\"ca.pem\") }" } else { "" };
     let safe = |text: &str| format!("{{{}}}", text.replace('}', "}}"));
     let quoted = |text: &str| format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""));
     let plain =
         |text: &str| if text.contains([';', '\'', '"', '=']) || text.trim() != text { format!("\"{}\"", text.replace('"', "\"\"")) } else { text.to_owned() };
     let ado =
         format!("Server=tcp:{server},{port};Database={};User ID={account};Password={password};Encrypt=True;TrustServerCertificate=False", plain(database));
-    vec![
+    let all = vec![
         setting(
             "ssms",
             format!(
-                "Server name: {server},{port}\nAuthentication: SQL Server Authentication\nLogin: {account}\nPassword: {password}\nEncryption: Mandatory (or Strict)\nOptions > Connection Properties > Connect to database: {database}{note}"
+                "Server name: {server},{port}\nAuthentication: SQL Server Authentication\nLogin: {account}\nPassword: {password}\nEncryption: Mandatory (or Strict)\nOptions > Connection Properties > Connect to database: {database}"
             ),
         ),
         setting(
@@ -85,7 +99,7 @@ fn sqlserver(way: &Connection) -> Vec<Setting> {
         setting(
             "tedious",
             format!(
-                "new Connection({{ server: {}, authentication: {{ type: \"default\", options: {{ userName: {}, password: {} }} }}, options: {{ port: {port}, database: {}, encrypt: true }} }})",
+                "new Connection({{ server: {}, authentication: {{ type: \"default\", options: {{ userName: {}, password: {} }} }}, options: {{ port: {port}, database: {}, encrypt: true{file} }} }})",
                 quoted(server),
                 quoted(account),
                 quoted(password),
@@ -102,7 +116,9 @@ fn sqlserver(way: &Connection) -> Vec<Setting> {
                 quoted(database)
             ),
         ),
-    ]
+    ];
+    // our own CA has to be known to the machine, where a tool takes none with the connection
+    all.into_iter().map(|setting| Setting { note: trust(&setting.tool).filter(|_| own_ca).map(str::to_owned), ..setting }).collect()
 }
 
 /// Percent-encoding of what a URL gives another meaning.
@@ -151,12 +167,21 @@ mod tests {
         ] {
             let found = settings(engine, &way(name, "uat"));
             assert_eq!(found.iter().map(|s| s.tool.as_str()).collect::<Vec<_>>(), tools);
-            for Setting { tool, text } in found {
+            for Setting { tool, text, .. } in found {
                 assert!(text.contains("uat.db.example.com") && text.contains("1433") && text.contains("jit_maria_a4fz"), "{tool}: {text}");
                 let others_read_it = ["sqlcmd", "psql", "libpq"].contains(&tool.as_str());
                 assert_eq!(text.contains("pa55word"), !others_read_it, "{tool}: {text}");
             }
         }
+    }
+
+    #[test]
+    fn every_tool_of_sql_server_is_told_how_to_know_our_own_ca() {
+        let own = Connection { ca: "-----BEGIN CERTIFICATE-----".to_owned(), ..way("sqlserver", "uat") };
+        for Setting { tool, text, note } in settings(Engine::SqlServer, &own) {
+            assert!(text.contains("ca.pem") || note.is_some_and(|note| note.contains("ca.pem")), "{tool}: {text}");
+        }
+        assert!(settings(Engine::SqlServer, &way("sqlserver", "uat")).iter().all(|setting| setting.note.is_none() && !setting.text.contains("ca.pem")));
     }
 
     #[test]

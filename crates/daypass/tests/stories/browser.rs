@@ -237,7 +237,8 @@ impl Browser {
     /// What axe-core finds that keeps people from using the page.
     pub async fn hurdles(&self, axe: &str) -> Vec<String> {
         let script = format!(
-            "{axe}; const done = arguments[arguments.length - 1]; axe.run(document, {{ resultTypes: ['violations'] }}).then((r) => done(r.violations.map((v) => v.id + ': ' + v.help + ' ' + v.nodes.map((n) => n.html.slice(0, 160)).join(' | '))), (e) => done([String(e)]))"
+            // what is still fading in has no contrast yet
+            "{axe}; const done = arguments[arguments.length - 1]; Promise.allSettled(document.getAnimations().map((a) => a.finished)).then(() => axe.run(document, {{ resultTypes: ['violations'] }})).then((r) => done(r.violations.map((v) => v.id + ': ' + v.help + ' ' + v.nodes.map((n) => n.html.slice(0, 160)).join(' | '))), (e) => done([String(e)]))"
         );
         let found = self.driver.execute_async(&script, Vec::new()).await.unwrap().json().clone();
         found.as_array().map(|all| all.iter().filter_map(|text| text.as_str().map(str::to_owned)).collect()).unwrap_or_default()

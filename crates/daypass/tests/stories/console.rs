@@ -110,7 +110,11 @@ async fn every_page_is_for_everybody_in_light_and_dark_wide_and_narrow() {
     }
     let standing = house.json("ada", &["standing", "ls", "uat"]).await[0]["id"].as_str().unwrap().to_owned();
     let reveal = format!("/environments/uat/standing/{standing}/reveal");
-    let pages: [(&Browser, &str, &str); 44] = [
+    let machine = house.json("ada", &["machine", "ls", "uat"]).await[0]["id"].as_str().unwrap().to_owned();
+    let machine = format!("/environments/uat/machines/{machine}/reveal");
+    let pages: [(&Browser, &str, &str); 46] = [
+        (&sam, "machine-show", &machine),
+        (&ada, "new-password", "/people/maria/password"),
         (&sam, "move-begin", "/environments/uat/move/begin"),
         (&ada, "standing-add", "/environments/uat/standing/add"),
         (&sam, "standing-show", &reveal),
@@ -186,13 +190,18 @@ async fn every_page_is_for_everybody_in_light_and_dark_wide_and_narrow() {
         found.extend(complaints.map(|line| format!("{name}: {line}")));
     }
     // what answers a form, and what stands in a dialog
-    for browser in [&maria, &ada] {
+    for browser in [&maria, &ada, &sam] {
         browser.dress(false, 1280).await;
     }
     maria.go("/environments/uat").await;
     maria.click("Show").await;
     maria.part("#way-password").await;
     found.extend(maria.hurdles(&axe).await.into_iter().map(|hurdle| format!("an account in a dialog: {hurdle}")));
+    sam.go(&reveal).await;
+    sam.fill("Why", "a look").await;
+    sam.click("Show it").await;
+    sam.sees("canary-secret").await;
+    found.extend(sam.hurdles(&axe).await.into_iter().map(|hurdle| format!("a password that is shown: {hurdle}")));
     maria.go("/environments/uat/enable").await;
     maria.fill("Address", "10.0.0.0/8").await;
     maria.click_in("#form", "Enable access").await;
@@ -246,6 +255,38 @@ async fn all_of_it_works_without_script() {
     ben.click("Sign out").await;
     ben.sees("Sign in").await;
     ben.close().await;
+
+    // somebody is hired, given a role, and approves; a policy is set; somebody is locked
+    let ada = browsers.open(&format!("https://localhost:{}", house.api.port()), "ada", false).await;
+    ada.sign_in(PASSWORD).await;
+    ada.go("/environments/uat/policy/set").await;
+    ada.choose("Who approves read access", "One other person").await;
+    ada.click("Save the policy").await;
+    ada.sees("Saved.").await;
+    ada.go("/people/add").await;
+    ada.fill("Name to sign in with", "amy").await;
+    ada.fill("First password", PASSWORD).await;
+    ada.choose("Role", "Requester: asks for access").await;
+    ada.click_in("main", "Add the person").await;
+    ada.go("/people/amy").await;
+    ada.click("Give a role").await;
+    ada.choose("Role", "Approver: agrees to requests of others").await;
+    ada.click_in("main", "Give the role").await;
+    ada.sees("Saved.").await;
+    house.json("ben", &["request", "uat", "--no-wait", "--reason", "once more"]).await;
+    let waiting = house.json("ben", &["requests"]).await[0]["id"].as_str().unwrap().to_owned();
+    let amy = browsers.open(&format!("https://localhost:{}", house.api.port()), "amy", false).await;
+    amy.sign_in(PASSWORD).await;
+    amy.go(&format!("/requests/{waiting}")).await;
+    amy.fill("A word", "go on").await;
+    amy.click("Approve").await;
+    amy.sees("Approved.").await;
+    house.until_json("ben", &["passes", "--env", "uat"], |passes| passes[0]["state"] == "ready").await;
+    ada.go("/people/ben/lock").await;
+    ada.fill("Why", "a lost laptop").await;
+    ada.click("Lock this person").await;
+    ada.sees("Locked: a lost laptop").await;
+    house.until_no_accounts().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -478,6 +519,8 @@ async fn secrets_and_approvals_take_a_recent_sign_in() {
     maria.click("Show").await;
     maria.sees("Confirm that it is you").await;
     maria.sees_no(&account.password).await;
+    let axe = std::fs::read_to_string(crate::clients::tools().await.join("node_modules/axe-core/axe.min.js")).unwrap();
+    assert_eq!(maria.hurdles(&axe).await, [""; 0], "the question who it is");
     maria.fill("Your password", "wrong-password").await;
     maria.click("Show the account").await;
     maria.sees("The name or the password is wrong").await;
@@ -606,6 +649,22 @@ async fn nothing_that_somebody_wrote_runs_in_a_browser() {
     house.json("sam", &["move", "golden", "external", "begin", "--reason", &payloads[0]]).await;
     house.json("sam", &["move", "golden", "external", "fail", "--reason", &payloads[2]]).await;
     house.json("ada", &["people", "lock", "ben", "--reason", &payloads[4]]).await;
+    // what people say when they judge and end
+    house.person("amy", "approver").await;
+    house.policy("golden", |policy| policy["approval"] = serde_json::json!({"read": "one"})).await;
+    house.json("sam", &["move", "golden", "finish"]).await;
+    for (n, verb) in ["approve", "deny"].into_iter().enumerate() {
+        call("environments/golden/passes", serde_json::json!({ "access": "read", "reason": "a look" })).await;
+        let waiting = house.json("amy", &["requests"]).await[0]["account"].as_str().unwrap().to_owned();
+        let word = if verb == "deny" { "--reason" } else { "--word" };
+        house.json("amy", &[verb, &waiting, word, &payloads[n + 6]]).await;
+    }
+    let passes_of_golden = house.json("maria", &["passes", "--env", "golden", "--all"]).await;
+    house.json("sam", &["end", passes_of_golden[0]["account"].as_str().unwrap(), "--reason", &payloads[8]]).await;
+    assert!(house.daypass("ada", &["env", "kind", "golden", "managed"]).await.status.success());
+    assert!(house.daypass("ada", &["env", "remote-desktop", "golden", "on"]).await.status.success());
+    let machine = ["machine", "add", "golden", "aos-1.example.com", "--user", "Administrator", "--note", &payloads[3], "--password-stdin"];
+    assert!(house.daypass_with("ada", &machine, "secret").await.status.success());
     let busiest = house.until_json("maria", &["sessions", "ls"], |sessions| sessions.as_array().unwrap().len() == 30).await;
     let maria = visitor(&house, &browsers, "maria").await;
     let ada = visitor(&house, &browsers, "ada").await;

@@ -39,14 +39,15 @@ pub async fn identity(target: &SqlServer, environment: EnvironmentId, database: 
 }
 
 /// The part that stands in the database's own row of `sys.databases`, which whoever is in the database always sees (catalog views
-/// reference, sys.databases, permissions), and our mark on the database. None: it is not the identity of a SQL Server's.
+/// reference, sys.databases, permissions), and our mark on the database. The row is found by name: on Azure `DB_ID()` may be another number than
+/// the one in `sys.databases` (the same reference, DB_ID, remarks). None: it is not the identity of a SQL Server's.
 pub fn question(known: &Identity, environment: EnvironmentId) -> Option<String> {
     let [_, _, broker, ..] = parts(known)?;
     // an engine that has no broker has no column for it
     let broker = if broker.is_empty() { "NULL" } else { "CONVERT(nvarchar(40), service_broker_guid)" };
     Some(format!(
         "SELECT CAST(database_id AS nvarchar(20)), CONVERT(nvarchar(40), create_date, 126), {broker}, \
-         (SELECT CAST(value AS nvarchar(200)) FROM sys.extended_properties WHERE class = 0 AND name = {}) FROM sys.databases WHERE database_id = DB_ID()",
+         (SELECT CAST(value AS nvarchar(200)) FROM sys.extended_properties WHERE class = 0 AND name = {}) FROM sys.databases WHERE name = DB_NAME()",
         text(&mark_of(environment))
     ))
 }

@@ -128,6 +128,11 @@ fn mark_of(environment: EnvironmentId) -> String {
 }
 
 /// An administrator who may not see sessions sees none, and would take that for proof that none is left.
+/// Sessions of accounts of ours, and where they come from.
+const CONNECTED: &str = "SELECT CAST(s.original_login_name AS nvarchar(128)), CAST(s.session_id AS nvarchar(20)), CAST(c.client_net_address AS nvarchar(48)) \
+                         FROM sys.dm_exec_sessions s JOIN sys.dm_exec_connections c ON c.session_id = s.session_id \
+                         WHERE s.original_login_name LIKE N'jit!_%' ESCAPE N'!'";
+
 async fn sees_sessions(link: &mut Link) -> Result<(), TargetError> {
     let ask = if link.azure { "HAS_PERMS_BY_NAME(DB_NAME(), 'DATABASE', 'VIEW DATABASE STATE')" } else { "HAS_PERMS_BY_NAME(NULL, NULL, 'VIEW SERVER STATE')" };
     match link.maybe(&format!("SELECT CAST({ask} AS nvarchar(5))")).await?.as_deref() {
@@ -283,11 +288,9 @@ impl Target for SqlServer {
     }
 
     async fn sessions(&self, database: &DatabaseName) -> Result<Vec<SessionAt>, TargetError> {
-        let look = "SELECT CAST(s.original_login_name AS nvarchar(128)), CAST(s.session_id AS nvarchar(20)), CAST(c.client_net_address AS nvarchar(48)) \
-                    FROM sys.dm_exec_sessions s JOIN sys.dm_exec_connections c ON c.session_id = s.session_id WHERE s.original_login_name LIKE N'jit!_%' ESCAPE N'!'";
         let mut link = self.connect(database.as_str()).await?;
         sees_sessions(&mut link).await?;
-        let rows = link.rows(look).await?;
+        let rows = link.rows(CONNECTED).await?;
         let session = |row: &link::Row| Some(SessionAt { account: column(row, 0), id: column(row, 1).parse().ok()?, address: column(row, 2).parse().ok() });
         Ok(rows.iter().filter_map(session).collect())
     }

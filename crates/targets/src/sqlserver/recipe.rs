@@ -36,11 +36,18 @@ pub async fn test(target: &SqlServer, database: &DatabaseName) -> Vec<Check> {
         checks.push(Check { what: (*what).to_owned(), ok, remedy: format!("{remedy} (the recipe: daypass env recipe)") });
     }
     if azure {
-        let sees = target.within(&mut link, database.as_str(), async |link| super::sees_sessions(link).await).await;
+        let sees = target
+            .within(&mut link, database.as_str(), async |link| {
+                super::sees_sessions(link).await?;
+                link.rows(super::CONNECTED).await
+            })
+            .await;
         checks.push(Check {
             what: "the administrator sees who is connected".to_owned(),
             ok: sees.is_ok(),
-            remedy: "GRANT VIEW DATABASE STATE TO … in the database".to_owned(),
+            remedy: "GRANT VIEW DATABASE STATE TO … in the database; on Basic, S0, S1 and in elastic pools, in master: \
+                     ALTER SERVER ROLE [##MS_ServerStateReader##] ADD MEMBER …"
+                .to_owned(),
         });
     }
     let member = target.within(&mut link, database.as_str(), async |link| link.rows("SELECT CAST(IS_ROLEMEMBER('db_owner') AS nvarchar(5))").await).await;
@@ -77,6 +84,9 @@ pub fn recipe(admin: &str, database: &str) -> String {
          CREATE LOGIN {admin} WITH PASSWORD = N'choose-one';\n\
          GO\n\
          CREATE USER {admin} FOR LOGIN {admin};       -- to read sys.databases\n\
+         GO\n\
+         -- who is connected: Basic, S0, S1 and elastic pools show it to this role only\n\
+         ALTER SERVER ROLE [##MS_ServerStateReader##] ADD MEMBER {admin};\n\
          GO\n\
          -- connected to {database}:\n\
          CREATE USER {admin} FOR LOGIN {admin};\n\

@@ -49,7 +49,8 @@ pub fn by_hand(account: &str, database: &str, heir: Option<&str>) -> String {
     let (login, database) = (name(account), name(database));
     let heir = heir.map_or_else(|| "[dbo]".to_owned(), name);
     format!(
-        "ALTER LOGIN {login} DISABLE;\n\
+        "-- On Azure SQL Database there is no login: connect to {database}, end the sessions, and DROP USER.\n\
+         ALTER LOGIN {login} DISABLE;\n\
          SELECT 'KILL ' + CAST(session_id AS varchar(10)) FROM sys.dm_exec_sessions WHERE original_login_name = {};\n\
          USE {database};\n\
          -- for each schema that it owns: ALTER AUTHORIZATION ON SCHEMA::[...] TO {heir};\n\

@@ -25,7 +25,8 @@ pub fn views(state: &State, database: &str, sparse: bool, azure: bool) -> Vec<Vi
         .map(|db| {
             vec![
                 text(&db.name),
-                number(db.id),
+                // on Azure this is not the number that DB_ID() and other views say
+                number(if azure { db.id + 1_000 } else { db.id }),
                 text(&db.created),
                 number(if db.offline { 6 } else { 0 }),
                 text(if db.offline { "OFFLINE" } else { "ONLINE" }),

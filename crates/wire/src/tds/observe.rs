@@ -718,6 +718,21 @@ mod tests {
         assert_eq!((&*load.text, load.rows, load.bytes), ("(bulk load)", 400, 10_000));
         assert_eq!(recorded(&rpc(&[("sp_cursoropen", &[int(0), text("SELECT a FROM t"), int(1)])])), ["SELECT a FROM t"]);
         assert_eq!(recorded(&rpc(&[("sp_cursorprepexec", &[int(0), int(0), text("@p int"), text("SELECT b FROM t")])])), ["SELECT b FROM t"]);
+        // and with what they are run, behind the options
+        let options = [int(1), int(1), int(20)];
+        let values = |name: &str, before: &[Vec<u8>]| {
+            let parameters: Vec<Vec<u8>> = before.iter().chain(&options).cloned().chain([text("@p int"), int(7)]).collect();
+            let mut seen = Observer::new(false, false);
+            seen.client(&rpc(&[(name, &parameters)]), 1);
+            let mut tokens = Vec::new();
+            put_done(&mut tokens, token_type::DONE_PROC, 0, 0xe0, 0);
+            seen.server(&reply(&tokens, 4_096), 2).next().unwrap().values
+        };
+        assert_eq!(values("sp_cursoropen", &[int(0), text("SELECT a FROM t WHERE p = @p")]), ["@p int", "7"]);
+        assert_eq!(values("sp_cursorexecute", &[int(3), int(0)]), ["@p int", "7"]);
+        assert_eq!(values("sp_cursorprepexec", &[int(0), int(0), text("@p int"), text("SELECT b FROM t WHERE p = @p")]), ["@p int", "7"]);
+        let call = rpc(&[("sp_prepexecrpc", &[int(0), text("EXEC pay @p"), int(7)])]);
+        assert_eq!(recorded(&call), ["EXEC pay @p"]);
     }
 
     #[test]

@@ -79,6 +79,7 @@ mod procedure {
     pub const EXECUTE_SQL: u16 = 10;
     pub const PREPARE: u16 = 11;
     pub const EXECUTE: u16 = 12;
+    pub const PREPEXEC_RPC: u16 = 14;
     pub const PREPEXEC: u16 = 13;
     pub const UNPREPARE: u16 = 15;
 }
@@ -206,7 +207,7 @@ fn is_statement(number: u16, index: usize) -> bool {
 fn statement_index(number: u16) -> Option<usize> {
     match number {
         procedure::EXECUTE_SQL => Some(0),
-        procedure::CURSOR_OPEN => Some(1),
+        procedure::CURSOR_OPEN | procedure::PREPEXEC_RPC => Some(1),
         procedure::PREPARE | procedure::PREPEXEC | procedure::CURSOR_PREPARE => Some(2),
         procedure::CURSOR_PREPEXEC => Some(3),
         _ => None,
@@ -221,12 +222,14 @@ fn finish(name: &str, number: u16, parameters: Vec<Parameter>) -> Call {
     match (number, statement) {
         (procedure::EXECUTE_SQL, Some((text, text_units))) => Call { text, text_units, values: from(2), handle: Handle::None },
         (procedure::PREPEXEC, Some((text, text_units))) => Call { text, text_units, values: from(3), handle: Handle::Made },
+        (procedure::PREPEXEC_RPC, Some((text, text_units))) => Call { text, text_units, values: from(2), handle: Handle::Made },
         (procedure::PREPARE, Some((text, text_units))) => Call { text, text_units, values: Vec::new(), handle: Handle::Made },
-        (procedure::CURSOR_OPEN | procedure::CURSOR_PREPARE | procedure::CURSOR_PREPEXEC, Some((text, text_units))) => {
-            Call { text, text_units, values: Vec::new(), handle: if number == procedure::CURSOR_OPEN { Handle::None } else { Handle::Made } }
-        }
+        // behind the options come the values that are bound: Transact-SQL reference, sp_cursoropen, sp_cursorprepexec, sp_cursorexecute
+        (procedure::CURSOR_OPEN, Some((text, text_units))) => Call { text, text_units, values: from(5), handle: Handle::None },
+        (procedure::CURSOR_PREPARE, Some((text, text_units))) => Call { text, text_units, values: Vec::new(), handle: Handle::Made },
+        (procedure::CURSOR_PREPEXEC, Some((text, text_units))) => Call { text, text_units, values: from(7), handle: Handle::Made },
         (procedure::EXECUTE | procedure::CURSOR_EXECUTE, _) => {
-            let values = from(if number == procedure::EXECUTE { 1 } else { 6 });
+            let values = from(if number == procedure::EXECUTE { 1 } else { 5 });
             Call { text: format!("EXEC {name} {}", handle_of(0)), text_units: 0, values, handle: Handle::Run(handle_of(0)) }
         }
         (procedure::UNPREPARE, _) => Call { text: format!("EXEC {name} {}", handle_of(0)), handle: Handle::Dropped(handle_of(0)), ..Call::default() },

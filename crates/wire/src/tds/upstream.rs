@@ -123,10 +123,12 @@ impl Upstream {
             State::Answer(mut gathering, mut ready) => match gathering.feed(bytes) {
                 Gathered::More => self.state = State::Answer(gathering, ready),
                 Gathered::Whole(message, _) => match token::first_row(&message) {
-                    Ok(row) => {
-                        ready.seen = row;
+                    Ok(Some(row)) => {
+                        ready.seen = Some(row);
                         self.state = State::Over(Some(Found::Ready(ready)));
                     }
+                    // who asks and is not answered does not know
+                    Ok(None) => self.fail("it does not say which database this is: there is no row".to_owned()),
                     Err(why) => self.fail(format!("it does not say which database this is: {why}")),
                 },
                 Gathered::Broken => self.fail("its answer to which database this is is not one, or too long".to_owned()),
@@ -343,6 +345,18 @@ mod tests {
         let Step::Found(Found::Ready(ready)) = machine.step() else { panic!() };
         assert_eq!(ready.seen.unwrap(), ["7", "NULL"]);
         assert!(!ready.reply.contains(&token_type::NBC_ROW), "the client sees nothing of it");
+
+        // no answer is no answer
+        let mut machine = Upstream::new(Login7::default(), false, None, Some("SELECT 1".to_owned()));
+        let _ = machine.step();
+        feed(&mut machine, &reply(&Prelogin::default().with(option::VERSION, &VERSION).with(option::ENCRYPTION, &[2]).message()));
+        let _ = machine.step();
+        feed(&mut machine, &reply(&acknowledged(&[])));
+        let _ = machine.step();
+        let mut nothing = Vec::new();
+        put_done(&mut nothing, token_type::DONE, 0x10, 0xc1, 0);
+        feed(&mut machine, &reply(&nothing));
+        assert!(matches!(machine.step(), Step::Found(Found::Failed(why)) if why.contains("no row")));
     }
 
     #[test]

@@ -109,6 +109,8 @@ pub async fn jit_access(State(app): State<App>, request: Request) -> Result<Resp
         return Err(waits().into());
     }
     let pass = PassId::new(caller.id());
+    // with the key of an earlier call, the pass is that call's, and not for this one to end
+    let made_here = app.node.ledger(|ledger| ledger.pass(pass).is_none());
     let secrets = tokio::task::spawn_blocking(PassSecrets::make).await.map_err(|_| Problem::unavailable("Daypass is stopping."))?;
     // the request first: when it is refused, no address is left open for it
     let command = Command::RequestPass {
@@ -123,7 +125,9 @@ pub async fn jit_access(State(app): State<App>, request: Request) -> Result<Resp
     let command = Command::AddAllow { entry, environment: env.id, owner: AllowFor::Myself, ranges, note: None, life: None };
     if let Err(refused) = app.control.run(command, caller.actor()).await {
         // an account that its holder cannot come in with is not left behind
-        let _ = app.control.run(Command::EndPass { pass, why: None }, caller.actor()).await;
+        if made_here {
+            let _ = app.control.run(Command::EndPass { pass, why: None }, caller.actor()).await;
+        }
         return Err(refused.into());
     }
     let found = match ready(&app, pass).await {
@@ -131,7 +135,7 @@ pub async fn jit_access(State(app): State<App>, request: Request) -> Result<Resp
         Ok(_) => return Err(Refusal::invalid("This idempotency key was used for another environment.").into()),
         Err(failed) => {
             // what waits for an approval stays; what nobody gets the password of does not
-            if app.node.ledger(|ledger| ledger.pass(pass).is_some_and(|pass| *pass.state() != PassState::Requested)) {
+            if made_here && app.node.ledger(|ledger| ledger.pass(pass).is_some_and(|pass| *pass.state() != PassState::Requested)) {
                 let _ = app.control.run(Command::EndPass { pass, why: None }, caller.actor()).await;
                 let _ = app.control.run(Command::RemoveAllow { entry }, caller.actor()).await;
             }

@@ -26,7 +26,8 @@ pub async fn doctor(State(app): State<App>, caller: Caller) -> Result<Json<Docto
             Some(format!("-- on {}:{}\nDROP DATABASE {};", target.spec.host, target.spec.port, quoted(target.spec.engine, kept.database.as_str())))
         });
         let by_hand = by_hand.chain(kept).collect();
-        let accounts = over.iter().map(|(pass, cause)| format!("{} ({})", pass.account, cause.words()));
+        let since = |pass| ledger.held(pass, now).map(|held| format!(", since {}", held.until)).unwrap_or_default();
+        let accounts = over.iter().map(|(pass, cause)| format!("{} ({}{})", pass.account, cause.words(), since(pass)));
         let closed = ledger.environments().filter_map(|env| {
             let MovementState::Failed { why, .. } = &ledger.movement(env.moving?)?.state else { return None };
             let name = &env.spec.name;

@@ -132,15 +132,16 @@ pub async fn report(State(app): State<App>, caller: Caller, stretch: Result<Quer
     if until <= from {
         return Err(Problem::from("The end of the stretch is not after its beginning.".to_owned()));
     }
-    held(&app, &caller, env, from, until).await.map(Json)
+    held(&app, &caller, env, None, from, until).await.map(Json)
 }
 
 /// What a report shows, as far as the caller may see it.
-pub async fn held(app: &App, caller: &Caller, env: Option<EnvironmentId>, from: Time, until: Time) -> Result<Vec<HeldView>, Problem> {
+pub async fn held(app: &App, caller: &Caller, env: Option<EnvironmentId>, holder: Option<UserId>, from: Time, until: Time) -> Result<Vec<HeldView>, Problem> {
     let now = app.node.now();
     let found: Vec<(PassId, HeldView)> = app.node.ledger(|ledger| {
         let held = ledger.held_between(env, from, until, now);
-        let seen = held.into_iter().filter(|held| ledger.may(caller.user, Permission::SeeAccess, Some(held.pass.environment)));
+        let held = held.into_iter().filter(|held| holder.is_none_or(|holder| held.pass.holder == holder));
+        let seen = held.filter(|held| ledger.may(caller.user, Permission::SeeAccess, Some(held.pass.environment)));
         seen.map(|held| (held.pass.id, held_view(ledger, &held))).collect()
     });
     let ids: Vec<PassId> = found.iter().map(|(pass, _)| *pass).collect();

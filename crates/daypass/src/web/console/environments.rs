@@ -15,8 +15,9 @@ use axum::{
     extract::{Path, State},
     response::{IntoResponse, Redirect, Response},
 };
-use daypass_core::{environment::Enforce, people::Permission};
+use daypass_core::{environment::Enforce, pass::State as PassState, people::Permission};
 use daypass_gateway::World;
+use std::collections::{BTreeMap, BTreeSet};
 
 pub async fn home() -> Redirect {
     Redirect::to("/environments")
@@ -36,20 +37,42 @@ struct Seen {
     /// What the reader holds there.
     mine: Vec<PassView>,
     may_see_access: bool,
+    /// Who has an account that opens it now; empty for those who may not know.
+    who: String,
 }
 
 pub async fn list(visit: Visit) -> Shown {
     let Json(views) = api::environments::list(State(visit.app.clone()), visit.caller.clone()).await;
     let held = api::passes::live_of(&visit.app, &visit.caller);
     let may = |name: &str, permission| find(&visit.app, &visit.caller, name).is_ok_and(|env| visit.caller.may(&visit.app, permission, Some(env.id)));
-    let environments = views.into_iter().map(|view| Seen {
-        mine: held.iter().filter(|pass| pass.environment == view.name).cloned().collect(),
-        may_see_access: may(&view.name, Permission::SeeAccess),
-        view,
+    let now = visit.app.node.now();
+    // one walk over all passes, whatever the number of environments
+    let mut who = BTreeMap::<String, BTreeSet<String>>::new();
+    visit.app.node.ledger(|ledger| {
+        for pass in ledger.open_passes().filter(|pass| matches!(pass.state(), PassState::Ready { .. }) && ledger.over(pass, now).is_none()) {
+            if let (Some(env), Some(user)) = (ledger.environment(pass.environment), ledger.user(pass.holder)) {
+                who.entry(env.spec.name.to_string()).or_default().insert(user.name.to_string());
+            }
+        }
+    });
+    let environments = views.into_iter().map(|view| {
+        let may_see_access = may(&view.name, Permission::SeeAccess);
+        let who = who.get(&view.name).filter(|_| may_see_access).map(few).unwrap_or_default();
+        Seen { mine: held.iter().filter(|pass| pass.environment == view.name).cloned().collect(), may_see_access, who, view }
     });
     let environments = environments.collect();
     let may_add = visit.caller.may(&visit.app, Permission::ManageEnvironments, None);
     Ok(show(&ListPage { shell: visit.shell(), environments, may_add }))
+}
+
+/// Some names, and how many more.
+fn few(names: &BTreeSet<String>) -> String {
+    const SHOWN: usize = 8;
+    let shown: Vec<&str> = names.iter().take(SHOWN).map(String::as_str).collect();
+    match names.len().saturating_sub(SHOWN) {
+        0 => shown.join(", "),
+        more => format!("{} and {more} more", shown.join(", ")),
+    }
 }
 
 fn add_form(visit: &Visit) -> Form {

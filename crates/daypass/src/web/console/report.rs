@@ -16,14 +16,17 @@ use std::collections::HashMap;
 
 /// What is shown when nothing is asked for: the last seven days.
 const USUAL: i64 = 7 * 86_400_000_000;
-/// Lanes in the picture; the table has all.
+/// Lanes in the picture, and rows in the table; the export has all.
 const LANES: usize = 120;
+const ROWS: usize = 500;
 
 #[derive(Template)]
 #[template(path = "report.html")]
 struct ReportPage {
     shell: Shell,
     held: Vec<HeldView>,
+    /// Rows that the page leaves out.
+    left_out: usize,
     environments: Vec<String>,
     environment: String,
     from: String,
@@ -69,11 +72,14 @@ pub async fn page(visit: Visit, Query(query): Query<HashMap<String, String>>) ->
         Ok(asked) => (asked, None),
         Err(problem) => (Asked::of(&visit, &HashMap::new())?, Some(problem)),
     };
-    let held = api::log::held(&visit.app, &visit.caller, asked.env, asked.from, asked.until).await?;
+    let mut held = api::log::held(&visit.app, &visit.caller, asked.env, None, asked.from, asked.until).await?;
+    let picture = if asked.moment { None } else { Some(Picture::of(&held, asked.from, asked.until)) };
+    let left_out = held.len().saturating_sub(ROWS);
+    held.truncate(ROWS);
     let environments = api::environments::names(&visit.app, &visit.caller);
     let shown = ReportPage {
         shell: visit.shell(),
-        picture: if asked.moment { None } else { Some(Picture::of(&held, asked.from, asked.until)) },
+        picture,
         moment: asked.moment.then(|| asked.from.to_string()),
         environments,
         csv: match asked.moment {
@@ -84,6 +90,7 @@ pub async fn page(visit: Visit, Query(query): Query<HashMap<String, String>>) ->
         from: field(asked.from),
         until: field(asked.until),
         held,
+        left_out,
         problem,
     };
     Ok(show(&shown))
@@ -91,7 +98,7 @@ pub async fn page(visit: Visit, Query(query): Query<HashMap<String, String>>) ->
 
 pub async fn export_table(visit: Visit, Query(query): Query<HashMap<String, String>>) -> Result<Response, Fault> {
     let asked = Asked::of(&visit, &query)?;
-    let held = api::log::held(&visit.app, &visit.caller, asked.env, asked.from, asked.until).await?;
+    let held = api::log::held(&visit.app, &visit.caller, asked.env, None, asked.from, asked.until).await?;
     let mut text =
         super::log::csv(&["person", "environment", "account", "access", "from", "until", "ended", "sessions", "approved by", "reason"].map(str::to_owned));
     for held in held {

@@ -81,13 +81,17 @@ async fn request_page(visit: &Visit, id: &str, problem: Option<Problem>, word: S
     let Json(view) = api::passes::show(State(visit.app.clone()), visit.caller.clone(), Path(id.to_owned()), at_once).await?;
     let now = visit.app.node.now();
     let since = Time::from_micros(now.micros() - RECENT_DAYS * 86_400_000_000);
-    let (may_judge, may_review) = visit.app.node.ledger(|ledger| {
+    let (may_judge, may_review, holder) = visit.app.node.ledger(|ledger| {
         let pass = view.id.parse().ok().and_then(|id| ledger.pass(id));
         let mine = pass.is_some_and(|pass| waits_for(ledger, &visit.caller, pass));
-        (mine && pass.is_some_and(|pass| *pass.state() == PassState::Requested), mine && pass.is_some_and(|pass| pass.review == Review::Open))
+        (
+            mine && pass.is_some_and(|pass| *pass.state() == PassState::Requested),
+            mine && pass.is_some_and(|pass| pass.review == Review::Open),
+            pass.map(|pass| pass.holder),
+        )
     });
-    let history = api::log::held(&visit.app, &visit.caller, None, since, now).await?;
-    let mut history: Vec<_> = history.into_iter().filter(|held| held.holder == view.holder && held.account != view.account).collect();
+    let history = api::log::held(&visit.app, &visit.caller, None, holder, since, now).await?;
+    let mut history: Vec<_> = history.into_iter().filter(|held| held.account != view.account).collect();
     history.reverse();
     history.truncate(10);
     Ok(RequestPage { shell: visit.shell(), pass: view, history, may_judge, may_review, problem, word })
