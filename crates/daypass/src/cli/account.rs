@@ -5,7 +5,7 @@ use super::{
     duration, password,
     show::{Show, moment},
 };
-use crate::web::dto::{DeviceIssued, DeviceToken, FirstRequest, LoginRequest, MailSet, Me, RoleView, TokenIssued, TokenRequest, TokenView};
+use crate::web::dto::{DeviceIssued, DeviceToken, FirstRequest, LoginRequest, MailSet, Me, PasswordChange, RoleView, TokenIssued, TokenRequest, TokenView};
 use clap::Subcommand;
 use reqwest::Method;
 use std::path::PathBuf;
@@ -49,6 +49,15 @@ pub enum Verb {
     Logout,
     /// Who am I, from which address, with which roles
     Whoami,
+    /// Change your own password; all your other sign-ins end
+    Password {
+        /// The code of your authenticator, if you have one
+        #[arg(long)]
+        code: Option<String>,
+        /// Read the old and then the new password from standard input, a line each
+        #[arg(long)]
+        stdin: bool,
+    },
     /// Say where your notices go (nowhere, when no address is given)
     Mail { address: Option<String> },
     /// Tokens for scripts
@@ -88,6 +97,12 @@ pub async fn run(verb: Verb, show: Show) -> Result<(), Failure> {
             let made: TokenIssued = Client::signed_in()?.post(&["tokens"], Some(&TokenRequest { label, life })).await?;
             show.progress(&format!("Token {} holds until {}. It is shown only now:", made.id, moment(&made.ends_at)));
             show.one(&made, |made| made.token.clone());
+            Ok(())
+        }
+        Verb::Password { code, stdin } => {
+            let (old, new) = (password("Your password: ", stdin)?, password("The new one: ", stdin)?);
+            Client::signed_in()?.tell(Method::POST, &["password"], Some(&PasswordChange { old, new, code })).await?;
+            show.done("The new password holds. All your other sign-ins have ended.");
             Ok(())
         }
         Verb::Mail { address } => {

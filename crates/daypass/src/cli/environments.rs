@@ -22,6 +22,9 @@ pub enum Verb {
     /// Show the policy of an environment, set it from a file in the form that this shows, or say what it would mean
     Policy {
         environment: String,
+        /// The name is a project's: the policy of its environments that have none of their own
+        #[arg(long, requires = "set")]
+        project: bool,
         /// A file in the form that this shows
         #[arg(long, value_name = "FILE")]
         set: Option<PathBuf>,
@@ -158,7 +161,9 @@ pub async fn run(verb: Verb, client: &Client, show: Show) -> Result<(), Failure>
             show.list(&names, &["project"], "No projects.", |name| vec![name.clone()]);
             Ok(())
         }
-        Verb::Policy { environment, set, preview, wish } => policy(client, &environment, set, preview, &wish, show).await,
+        Verb::Policy { environment, project: true, set: Some(file), .. } => set_policy(client, "projects", &environment, &file, show).await,
+        Verb::Policy { environment, set: Some(file), .. } => set_policy(client, "environments", &environment, &file, show).await,
+        Verb::Policy { environment, preview, wish, .. } => policy(client, &environment, preview, &wish, show).await,
     }
 }
 
@@ -230,20 +235,16 @@ async fn env(verb: Env, client: &Client, show: Show) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn policy(
-    client: &Client,
-    environment: &str,
-    set: Option<PathBuf>,
-    preview: Option<String>,
-    wish: &super::access::Wish,
-    show: Show,
-) -> Result<(), Failure> {
-    if let Some(file) = set {
-        let text = read(&file)?;
-        let policy: PolicyView = serde_json::from_str(&text).map_err(|e| Failure::failed(format!("{}: {e}", file.display())))?;
-        client.tell(Method::PUT, &["environments", environment, "policy"], Some(&policy)).await?;
-        show.done(&format!("The policy of {environment} is set."));
-    } else if let Some(person) = preview {
+async fn set_policy(client: &Client, what: &str, name: &str, file: &std::path::Path, show: Show) -> Result<(), Failure> {
+    let text = read(file)?;
+    let policy: PolicyView = serde_json::from_str(&text).map_err(|e| Failure::failed(format!("{}: {e}", file.display())))?;
+    client.tell(Method::PUT, &[what, name, "policy"], Some(&policy)).await?;
+    show.done(&format!("The policy of {name} is set."));
+    Ok(())
+}
+
+async fn policy(client: &Client, environment: &str, preview: Option<String>, wish: &super::access::Wish, show: Show) -> Result<(), Failure> {
+    if let Some(person) = preview {
         let preview = Preview { person, request: wish.request() };
         let outcome: PreviewView = client.post(&["environments", environment, "preview"], Some(&preview)).await?;
         show.one(&outcome, |outcome| outcome.outcome.clone());

@@ -39,7 +39,11 @@ const CLIENTS: &[Client] = &[
             ("strict", "not in this version"),
         ],
     },
-    Client { name: "pymssql", title: "pymssql 2.4 (FreeTDS)", cannot: &[("mars", "it has none"), ("strict", "not in this version")] },
+    Client {
+        name: "pymssql",
+        title: "pymssql 2.4 (FreeTDS)",
+        cannot: &[("mars", "it has none"), ("strict", "not in this version"), ("prepared", "it writes the values into the text")],
+    },
     Client {
         name: "python-tds",
         title: "python-tds 1.17",
@@ -430,7 +434,8 @@ fn document(table: &BTreeMap<(&str, &str), String>) -> String {
          others it is 18456 with the same words: SSMS and VS Code answer 40615 with an offer to sign in to Azure, python-tds tries again until its\n\
          time-out, and 18456 is the one number that no client tries again. For the same reason another database (4060) is 18456 for tedious.\n\n\
          The reason of an end inside a result reaches a client that keeps reading. One that is so slow that the network is full of rows it has not\n\
-         read is cut off without it: the end does not wait.\n",
+         read is cut off without it: the end does not wait. With MARS it is told while one of the sessions in the connection stands between two\n\
+         answers; while all of them are in the middle of one, the connection is cut without words.\n",
     );
     for (case, title) in CASES {
         out.push_str(&format!("\n## {}{}\n\n| client | what it shows |\n| --- | --- |\n", title[..1].to_uppercase(), &title[1..]));

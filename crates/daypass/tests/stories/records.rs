@@ -216,3 +216,27 @@ async fn what_is_set_up_is_written_to_a_file_and_made_again_from_it() {
     assert!(apply(&wanted, &["--yes"]).await.1.contains("Nothing to do"), "the same again changes nothing");
     assert_eq!(house.refused("maria", &["export"]).await.0, 3);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn people_change_their_own_password_and_administrators_the_policy_of_a_project() {
+    let house = House::open().await;
+    let change = "a-long-password\nanother-long-password\n";
+    assert!(house.daypass_with("maria", &["password", "--stdin"], change).await.status.success());
+    assert_eq!(house.json("maria", &["whoami"]).await["name"], "maria", "who changes it stays signed in");
+    let (server, ca) = (format!("https://{}", house.api), house.path("data/ca.pem").display().to_string());
+    let login = ["login", "--server", &server, "--ca", &ca, "--name", "maria", "--password-stdin"];
+    assert!(!house.daypass_with("laptop", &login, "a-long-password").await.status.success());
+    assert!(house.daypass_with("laptop", &login, "another-long-password").await.status.success());
+
+    let mut policy = house.json("ada", &["policy", "uat"]).await;
+    policy["name"] = "project-wide".into();
+    policy["longest_life"] = 3_600.into();
+    policy["default_life"] = 3_600.into();
+    let file = house.path("policy.json");
+    std::fs::write(&file, policy.to_string()).unwrap();
+    let file = file.display().to_string();
+    assert!(house.daypass("ada", &["policy", "main", "--project", "--set", &file]).await.status.success());
+    assert_eq!(house.json("ada", &["policy", "golden"]).await["longest_life"], 3_600);
+    let refused = house.refused("sam", &["policy", "main", "--project", "--set", &file]).await.1;
+    assert!(refused.contains("may not do this"), "{refused}");
+}

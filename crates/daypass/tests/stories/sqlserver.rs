@@ -467,7 +467,12 @@ async fn the_panel_has_every_tool_and_connect_starts_the_client_that_is_there() 
 
 /// A login that carries the state of a session that was lost, as drivers send it by themselves (feature SESSIONRECOVERY).
 async fn log_in_again(house: &House<StandIn>, account: &Account, mars: bool) -> Found {
+    log_in_with(house, account, mars, Login7::default().packet_size).await
+}
+
+async fn log_in_with(house: &House<StandIn>, account: &Account, mars: bool, packet_size: u32) -> Found {
     let login = Login7 {
+        packet_size,
         user: account.name.clone(),
         password: zeroize::Zeroizing::new(account.password.clone()),
         server: "localhost".to_owned(),
@@ -492,6 +497,20 @@ async fn log_in_again(house: &House<StandIn>, account: &Account, mars: bool) -> 
             Step::Found(found) => return found,
             other => panic!("{other:?}"),
         }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_server_is_asked_for_packets_as_large_as_the_client_wants() {
+    let house = House::sqlserver(Options::default(), &[]).await;
+    let account = house.account("maria", "read", "1h").await;
+    for size in [512_u32, 8_000, 32_767] {
+        let Found::Ready(ready) = log_in_with(&house, &account, false, size).await else { panic!("{size}: it was not let in") };
+        // ENVCHANGE of type 4: what the server says that it sends from now on
+        let size = size & !3;
+        let said: Vec<u8> = size.to_string().encode_utf16().flat_map(u16::to_le_bytes).collect();
+        let change = [&[4, size.to_string().len() as u8][..], &said].concat();
+        assert!(ready.reply.windows(change.len()).any(|part| part == change), "{size}: {:?}", ready.reply);
     }
 }
 

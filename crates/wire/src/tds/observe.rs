@@ -736,6 +736,18 @@ mod tests {
     }
 
     #[test]
+    fn a_short_answer_that_cannot_be_read_is_no_success() {
+        let mut seen = Observer::new(false, false);
+        seen.client(&batch("SELECT odd FROM t"), 1);
+        // a column of a type that nobody knows; what follows is an error
+        let mut tokens = vec![token_type::COLUMNS, 1, 0, 0, 0, 0, 0, 9, 0, 0xf9];
+        put_message(&mut tokens, 245, 1, 16, "Conversion failed.", "db7");
+        put_done(&mut tokens, token_type::DONE, done::ERROR, 0xc1, 0);
+        let statement = seen.server(&reply(&tokens, 4_096), 2).next().unwrap();
+        assert!(matches!(&statement.outcome, Outcome::Failed { .. }), "{:?}", statement.outcome);
+    }
+
+    #[test]
     fn a_reset_connection_forgets_its_handles_and_says_so() {
         let mut seen = Observer::new(false, false);
         seen.client(&rpc(&[("sp_prepexec", &[int(0), text(""), text("SELECT secret")])]), 1);

@@ -248,7 +248,11 @@ impl Tokens {
     /// The message is complete. What was not followed gives its end all the same.
     pub fn end_of_message(&mut self) -> Option<Event> {
         let unfinished = !self.at_boundary();
-        let tail = std::mem::take(&mut self.tail);
+        let mut tail = std::mem::take(&mut self.tail);
+        // a token of which more was waited for, when no more comes, was no such token: the end of what there is is the end of the message
+        if tail.is_empty() {
+            tail = self.partial.split_off(self.partial.len().saturating_sub(13));
+        }
         *self = Tokens { row_bytes: self.row_bytes, columns: std::mem::take(&mut self.columns), ..Tokens::default() };
         let mut r = Reader(&tail);
         let kind = r.u8()?;

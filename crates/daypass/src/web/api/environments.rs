@@ -49,15 +49,16 @@ pub async fn project_policy(
     Path(project): Path<String>,
     Body(policy): Body<PolicyView>,
 ) -> Result<StatusCode, Problem> {
-    caller.need(&app, Permission::ManageEnvironments)?;
-    let id = project_id(&app, &project)?;
+    let id = project_id(&app, &caller, &project)?;
     app.control.run(Command::SetPolicy { scope: Scope::Project(id), policy: policy.policy()? }, caller.actor()).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-pub fn project_id(app: &App, name: &str) -> Result<ProjectId, Problem> {
+/// The project of this name, for whoever sets it up; for others it is not there.
+pub fn project_id(app: &App, caller: &Caller, name: &str) -> Result<ProjectId, Problem> {
     let parsed: Name = name.parse()?;
-    app.node.ledger(|ledger| ledger.project_named(&parsed)).ok_or_else(|| Refusal::not_found("project", name).into())
+    let may = |ledger: &Ledger, id: &ProjectId| ledger.may_on_project(caller.user, Permission::ManageEnvironments, *id);
+    app.node.ledger(|ledger| ledger.project_named(&parsed).filter(|id| may(ledger, id))).ok_or_else(|| Refusal::not_found("project", name).into())
 }
 
 /// The environments that the caller may see.
@@ -99,7 +100,7 @@ pub async fn add(State(app): State<App>, caller: Caller, Body(request): Body<New
         heir: request.heir,
         enforce: request.enforce,
     };
-    let project = project_id(&app, &request.project)?;
+    let project = project_id(&app, &caller, &request.project)?;
     let environment = EnvironmentId::new(caller.id());
     // the same target is found again by where it is, so that two environments on one server share one keeper
     let known = app.node.ledger(|ledger| {

@@ -84,8 +84,10 @@ pub async fn page(visit: Visit, Path(name): Path<String>) -> Shown {
 fn shown(visit: &Visit, name: &str, preview: Option<Form>, outcome: Option<PreviewView>) -> Shown {
     let env = find(&visit.app, &visit.caller, name)?;
     let policy = visit.app.node.ledger(|ledger| ledger.policy(&env).clone());
-    let may_set = visit.caller.may(&visit.app, Permission::ManageEnvironments, None);
-    let preview = preview.or_else(|| may_set.then(|| preview_form(visit, name, &policy)));
+    let may = |environment| visit.caller.may(&visit.app, Permission::ManageEnvironments, environment);
+    let may_set = may(Some(env.id));
+    // it names everybody, so it is for those who set up everything
+    let preview = preview.or_else(|| may(None).then(|| preview_form(visit, name, &policy)));
     Ok(show(&Page { shell: visit.shell(), environment: name.to_owned(), sentences: sentences(&policy), may_set, preview, outcome }))
 }
 
@@ -243,7 +245,7 @@ pub async fn set(visit: Visit, Path(name): Path<String>, fields: Fields) -> Show
 
 /// The policy of a project: for all its environments that have none of their own.
 fn project_form(visit: &Visit, name: &str) -> Result<(Policy, Form), Problem> {
-    let id = api::environments::project_id(&visit.app, name)?;
+    let id = api::environments::project_id(&visit.app, &visit.caller, name)?;
     let policy = visit.app.node.ledger(|ledger| ledger.own_policy(Scope::Project(id)).cloned()).unwrap_or_default();
     let form = set_form(&policy, true, &format!("project {name}"), &format!("/projects/{name}/policy"));
     Ok((policy, form.line("It holds on all environments of the project that have no policy of their own.").back("/administration")))
