@@ -297,7 +297,9 @@ impl Pass {
                 State::Requested
             }
             (State::Requested, Step::Approve { by, at, ends_at, word }) => {
-                if let Approver::Person(by) = &by {
+                if let Approver::Person(by) = &by
+                    && !self.agreed.contains(by)
+                {
                     self.agreed.push(*by);
                 }
                 self.word = word.or(self.word.take());

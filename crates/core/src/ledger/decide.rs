@@ -241,7 +241,8 @@ impl Ledger {
             }
             return Ok(vec![]);
         }
-        let is_admin = |user: &User| user.locked.is_none() && user.all_roles().any(|role| *role == (Role::Admin, Scope::All));
+        // one by a group may be none at their next sign-in
+        let is_admin = |user: &User| user.locked.is_none() && user.roles.contains(&(Role::Admin, Scope::All));
         if (role, scope) == (Role::Admin, Scope::All) && !self.users.values().any(|other| other.id != user && is_admin(other)) {
             return Err(Refusal::state(
                 "Nobody else is an administrator: without one, nobody could give out roles any more.",
@@ -500,6 +501,7 @@ impl Ledger {
     fn approve(&self, by: Actor, id: PassId, digest: &Digest, word: Option<&Reason>, now: Time) -> Decided {
         if let (Some(pass), Actor::User(me)) = (self.passes.get(&id), by)
             && pass.agreed.contains(&me)
+            && *pass.state() != State::Requested
         {
             return Ok(vec![]);
         }
@@ -517,9 +519,11 @@ impl Ledger {
         policy.check_access(pass.wish.access)?;
         let life = policy.life(Some(pass.life))?;
         let (digest, word) = (*digest, word.cloned());
-        // the word of somebody who may not approve any more does not count any more
-        let agreed = pass.agreed.iter().filter(|other| self.may(**other, Permission::Approve, Some(pass.environment))).count();
-        if agreed + 1 < policy.approvals(pass.wish.access) {
+        let others = self.agreed(pass).into_iter().filter(|other| *other != approver).count();
+        if others + 1 < policy.approvals(pass.wish.access) {
+            if pass.agreed.contains(&approver) {
+                return Ok(vec![]);
+            }
             return Ok(vec![Event::PassAgreed { pass: id, by: approver, digest, word }]);
         }
         let ends_at = pass.starts_at(now).after(life);

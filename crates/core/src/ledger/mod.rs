@@ -216,6 +216,11 @@ impl Ledger {
         self.users.get(&user).is_some_and(|user| user.locked.is_none() && user.all_roles().any(|(role, scope)| role.grants(permission) && holds(scope)))
     }
 
+    /// Whose word for a request counts: of those who agreed, the ones who may still approve it.
+    pub fn agreed(&self, pass: &Pass) -> Vec<UserId> {
+        pass.agreed.iter().copied().filter(|user| self.may(*user, Permission::Approve, Some(pass.environment))).collect()
+    }
+
     /// Whether a request waits in vain: it is over, nobody approved it in time, or its person could not ask for it any more.
     pub fn lapses(&self, pass: &Pass, now: Time) -> bool {
         let late = now >= pass.requested_at.after(APPROVAL_LAPSES);

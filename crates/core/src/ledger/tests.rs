@@ -499,12 +499,15 @@ fn the_word_of_an_approver_who_is_none_any_more_does_not_count() {
     office.by_admin(Command::LockUser { user: amy, why: "her token was stolen".parse().unwrap() });
     office.done(office.approval(pass), Actor::User(bob));
     assert_eq!(*office.ledger.pass(pass).unwrap().state(), State::Requested, "bob's is the only word that counts");
-    office.done(office.approval(pass), Actor::User(cid));
+    // and it counts again when they are one again: nothing waits for a third
+    office.by_admin(Command::UnlockUser { user: amy });
+    office.done(office.approval(pass), Actor::User(bob));
     assert!(matches!(office.ledger.pass(pass).unwrap().state(), State::Approved { .. }));
+    assert!(office.refused(office.approval(pass), cid).message.contains("no longer waiting"));
 }
 
 #[test]
-fn there_is_always_an_administrator() {
+fn the_last_administrator_by_name_stays_one() {
     let mut office = Office::open();
     let admin = office.admin;
     let takes = |user| Command::TakeRole { user, role: Role::Admin, scope: Scope::All };

@@ -39,7 +39,8 @@ pub struct Device {
     /// Where the command line runs, as we see it.
     pub address: IpAddr,
     ends_at: Time,
-    person: Option<UserId>,
+    /// Who said yes, and when.
+    person: Option<(UserId, Time)>,
 }
 
 impl Devices {
@@ -59,13 +60,13 @@ impl Devices {
     /// Its person says yes.
     pub fn approve(&self, device: &Device, person: UserId, now: Time) {
         if let Some(known) = self.lock(now).values_mut().find(|known| known.code == device.code && known.person.is_none()) {
-            known.person = Some(person);
+            known.person = Some((person, now));
         }
     }
 
     /// Whoever said yes before their password changed said it with the old one.
     pub fn forget(&self, person: UserId, now: Time) {
-        self.lock(now).retain(|_, device| device.person != Some(person));
+        self.lock(now).retain(|_, device| device.person.is_none_or(|(known, _)| known != person));
     }
 }
 
@@ -91,17 +92,19 @@ pub async fn begin(State(app): State<App>, extensions: Extensions) -> Result<Jso
 #[utoipa::path(post, path = "/device/token", request_body = DeviceToken, responses((status = 200, body = TokenIssued), (status = "default", body = Problem, content_type = "application/problem+json")))]
 pub async fn token(State(app): State<App>, Body(request): Body<DeviceToken>) -> Result<Json<TokenIssued>, Problem> {
     let key = TokenHash::of(&request.device_code);
-    let person = {
+    let (person, at) = {
         let mut all = app.devices.lock(app.node.now());
         let device = all.get(&key).ok_or_else(|| Refusal::state("This code is not known, or its time is over.", "Begin anew: daypass login --sso"))?;
-        let Some(person) = device.person else {
+        let Some((person, at)) = device.person else {
             return Err(Problem::new(StatusCode::CONFLICT, "pending", "Nobody has typed the code yet.", "Ask again in two seconds."));
         };
         // a token is given once
         all.remove(&key);
-        person
+        (person, at)
     };
-    let (id, token) = sign_in::issue(&app, person, "command line, by browser".to_owned(), sign_in::SIGNED_IN, TokenKind::Api, true).await?;
+    // they proved who they are when they said yes; a command line that comes late for it has no recent proof
+    let proved = app.node.now() < at.after(Ttl::minutes(1));
+    let (id, token) = sign_in::issue(&app, person, "command line, by browser".to_owned(), sign_in::SIGNED_IN, TokenKind::Api, proved).await?;
     let ends_at = app.node.ledger(|ledger| ledger.token(id).map(|token| token.ends_at.to_string())).unwrap_or_default();
     Ok(Json(TokenIssued { id: id.to_string(), token, ends_at }))
 }

@@ -33,7 +33,14 @@ use hyper_util::{
     server::conn::auto::Builder,
     service::TowerToHyperService,
 };
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
@@ -136,12 +143,29 @@ pub async fn serve(listener: TcpListener, router: Router, certificate: Arc<Certi
 }
 
 async fn serve_connection(tls: tokio_rustls::server::TlsStream<tokio::net::TcpStream>, router: Router, peer: SocketAddr) {
-    let router = router.layer(axum::Extension(axum::extract::ConnectInfo(peer)));
-    // which of the two it is stands in the handshake: nobody is waited for to say it once more
+    let asked = Arc::new(AtomicBool::new(false));
+    let seen = asked.clone();
+    let note = move |request: axum::extract::Request| {
+        seen.store(true, Relaxed);
+        std::future::ready(request)
+    };
+    let router = router.layer(axum::Extension(axum::extract::ConnectInfo(peer))).layer(axum::middleware::map_request(note));
+    // which of the two it is stands in the handshake
     let is_two = tls.get_ref().1.alpn_protocol() == Some(b"h2");
     let builder = Builder::new(TokioExecutor::new());
     let mut builder = if is_two { builder.http2_only() } else { builder.http1_only() };
     builder.http1().timer(hyper_util::rt::TokioTimer::new()).header_read_timeout(HEADERS);
     builder.http2().timer(hyper_util::rt::TokioTimer::new()).keep_alive_interval(Some(ALIVE)).keep_alive_timeout(HEADERS);
-    let _ = builder.serve_connection(TokioIo::new(tls), TowerToHyperService::new(router)).await;
+    let serving = builder.serve_connection(TokioIo::new(tls), TowerToHyperService::new(router));
+    // whoever asks nothing gives the place to others, whatever they say on the level of the protocol
+    let silent = async {
+        tokio::time::sleep(HEADERS).await;
+        if asked.load(Relaxed) {
+            std::future::pending::<()>().await;
+        }
+    };
+    tokio::select! {
+        _ = serving => {}
+        () = silent => {}
+    }
 }

@@ -167,6 +167,21 @@ pub async fn prove(app: &App, proof: Proof<'_>) -> Result<UserId, Problem> {
     ))
 }
 
+/// A new sign-in by password. Who has roles from a provider's groups signs in there, which is where those are asked for; a password of
+/// theirs confirms that it is them, and no more.
+pub async fn by_password(app: &App, proof: Proof<'_>) -> Result<UserId, Problem> {
+    let user = prove(app, proof).await?;
+    if app.node.ledger(|ledger| ledger.user(user).is_some_and(|user| !user.group_roles.is_empty())) {
+        return Err(Problem::new(
+            StatusCode::FORBIDDEN,
+            "not_permitted",
+            "Your roles come from your provider, so you sign in with it.",
+            "Choose the provider on the page for signing in; on the command line: daypass login --sso.",
+        ));
+    }
+    Ok(user)
+}
+
 /// A fresh token for a person; the second is its clear text, seen here only.
 ///
 /// `proved`: its person has just proved who they are.

@@ -396,6 +396,35 @@ async fn a_token_that_was_made_with_another_is_no_recent_sign_in() {
     let (status, said) = call(script, &path, yes.clone()).await;
     assert!(status == StatusCode::FORBIDDEN && said["title"].as_str().unwrap().contains("sign-in of the last"), "{said}");
     assert_eq!(call(&amy.api, &path, yes).await.0, StatusCode::OK);
+    // nor does it break the glass
+    let policy =
+        Policy { approval: [(Access::ReadWrite, daypass_core::policy::Approvals::One)].into(), break_glass: [Role::Requester].into(), ..Policy::default() };
+    all.run(Command::SetPolicy { scope: Scope::Environment(all.uat), policy }, Actor::System).await;
+    let maria = all.signs_in(all.maria).await;
+    let (_, made) = call(&maria.api, "/tokens", serde_json::json!({ "label": "a script", "life": 3600 })).await;
+    let wish = serde_json::json!({ "access": "read_write", "reason": "the invoices stand still", "break_glass": true });
+    assert_eq!(call(made["token"].as_str().unwrap(), "/environments/uat/passes", wish.clone()).await.0, StatusCode::FORBIDDEN);
+    let (status, made) = call(&maria.api, "/environments/uat/passes", wish).await;
+    assert!(status == StatusCode::OK && made["break_glass"] == true, "{made}");
+}
+
+#[tokio::test]
+async fn who_has_roles_from_a_provider_signs_in_there_and_confirms_here() {
+    let all = Installation::new().await;
+    let nina = UserId::new(id());
+    let command = Command::SignInFrom {
+        user: nina,
+        name: "nina".parse().unwrap(),
+        issuer: "https://id.example.com".to_owned(),
+        subject: "s-1".to_owned(),
+        roles: vec![(Role::Approver, Scope::All)],
+    };
+    all.run(command, Actor::System).await;
+    let password = "a-password-that-is-long";
+    super::sign_in::change_password(&all.app, nina, Actor::System, None, password.to_owned()).await.unwrap();
+    let proof = || sign_in::Proof { name: "nina", password: password.to_owned(), code: None, address: [203, 0, 113, 7].into() };
+    assert_eq!(sign_in::by_password(&all.app, proof()).await.unwrap_err().status, 403, "the groups are asked for at the provider");
+    assert_eq!(sign_in::prove(&all.app, proof()).await.unwrap(), nina, "that it is her, the password says");
 }
 
 #[tokio::test]

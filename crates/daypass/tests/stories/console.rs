@@ -703,6 +703,20 @@ async fn nothing_that_somebody_wrote_runs_in_a_browser() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_asks_nothing_is_closed() {
+    use tokio::io::AsyncReadExt;
+    let house = House::open().await;
+    for protocol in ["h2", "http/1.1"] {
+        let mut tls = crate::house::tls(&house.path("data/ca.pem"));
+        tls.alpn_protocols = vec![protocol.into()];
+        let tcp = tokio::net::TcpStream::connect(house.api).await.unwrap();
+        let mut stream = tokio_rustls::TlsConnector::from(std::sync::Arc::new(tls)).connect("localhost".try_into().unwrap(), tcp).await.unwrap();
+        let closed = async { while stream.read(&mut [0; 1024]).await.is_ok_and(|n| n > 0) {} };
+        tokio::time::timeout(crate::house::PATIENCE, closed).await.unwrap_or_else(|_| panic!("{protocol}: it keeps its place for good"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_command_line_signs_in_by_browser() {
     use tokio::io::{AsyncBufReadExt, BufReader};
     let (house, browsers) = (House::open().await, Browsers::start().await);

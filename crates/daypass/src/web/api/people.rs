@@ -32,7 +32,7 @@ use daypass_store::Change;
 #[utoipa::path(post, path = "/login", request_body = LoginRequest, responses((status = 200, body = TokenIssued), (status = "default", body = Problem, content_type = "application/problem+json")))]
 pub async fn login(State(app): State<App>, extensions: Extensions, Body(request): Body<LoginRequest>) -> Result<Json<TokenIssued>, Problem> {
     let proof = Proof { name: &request.name, password: request.password, code: request.code.as_deref(), address: auth::address(&extensions) };
-    let user = sign_in::prove(&app, proof).await?;
+    let user = sign_in::by_password(&app, proof).await?;
     issued(&app, user, "signed in".to_owned(), SIGNED_IN, true).await
 }
 

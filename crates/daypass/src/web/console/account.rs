@@ -50,7 +50,7 @@ async fn account_page(visit: &Visit, made: Option<String>) -> Response {
 
 fn token_form() -> Form {
     Form::new("Make a token", "/account/tokens", "Make the token")
-        .line("A token lets a script or the command line do all that you may do. It is shown once.")
+        .line("A token lets a script do what you may do, but for what takes a recent sign-in: approving, breaking the glass, making tokens, standing accounts. It is shown once.")
         .with(Field::text("label", "What it is for").required())
         .with(Field::text("life", "How long").required().value("8h").hint("At most 720h"))
         .back("/account")

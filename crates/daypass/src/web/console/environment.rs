@@ -15,7 +15,9 @@ use askama::Template;
 use axum::{
     Json,
     extract::{Path, Query, State},
+    response::{IntoResponse, Response},
 };
+use axum_extra::extract::cookie::CookieJar;
 use daypass_core::{
     environment::Environment,
     index::Filter,
@@ -252,8 +254,18 @@ fn as_standing(mut form: Form, account: &str) -> Form {
     form.with(Field::hidden("standing", account)).with(Field::hidden("access", "read_write"))
 }
 
-pub async fn request(visit: Visit, Path(name): Path<String>, fields: Fields) -> Shown {
-    let env = find(&visit.app, &visit.caller, &name)?;
+pub async fn request(visit: Visit, Path(name): Path<String>, fields: Fields) -> Result<Response, Response> {
+    // to break the glass lets somebody in whom nobody approved
+    let (visit, cookie) = match fields.ticked("break_glass") {
+        true => visit.prove(&fields, "Request access", &format!("/environments/{name}")).await?,
+        false => (visit, CookieJar::new()),
+    };
+    let answer = asked_for(&visit, &name, &fields).await.map_err(IntoResponse::into_response)?;
+    Ok((cookie, answer).into_response())
+}
+
+async fn asked_for(visit: &Visit, name: &str, fields: &Fields) -> Shown {
+    let env = find(&visit.app, &visit.caller, name)?;
     let asked = async {
         let access = if fields.get("access") == Some("read_write") { Access::ReadWrite } else { Access::Read };
         let request = NewPass {
@@ -266,18 +278,18 @@ pub async fn request(visit: Visit, Path(name): Path<String>, fields: Fields) -> 
             break_glass: fields.ticked("break_glass"),
             standing: fields.owned("standing"),
         };
-        api::passes::request(State(visit.app.clone()), visit.caller.clone(), Path(name.clone()), Body(request)).await
+        api::passes::request(State(visit.app.clone()), visit.caller.clone(), Path(name.to_owned()), Body(request)).await
     };
     match asked.await {
         Ok(_) => Ok(visit.done(&format!("/environments/{name}"), "requested")),
         Err(problem) => {
             let policy = visit.app.node.ledger(|ledger| ledger.policy(&env).clone());
-            let form = request_form(&visit, &env, &policy);
+            let form = request_form(visit, &env, &policy);
             let form = match fields.owned("standing") {
                 Some(account) => as_standing(form, &account),
                 None => form,
             };
-            Ok(visit.refused(form, &fields, problem))
+            Ok(visit.refused(form, fields, problem))
         }
     }
 }

@@ -29,7 +29,7 @@ const RECENT_DAYS: i64 = 90;
 
 /// Whether a pass waits for a word of this person: an approval, or the review of a broken glass.
 fn waits_for(ledger: &Ledger, caller: &Caller, pass: &Pass) -> bool {
-    let waits = matches!(pass.state(), PassState::Requested) && !pass.agreed.contains(&caller.user) || pass.review == Review::Open;
+    let waits = matches!(pass.state(), PassState::Requested) && !ledger.agreed(pass).contains(&caller.user) || pass.review == Review::Open;
     waits && pass.holder != caller.user && ledger.may(caller.user, Permission::Approve, Some(pass.environment))
 }
 

@@ -78,7 +78,7 @@ fn refused(page: SignInPage, problem: Problem) -> Response {
 pub async fn sign_in(State(app): State<App>, extensions: Extensions, headers: HeaderMap, fields: Fields) -> Response {
     let (name, to) = (fields.text("name"), local(&fields.text("to")).to_owned());
     let shown = proof::Proof { name: &name, password: fields.text("password"), code: fields.get("code"), address: auth::address(&extensions) };
-    let opened = match proof::prove(&app, shown).await {
+    let opened = match proof::by_password(&app, shown).await {
         Ok(user) => open(&app, user, &headers, &to, true).await,
         Err(problem) => Err(problem),
     };

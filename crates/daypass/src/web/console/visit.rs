@@ -20,7 +20,7 @@ use axum::{
 use axum_extra::extract::cookie::{Cookie, CookieJar, SameSite};
 use daypass_core::{
     people::{Permission, TokenKind},
-    time::Time,
+    time::{Time, Ttl},
 };
 use daypass_gateway::World;
 use futures_util::Stream;
@@ -149,8 +149,8 @@ impl Visit {
             let line = match self.caller.proved_at {
                 Some(_) => "You signed in a while ago. What follows shows a secret or lets somebody in, so sign in once more; then do it again.",
                 None => {
-                    "What follows shows a secret or lets somebody in, so it takes a recent sign-in, and your provider does not say when you proved who you \
-                     are (auth_time). An administrator can have the provider say it, or give you a password here."
+                    "What follows shows a secret or lets somebody in, so it takes a recent sign-in. Sign in once more; if that leads back here, your \
+                     provider does not say when you proved who you are (auth_time): an administrator can have it say so, or give you a password here."
                 }
             };
             let form = Form::new("Confirm that it is you", &self.path, "").line(line).link(label, &format!("/sign-in/with?again&to={back}")).back(back);
@@ -175,7 +175,10 @@ impl Visit {
             Ok(user) => user,
             Err(problem) => return Err(ask(&self, Some(problem))),
         };
-        let fresh = proof::issue(&self.app, user, self.agent.clone(), SIGNED_IN, TokenKind::Browser, true).await;
+        // it proves anew who they are, and makes the sign-in no longer than it was: a provider is asked at the next one
+        let left = self.app.node.ledger(|ledger| ledger.token(self.caller.token).map(|token| token.ends_at.since(self.app.node.now())));
+        let left = Ttl::seconds(left.unwrap_or(0).max(0) as u64 / 1_000_000).unwrap_or(Ttl::minutes(1));
+        let fresh = proof::issue(&self.app, user, self.agent.clone(), left, TokenKind::Browser, true).await;
         let (token, clear) = fresh.map_err(|problem| Fault(problem).into_response())?;
         let _ = self.app.control.run(daypass_core::command::Command::RemoveToken { token: self.caller.token }, self.caller.actor()).await;
         self.caller.token = token;
