@@ -25,6 +25,7 @@ demo:
 test:
 	scripts/need postgres tsql python clients browser
 	$(CARGO) fmt --all --check
+	scripts/budget
 	$(CARGO) clippy --workspace --all-targets --quiet -- -D warnings
 	$(CARGO) build --workspace --all-targets --quiet
 	DAYPASS_POSTGRES_BINS="$$(ls -d $$(scripts/tools)/lib/python3*/site-packages/*_postgres/pginstall/bin | tr '\n' ':')" $(CARGO) test --workspace --quiet

@@ -29,13 +29,18 @@ pub struct Reader<'a> {
 
 /// Explains an error text, the drivers' wrappings and all.
 pub fn explain(text: &str, reader: Option<Reader<'_>>, now: Time) -> Explanation {
+    let found = reader.and_then(|reader| by_account(text, reader, now).or_else(|| by_environment(text, reader, now)));
+    found.or_else(|| by_words(&text.to_lowercase())).unwrap_or_else(|| Explanation {
+        cause: "This text is not one that Daypass writes.".to_owned(),
+        remedy: "Look at the tool's own manual; `daypass passes` shows whether your access is in order.".to_owned(),
+    })
+}
+
+/// What the words alone say, in small letters; none when they are not known.
+fn by_words(text: &str) -> Option<Explanation> {
     let say = |cause: &str, remedy: &str| Explanation { cause: cause.to_owned(), remedy: remedy.to_owned() };
-    if let Some(found) = reader.and_then(|reader| by_account(text, reader, now).or_else(|| by_environment(text, reader, now))) {
-        return found;
-    }
-    let text = text.to_lowercase();
     let has = |words: &str| text.contains(words);
-    if has("no access for host") || has("not on the allow-list") || (has("client with ip address") && has("is not allowed to access the server")) {
+    let found = if has("no access for host") || has("not on the allow-list") || (has("client with ip address") && has("is not allowed to access the server")) {
         say(
             "The address that the connection came from is not entered on the environment, or its entry has ended.",
             "Enter it: daypass allow ENV (add the address that the message names if you come through another network).",
@@ -60,7 +65,7 @@ pub fn explain(text: &str, reader: Option<Reader<'_>>, now: Time) -> Explanation
         )
     } else if has("47072") || has("invalid tls version") {
         say("The client's TLS is older than the server takes.", "Update the driver, or have it use TLS 1.2 or later.")
-    } else if has("40532") || has("40531") || has("cannot open server") {
+    } else if has("40532") || has("40531") || has("cannot open server") || has("the server name") && has("is not that of") {
         say(
             "The server name in the tool is not one that leads to this account's environment.",
             "Copy the server name again: daypass env show ENV prints it; the account alone names the way as well.",
@@ -109,9 +114,18 @@ pub fn explain(text: &str, reader: Option<Reader<'_>>, now: Time) -> Explanation
         say("No answer from that address and port.", "Check host and port with `daypass env show ENV`, and that `daypass serve` runs (`daypass doctor`).")
     } else if has("target refused") || has("target is not reachable") || has("cannot_connect_now") {
         say("The gateway could not reach the database behind it.", "Nothing is wrong with your access; `daypass env test ENV` shows what the target says.")
+    } else if has("this account is one of") {
+        say("The account is one of another engine than the tool speaks to.", "Use a tool of that engine, and the port that `daypass reveal ACCOUNT` shows.")
+    } else if has("asks for an approval") {
+        say("The policy has come to ask for an approval that this account does not have.", "Ask for a new account: daypass request ENV --reason '...'")
+    } else if has("no longer allows the access") {
+        say("The policy does not allow this kind of access any more.", "Ask for another kind: daypass request ENV --access read --reason '...'")
+    } else if has("does not have mars") {
+        say("The server behind does not have MARS, which the tool asks for.", "Switch it off in the connection's settings (MultipleActiveResultSets=False).")
     } else {
-        say("This text is not one that Daypass writes.", "Look at the tool's own manual; `daypass passes` shows whether your access is in order.")
-    }
+        return None;
+    };
+    Some(found)
 }
 
 /// An account named in the text says more than the text.
@@ -142,7 +156,10 @@ fn by_account(text: &str, Reader { ledger, user }: Reader<'_>, now: Time) -> Opt
                 remedy: format!("Enter it: daypass allow {env} {address}"),
             })
         }
-        _ if other_cause(text).is_some() => other_cause(text),
+        Some((address, Ok(_))) if text.contains("is not allowed to access") || text.contains("no access for host") => Some(Explanation {
+            cause: format!("The account {account} on {env} is in order until {ends_at}, and the address {address} is allowed by now."),
+            remedy: "Connect again.".to_owned(),
+        }),
         _ if names_another_database(text) => {
             let database = &ledger.environment(pass.environment)?.spec.database;
             Some(Explanation {
@@ -150,10 +167,15 @@ fn by_account(text: &str, Reader { ledger, user }: Reader<'_>, now: Time) -> Opt
                 remedy: format!("Connect to the database {database}: in SSMS under Options > Connection Properties > Connect to database."),
             })
         }
-        _ => Some(Explanation {
-            cause: format!("The account {account} on {env} is in order until {ends_at}."),
-            remedy: "Check the password and the database name that the tool uses.".to_owned(),
-        }),
+        _ => {
+            // drivers put "Login failed for user" before all that the gateway says; what stands behind it is the cause
+            let lower = text.to_lowercase();
+            let rest = ["login failed for user", "password authentication failed", "18456"].iter().fold(lower, |text, words| text.replace(words, ""));
+            let found = by_words(&rest)
+                .unwrap_or_else(|| Explanation { cause: String::new(), remedy: "Check the password and the database name that the tool uses.".to_owned() });
+            let cause = format!("The account {account} on {env} is in order until {ends_at}. {}", found.cause);
+            Some(Explanation { cause: cause.trim_end().to_owned(), remedy: found.remedy })
+        }
     }
 }
 
@@ -223,44 +245,6 @@ fn entry_for(ledger: &Ledger, environment: EnvironmentId, user: UserId, address:
 /// The first address in a text.
 fn address_in(text: &str) -> Option<IpAddr> {
     text.split(|c: char| !(c.is_ascii_hexdigit() || c == '.' || c == ':')).map(|w| w.trim_matches('.')).filter(|w| w.len() > 6).find_map(|w| w.parse().ok())
-}
-
-/// What the gateway said besides the account, when the account itself is in order: drivers put "Login failed for user" before it.
-fn other_cause(text: &str) -> Option<Explanation> {
-    let lower = text.to_lowercase();
-    let (cause, remedy) = [
-        ("is not that of", "The server name in the tool is that of another environment.", "Copy the server name again: `daypass reveal ACCOUNT` shows it."),
-        ("too many connections", "The account has as many connections as the policy allows.", "Close some: many tools open several at once."),
-        (
-            "this account is one of",
-            "The account is one of another engine than the tool speaks to.",
-            "Use a tool of that engine, and the port that `daypass reveal ACCOUNT` shows.",
-        ),
-        (
-            "asks for an approval",
-            "The policy has come to ask for an approval that this account does not have.",
-            "Ask for a new account: daypass request ENV --reason '...'",
-        ),
-        (
-            "no longer allows the access",
-            "The policy does not allow this kind of access any more.",
-            "Ask for another kind: daypass request ENV --access read --reason '...'",
-        ),
-        (
-            "does not have mars",
-            "The server behind does not have MARS, which the tool asks for.",
-            "Switch it off in the connection's settings (MultipleActiveResultSets=False).",
-        ),
-    ]
-    .into_iter()
-    // Azure's words begin alike for an address
-    .chain((!lower.contains("is not allowed to access")).then_some((
-        "cannot open server",
-        "The server name in the tool is that of another environment.",
-        "Copy the server name again: `daypass reveal ACCOUNT` shows it.",
-    )))
-    .find_map(|(words, cause, remedy)| lower.contains(words).then_some((cause, remedy)))?;
-    Some(Explanation { cause: format!("The account is in order. {cause}"), remedy: remedy.to_owned() })
 }
 
 fn names_another_database(text: &str) -> bool {

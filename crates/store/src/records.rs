@@ -99,7 +99,7 @@ impl RecordStore {
         Ok(rows.len() as u64)
     }
 
-    /// Sessions, newest first; of one environment or pass, or only the live ones.
+    /// Sessions that somebody looks for, newest first.
     pub async fn find(&self, wanted: &Wanted) -> Result<Vec<SessionRow>, StoreError> {
         let rows = sqlx::query(
             "SELECT opened, closed FROM sessions \

@@ -18,9 +18,9 @@ use crate::{
 };
 
 /// A request that nobody approved lapses after so long.
-pub const APPROVAL_LAPSES: Ttl = Ttl::hours(24);
-/// The longest life of a token of somebody whose roles come from a provider.
-const LINKED_TOKENS: Ttl = Ttl::hours(12);
+pub(super) const APPROVAL_LAPSES: Ttl = Ttl::hours(24);
+/// A sign-in holds for a working day. A token of somebody whose groups are known at a provider lives no longer: they are asked for at each sign-in.
+pub const SIGNED_IN: Ttl = Ttl::hours(12);
 
 pub(super) type Decided = Result<Vec<Event>, Refusal>;
 
@@ -74,9 +74,9 @@ impl Ledger {
                     return Err(Refusal::new(Code::NotPermitted, "This person is locked.", "An administrator can unlock them."));
                 }
                 // what somebody's groups give is asked of the provider at each sign-in, and nothing else asks
-                if person.linked.is_some() && *life > LINKED_TOKENS {
+                if person.linked.is_some() && *life > SIGNED_IN {
                     return Err(Refusal::policy(
-                        format!("A token of somebody who signs in with a provider lives {LINKED_TOKENS} at most."),
+                        format!("A token of somebody who signs in with a provider lives {SIGNED_IN} at most."),
                         "Ask for a shorter one; after that, sign in again.",
                     ));
                 }

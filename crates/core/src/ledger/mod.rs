@@ -8,7 +8,7 @@ mod moves;
 mod tests;
 
 pub use apply::Inconsistent;
-pub use decide::APPROVAL_LAPSES;
+pub use decide::SIGNED_IN;
 
 use crate::{
     allow::AllowList,
@@ -223,7 +223,7 @@ impl Ledger {
 
     /// Whether a request waits in vain: it is over, nobody approved it in time, or its person could not ask for it any more.
     pub fn lapses(&self, pass: &Pass, now: Time) -> bool {
-        let late = now >= pass.requested_at.after(APPROVAL_LAPSES);
+        let late = now >= pass.requested_at.after(decide::APPROVAL_LAPSES);
         self.over(pass, now).is_some() || late || !self.may(pass.holder, Permission::Request, Some(pass.environment))
     }
 

@@ -11,7 +11,7 @@ const GOODBYE: Duration = Duration::from_secs(2);
 /// Runs Daypass until it is told to stop.
 pub async fn serve(file: Option<&Path>) -> Result<(), Failure> {
     let filter = tracing_subscriber::EnvFilter::try_from_env("DAYPASS_LOG").unwrap_or_else(|_| "info".into());
-    tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_ansi(std::io::stderr().is_terminal()).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_ansi(false).with_writer(std::io::stderr).init();
     let config = Config::load(file)?;
     let data = config.data_dir.clone();
     let unset = |e: std::io::Error| Failure::failed(format!("signals cannot be received: {e}"));

@@ -27,8 +27,8 @@ use std::{
 use tokio::sync::{Semaphore, SemaphorePermit};
 use totp_rs::{Builder, Totp};
 
-/// A person who signed in stays so for a working day.
-pub const SIGNED_IN: Ttl = Ttl::hours(12);
+pub use daypass_core::ledger::SIGNED_IN;
+
 /// Attempts in a row of one name from one address, and how long until there is another one.
 const OF_NAME: (u32, Duration) = (10, Duration::from_secs(20));
 /// Attempts in a row of one address, whatever the names: an office behind one address signs in in the morning.
