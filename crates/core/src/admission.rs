@@ -84,6 +84,10 @@ pub enum Refused {
     Frozen {
         environment: String,
     },
+    /// The target has connections left for its other work only.
+    TargetFull {
+        environment: String,
+    },
 }
 
 /// Decides about a login, once the password is proved. Order: account, life, address, engine, server, database, policy, limits.
@@ -189,6 +193,9 @@ impl Refused {
             Refused::NotApproved { environment, policy } => format!("policy '{policy}' of {environment} asks for an approval that this account does not have"),
             Refused::TooManySessions { environment, most } => format!("too many connections for this account: {environment} allows {most} at once"),
             Refused::Frozen { environment } => format!("{environment} is closed while its database is being replaced"),
+            Refused::TargetFull { environment } => {
+                format!("the server of {environment} has no connection left for another session: what it still has is kept for ending access")
+            }
         }
     }
 
@@ -205,6 +212,7 @@ impl Refused {
             Refused::AccessNotAllowed { environment, .. } => format!("Ask for an account with an access that the policy allows: daypass request {environment}"),
             Refused::NotApproved { environment, .. } => format!("Ask anew, and have it approved: daypass request {environment}"),
             Refused::TooManySessions { .. } => "Close a connection, then try again.".to_owned(),
+            Refused::TargetFull { .. } => "Close a connection that you do not need, or try again when others have closed theirs.".to_owned(),
             Refused::Frozen { environment } => format!("Ask again when the movement is finished; daypass env show {environment} tells."),
         }
     }

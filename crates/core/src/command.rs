@@ -268,6 +268,10 @@ pub enum Observed {
     Lapse {
         pass: PassId,
     },
+    /// How long the pass has been open cannot be said: the clock was wrong.
+    ClockDoubted {
+        pass: PassId,
+    },
     /// What the account of a pass leaves behind.
     Left {
         pass: PassId,

@@ -31,6 +31,16 @@ impl Engine {
         }
     }
 
+    /// Whether accounts can log in only at the moments at which the gateway does: where a person can give their account a password of
+    /// their own, an account that can always log in would be a way past the gateway. SQL Server asks for the old password, which nobody
+    /// but the gateway knows.
+    pub fn logs_in_by_moment(self) -> bool {
+        match self {
+            Engine::Postgres => true,
+            Engine::SqlServer => false,
+        }
+    }
+
     /// Whether a name that a client gives means this database. SQL Server compares names without regard to case, PostgreSQL with.
     pub fn is_database(self, asked: &str, database: &str) -> bool {
         match self {

@@ -126,6 +126,12 @@ pub enum Cause {
     Replaced,
     HolderLocked,
     EnvironmentRemoved,
+    /// The policy was changed, and does not allow it any more.
+    Forbidden {
+        policy: Name,
+    },
+    /// Daypass was started with a clock that cannot say how long it had been open.
+    ClockDoubted,
     /// It could not be made before its time was over.
     Failed {
         why: String,
@@ -143,6 +149,8 @@ impl Cause {
             Cause::Replaced => "ended because the database was replaced",
             Cause::HolderLocked => "ended because its holder is locked",
             Cause::EnvironmentRemoved => "ended because the environment was removed",
+            Cause::Forbidden { .. } => "ended because the policy no longer allows it",
+            Cause::ClockDoubted => "ended because Daypass could not trust its clock",
             Cause::Failed { .. } => "ended because the account could not be made",
         }
     }

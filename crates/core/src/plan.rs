@@ -11,19 +11,29 @@ use crate::{
 };
 use std::collections::{BTreeMap, BTreeSet};
 
-/// An account on the target that bears the marker of this installation.
+/// An account on the target that bears the marker of this installation, or the name of one of its passes.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ObservedAccount {
     pub name: String,
     pub can_login: bool,
-    /// Connections of this account that the target has now.
-    pub backends: u32,
+    /// Seconds until the target's own clock ends it, where an engine has such an end; negative when that is over.
+    pub expires_in: Option<i64>,
+}
+
+/// A connection of such an account, under the number that the target gave it.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Backend {
+    pub account: String,
+    pub id: u32,
 }
 
 /// What one look at a target showed.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Observation {
     pub accounts: Vec<ObservedAccount>,
+    pub backends: Vec<Backend>,
+    /// How many connections of our accounts the target has room for, with those that are there; none: it does not say.
+    pub room: Option<u32>,
     /// Databases that could not be looked into: what is not seen in them may be there all the same.
     pub unseen: BTreeSet<DatabaseName>,
 }
@@ -40,9 +50,23 @@ pub enum Action {
     ReportGone { pass: PassId },
 }
 
+/// How far the end on the target's clock may be from the one that is wanted (seconds): what rounding and a slow answer come to.
+const EXPIRY_SLACK: i64 = 3;
+
+/// Accounts on `target` of which nothing may be in: passes that are over, and strays.
+pub fn ended<'a>(ledger: &Ledger, observed: &'a Observation, now: Time) -> Vec<&'a str> {
+    let is_good = |name: &str| ledger.pass_of_account(name).is_some_and(|pass| !pass.state().is_final() && ledger.over(pass, now).is_none());
+    let names: BTreeSet<&str> =
+        observed.accounts.iter().map(|account| account.name.as_str()).chain(observed.backends.iter().map(|backend| backend.account.as_str())).collect();
+    names.into_iter().filter(|name| !is_good(name)).collect()
+}
+
 /// The actions for `target`, ends before beginnings: to end access is never made to wait.
 pub fn plan(ledger: &Ledger, target: TargetId, observed: &Observation, now: Time) -> Vec<Action> {
     let there: BTreeMap<&str, &ObservedAccount> = observed.accounts.iter().map(|a| (a.name.as_str(), a)).collect();
+    let connected: BTreeSet<&str> = observed.backends.iter().map(|backend| backend.account.as_str()).collect();
+    // where to log in is a moment, an account that cannot is as it should be
+    let by_moment = ledger.target(target).is_some_and(|target| target.spec.engine.logs_in_by_moment());
     let environments: BTreeMap<EnvironmentId, &Environment> = ledger.environments_on(target).map(|env| (env.id, env)).collect();
     let mut ends = Vec::new();
     let mut begins = Vec::new();
@@ -66,6 +90,8 @@ pub fn plan(ledger: &Ledger, target: TargetId, observed: &Observation, now: Time
             match seen {
                 Some(account) => ends.push(Action::Remove { account: account.name.clone(), pass: Some(pass.id) }),
                 None if observed.unseen.contains(&env.spec.database) => {}
+                // the account is gone and somebody is still in: that is no end
+                None if connected.contains(pass.account.as_str()) => {}
                 None if *pass.state() != State::Requested => ends.push(Action::ReportGone { pass: pass.id }),
                 None => {}
             }
@@ -81,7 +107,7 @@ pub fn plan(ledger: &Ledger, target: TargetId, observed: &Observation, now: Time
             // one that is to start later is made when it starts
             State::Approved { .. } if pass.wish.starts_at.is_some_and(|start| now < start) => {}
             State::Approved { ends_at } => begins.push(Action::Provide { pass: id, account, access, database, environment, ends_at }),
-            State::Ready { ends_at } if !seen.is_some_and(|a| a.can_login) => {
+            State::Ready { ends_at } if !seen.is_some_and(|a| (by_moment || a.can_login) && ends_as_wanted(a, ends_at, now)) => {
                 begins.push(Action::Restore { pass: id, account, access, database, environment, ends_at });
             }
             _ => {}
@@ -93,6 +119,12 @@ pub fn plan(ledger: &Ledger, target: TargetId, observed: &Observation, now: Time
     ends.extend(strays.map(|a| Action::Remove { account: a.name.clone(), pass: None }));
     ends.extend(begins);
     ends
+}
+
+/// Whether the target's own clock ends the account when it should be ended.
+fn ends_as_wanted(account: &ObservedAccount, ends_at: Time, now: Time) -> bool {
+    let wanted = ends_at.since(now) / 1_000_000;
+    account.expires_in.is_none_or(|left| left.abs_diff(wanted) <= EXPIRY_SLACK as u64)
 }
 
 /// The next moment at which a plan can change by the clock alone.

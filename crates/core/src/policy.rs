@@ -3,7 +3,7 @@
 use crate::{
     names::{Category, Name, Reason},
     net::Range,
-    pass::{Access, Wish},
+    pass::{Access, Pass, Wish},
     people::Role,
     refusal::Refusal,
     time::{Time, Ttl},
@@ -194,6 +194,13 @@ impl Policy {
             return wrong("rotate_days is at least 1; leave it out for never");
         }
         Ok(())
+    }
+
+    /// Whether a pass that was given before could not be had under this policy. Who broke the glass did so where that was allowed.
+    pub fn forbids(&self, pass: &Pass) -> bool {
+        let excused = pass.wish.break_glass && !self.break_glass.is_empty();
+        let too_long = pass.ends_at.is_some_and(|ends_at| ends_at > pass.starts_at(pass.approved_at.unwrap_or(pass.requested_at)).after(self.longest_total));
+        !self.access.contains(&pass.wish.access) || (pass.agreed.len() < self.approvals(pass.wish.access) && !excused) || too_long
     }
 
     /// How many other people have to agree to this access.

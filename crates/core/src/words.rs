@@ -144,7 +144,12 @@ pub fn what(ledger: &Ledger, event: &Event) -> String {
         }
         Event::PassLeft { pass, left, dropped } => {
             let left: Vec<String> = left.iter().map(|thing| shown(thing)).collect();
-            format!("found what {} leaves behind ({}): {}", of(pass), if *dropped { "it is dropped" } else { "it is given away" }, left.join(", "))
+            format!(
+                "found what {} leaves behind ({}): {}",
+                of(pass),
+                if *dropped { "it is dropped" } else { "what runs is dropped, data goes to a role without rights" },
+                left.join(", ")
+            )
         }
         Event::PassEnding { pass, cause } => match cause {
             Cause::Returned => format!("gave {} back", of(pass)),

@@ -7,6 +7,7 @@
 use crate::{
     node::{Node, PassSecrets},
     standing,
+    watch::Watch,
 };
 use daypass_core::{
     chain::Head,
@@ -54,10 +55,10 @@ pub struct Control(mpsc::Sender<(Job, Answer)>);
 
 impl Control {
     /// Starts the writer. `head` is where the log stands, `ledger` what follows from it.
-    pub fn start(node: Arc<Node>, head: Head) -> Control {
+    pub fn start(node: Arc<Node>, head: Head, watch: &Watch) -> Control {
         let (sender, queue) = mpsc::channel(QUEUE);
         let ahead = node.ledger(Ledger::clone);
-        tokio::spawn(Writer { node, head, ahead, unwritten: Vec::new() }.run(queue));
+        watch.spawn("the writer", Writer { node, head, ahead, unwritten: Vec::new() }.run(queue));
         Control(sender)
     }
 
@@ -157,15 +158,18 @@ impl Writer {
     }
 
     /// Shows the entries to everybody. The secrets of new passes come first, so that no pass is visible without them.
-    fn publish(&self, entries: &[Entry], decided: &[Decided]) {
+    fn publish(&mut self, entries: &[Entry], decided: &[Decided]) {
         for (pass, secrets) in decided.iter().filter_map(|done| done.secrets.as_ref()) {
             if let Some(known) = self.ahead.pass(*pass) {
                 self.node.remember(*pass, known.account.as_str(), secrets);
             }
         }
-        if let Err(broken) = self.node.publish(entries) {
-            tracing::error!(%broken, "the ledger does not follow its log; the process ends");
-            std::process::abort();
+        match self.node.publish(std::mem::take(&mut self.ahead), entries) {
+            Ok(ahead) => self.ahead = ahead,
+            Err(broken) => {
+                tracing::error!(%broken, "the ledger does not follow its log; the process ends");
+                std::process::abort();
+            }
         }
         for entry in entries {
             if let Event::StandingRemoved { standing, .. } = entry.event {
@@ -248,6 +252,7 @@ fn ends_access(command: &Command) -> bool {
         Command::RequestPass { .. } | Command::ApprovePass { .. } | Command::ExtendPass { .. } => false,
         Command::CancelMovement { .. } | Command::FailMovement { .. } | Command::RetryMovement { .. } | Command::FinishMovement { .. } => false,
         Command::Observed(Observed::LoginWorks { .. } | Observed::Gone { .. } | Observed::Lapse { .. }) => false,
+        Command::Observed(Observed::ClockDoubted { .. }) => true,
         Command::Observed(Observed::Reached { .. } | Observed::Swept { .. } | Observed::Moved { .. } | Observed::KeptGone { .. }) => false,
     }
 }

@@ -1,10 +1,11 @@
 //! One keeper per target: observe, plan, act, prove. A wake-up carries no data; whatever happened, the next look finds it.
-//! It tries for ever; a target that is down or hangs delays nobody else's.
+//! It tries for ever; a target that is down or hangs delays nobody else's, and an account that is hard to make or to remove delays no other:
+//! each act is a task of its own with a pause of its own. That nobody is in any more does not wait for any of this: see [`crate::ender`].
 
-use crate::{control::Control, drift::Scan, firewall::Firewall, node::Node, standing};
+use crate::{control::Control, drift::Scan, ender, firewall::Firewall, node::Node, standing, watch::Watch};
 use daypass_core::{
     command::{Command, Observed},
-    environment::Identity,
+    environment::{Environment, Grants, Identity},
     event::Actor,
     ids::*,
     names::DatabaseName,
@@ -14,33 +15,43 @@ use daypass_core::{
 };
 use daypass_gateway::World;
 use daypass_targets::{AccountSpec, AnyTarget, Estate, Target, TargetError};
-use futures_util::StreamExt;
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tokio::task::JoinSet;
 
 /// How often a target is looked at when nothing happens: drift and replaced databases are found within this.
 const LOOK: Duration = Duration::from_secs(3);
-/// The longest pause after failures.
+/// The first and the longest pause after failures.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-/// The fence goes first: a session that it ended needs no killing, and killing hundreds at once would take the processor from
-/// those that tell their clients why.
-const HEAD_START: Duration = Duration::from_millis(250);
-/// Accounts of one target that are worked on at once.
+/// Accounts of one target that are made at once, and that are removed at once: neither waits for the other.
 const AT_ONCE: usize = 4;
 
 /// Starts a keeper for each target, now and whenever one is added.
-pub async fn keep_all(node: Arc<Node>, control: Control) {
+pub async fn keep_all(node: Arc<Node>, control: Control, watch: Watch) {
     let mut changes = node.changes();
     let mut kept = BTreeSet::new();
     loop {
+        changes.borrow_and_update();
         let targets: Vec<TargetId> = node.ledger(|ledger| ledger.targets().map(|target| target.id).collect());
         for target in targets {
             if kept.insert(target) {
-                tokio::spawn(keep(node.clone(), control.clone(), target));
+                watch.spawn("ends at a target", ender::run(node.clone(), target));
+                watch.spawn("the keeper of a target", keep(node.clone(), control.clone(), target));
             }
         }
         lapse(&node, &control).await;
         let _ = tokio::time::timeout(Duration::from_secs(60), changes.changed()).await;
     }
+}
+
+/// The databases of the environments on a target; also of those that were removed, until nothing is left in them.
+pub fn databases(node: &Node, id: TargetId) -> Vec<DatabaseName> {
+    let names: BTreeSet<_> = node.ledger(|ledger| ledger.environments_on(id).map(|env| env.spec.database.clone()).collect());
+    names.into_iter().collect()
 }
 
 /// Requests that nobody approved in time, or that cannot be approved any more.
@@ -55,40 +66,19 @@ async fn lapse(node: &Node, control: &Control) {
     }
 }
 
-/// The administrator's way to a target, as the ledger and the store have it now.
-pub async fn administrator(node: &Node, id: TargetId) -> Result<AnyTarget, TargetError> {
-    let (spec, store) = node.ledger(|ledger| (ledger.target(id).map(|t| t.spec.clone()), ledger.store()));
-    let (Some(spec), Some(store)) = (spec, store) else { return Err(TargetError::Refused("it is not known any more".to_owned())) };
-    let password = node.store.log.secret(&target_secret(id)).await.ok().flatten();
-    let password = password.ok_or_else(|| TargetError::Refused("the administrator's password is not in the store".to_owned()))?;
-    Ok(AnyTarget::new(spec, password, node.target_tls(id), store))
-}
-
-/// Under what the administrator's password is sealed.
-pub fn target_secret(id: TargetId) -> String {
-    format!("target:{id}")
-}
-
 async fn keep(node: Arc<Node>, control: Control, id: TargetId) {
     let mut changes = node.changes();
     let mut pause = Duration::ZERO;
-    let mut made: Option<(daypass_core::environment::TargetSpec, AnyTarget)> = None;
+    let mut work = Work::default();
     let mut scan = Scan::default();
     let mut replaced = replacements(&node, id);
+    let trouble = format!("target:{id}");
     loop {
         changes.borrow_and_update();
-        let spec = node.ledger(|ledger| ledger.target(id).map(|target| target.spec.clone()));
-        if made.as_ref().map(|(known, _)| known) != spec.as_ref() {
-            made = match (spec, administrator(&node, id).await) {
-                (Some(spec), Ok(target)) => Some((spec, target)),
-                _ => None,
-            };
-        }
-        let trouble = format!("target:{id}");
-        let done = match &made {
-            Some((_, target)) => {
-                let keeper = Keeper { node: &node, control: &control, id, target };
-                let done = keeper.look().await;
+        let done = match node.target(id).await {
+            Ok(target) => {
+                let keeper = Keeper { node: node.clone(), control: control.clone(), id, target };
+                let done = keeper.look(&mut work).await;
                 // a database that others put in place is swept at once
                 let now = replacements(&node, id);
                 if now != replaced {
@@ -97,128 +87,227 @@ async fn keep(node: Arc<Node>, control: Control, id: TargetId) {
                 }
                 // when nothing else waits
                 if matches!(done, Ok(false)) {
-                    scan.look(&node, &control, id, target, &keeper.databases()).await;
+                    scan.look(&node, &control, id, &*keeper.target, &databases(&node, id)).await;
                 }
                 done
             }
-            None => Err(TargetError::Refused("the administrator's password is not in the store".to_owned())),
+            Err(error) => Err(error),
         };
         match done {
-            Ok(more) => {
+            Ok(_) => {
                 node.troubles.clear(&trouble);
                 pause = Duration::ZERO;
-                if more {
-                    continue;
-                }
             }
             Err(error) => {
                 tracing::warn!(target = %id, %error, "a target does not do what it should; trying again");
                 node.troubles.note(&trouble, error.to_string(), node.now());
                 // a changed password is picked up with the next try
-                made = None;
-                pause = (pause * 2).clamp(Duration::from_millis(250), LONGEST_PAUSE);
+                node.forget_target(id);
+                pause = (pause * 2).clamp(SHORTEST_PAUSE, LONGEST_PAUSE);
             }
         }
-        wait(&node, id, &mut changes, pause).await;
+        let jitter = Duration::from_millis(crate::random::number() % 100);
+        if pause > Duration::ZERO {
+            // a change may be worth an early try, but a target that is down is not asked at each of them
+            tokio::time::sleep(pause.min(SHORTEST_PAUSE)).await;
+            let _ = tokio::time::timeout(pause + jitter, changes.changed()).await;
+            continue;
+        }
+        let now = node.now();
+        let deadline = node.ledger(|ledger| next_deadline(ledger, id, now));
+        let left = deadline.map_or(LOOK, |at| Duration::from_micros(at.since(now).max(0) as u64 + 1_000)).min(LOOK + jitter);
+        let wait = work.next_try(left);
+        tokio::select! {
+            _ = changes.changed() => {}
+            // what was done may be the reason for the next act, or make room for it
+            () = work.done() => {}
+            () = tokio::time::sleep(wait) => {}
+        }
     }
 }
 
 /// How often the databases on a target were replaced.
 fn replacements(node: &Node, id: TargetId) -> u32 {
-    node.ledger(|ledger| ledger.environments_on(id).map(daypass_core::environment::Environment::epoch).sum())
+    node.ledger(|ledger| ledger.environments_on(id).map(Environment::epoch).sum())
 }
 
-/// Until something changed, a deadline comes, or it is time for a look. After a failure, until the pause is over.
-async fn wait(node: &Node, id: TargetId, changes: &mut tokio::sync::watch::Receiver<u64>, pause: Duration) {
-    let jitter = Duration::from_millis(crate::random::number() % 100);
-    if pause > Duration::ZERO {
-        // a change may be worth an early try, but a target that is down is not asked at each of them
-        tokio::time::sleep(pause.min(Duration::from_millis(250))).await;
-        let _ = tokio::time::timeout(pause + jitter, changes.changed()).await;
-        return;
+/// One piece of work, as it is found again.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Key {
+    Make(PassId),
+    Remove(String),
+    Gone(PassId),
+    Standing,
+    Firewall,
+    Grants,
+}
+
+/// Work that is under way on a target, and the pauses of what failed.
+#[derive(Default)]
+struct Work {
+    tasks: JoinSet<(Key, Result<(), TargetError>)>,
+    under_way: BTreeSet<Key>,
+    pauses: BTreeMap<Key, (Duration, Instant)>,
+}
+
+impl Work {
+    /// Whether there is a place for it, and its pause is over.
+    fn may(&self, key: &Key) -> bool {
+        let alike = |other: &&Key| std::mem::discriminant(*other) == std::mem::discriminant(key);
+        !self.under_way.contains(key)
+            && self.under_way.iter().filter(alike).count() < AT_ONCE
+            && self.pauses.get(key).is_none_or(|(_, until)| Instant::now() >= *until)
     }
-    let now = node.now();
-    let deadline = node.ledger(|ledger| next_deadline(ledger, id, now));
-    let left = deadline.map_or(LOOK, |at| Duration::from_micros(at.since(now).max(0) as u64 + 1_000));
-    let _ = tokio::time::timeout(left.min(LOOK + jitter), changes.changed()).await;
-}
 
-struct Keeper<'a, T> {
-    node: &'a Arc<Node>,
-    control: &'a Control,
-    id: TargetId,
-    target: &'a T,
-}
+    fn spawn(&mut self, key: Key, work: impl Future<Output = Result<(), TargetError>> + Send + 'static) {
+        self.under_way.insert(key.clone());
+        self.tasks.spawn(async move { (key, work.await) });
+    }
 
-impl<T: Target> Keeper<'_, T> {
-    /// One look and what follows from it. True: something was done, look again at once.
-    async fn look(&self) -> Result<bool, TargetError> {
-        // trouble with one database or with a rule is noted there, and keeps no account of another from being removed in time
-        self.identify().await?;
-        Firewall { node: self.node, id: self.id, target: self.target }.look().await;
-        standing::look(self.node, self.control, self.id, self.target).await;
-        let observed = self.target.observe(&self.databases()).await?;
-        let now = self.node.now();
-        let actions = self.node.ledger(|ledger| plan(ledger, self.id, &observed, now));
-        if actions.is_empty() {
-            self.refresh_grants().await;
-            return Ok(false);
+    /// Takes note of what is done. True: something was.
+    fn collect(&mut self) -> bool {
+        let mut some = false;
+        while let Some(done) = self.tasks.try_join_next() {
+            self.note(done);
+            some = true;
         }
-        let connected = |name: &String| observed.accounts.iter().any(|account| account.name == *name && account.backends > 0);
-        let (ends, mut begins): (Vec<_>, Vec<_>) = actions.into_iter().partition(|action| matches!(action, Action::Remove { .. }));
-        // nobody is let into a database of which it is not known whether it is still the same
-        begins.retain(|action| match action {
-            Action::Provide { environment, .. } | Action::Restore { environment, .. } => {
-                self.node.troubles.get(&format!("environment:{environment}")).is_none()
+        some
+    }
+
+    fn note(&mut self, done: Result<(Key, Result<(), TargetError>), tokio::task::JoinError>) {
+        match done {
+            Ok((key, result)) => {
+                self.under_way.remove(&key);
+                match result {
+                    Ok(()) => drop(self.pauses.remove(&key)),
+                    Err(_) => {
+                        let last = self.pauses.get(&key).map_or(Duration::ZERO, |(pause, _)| *pause);
+                        let pause = (last * 2).clamp(SHORTEST_PAUSE, LONGEST_PAUSE);
+                        self.pauses.insert(key, (pause, Instant::now() + pause));
+                    }
+                }
             }
-            Action::Remove { .. } | Action::ReportGone { .. } => true,
+            // a defect in one piece of work: which, it does not say. All may be tried again
+            Err(error) => {
+                tracing::error!(%error, "a piece of work on a target failed by a defect");
+                if self.tasks.is_empty() {
+                    self.under_way.clear();
+                }
+            }
+        }
+    }
+
+    /// Until something is done; for ever when nothing is under way.
+    async fn done(&mut self) {
+        match self.tasks.join_next().await {
+            Some(done) => self.note(done),
+            None => std::future::pending().await,
+        }
+    }
+
+    /// No longer than this, and no longer than to the next try of what failed.
+    fn next_try(&self, most: Duration) -> Duration {
+        let now = Instant::now();
+        let next = self.pauses.iter().filter(|(key, _)| !self.under_way.contains(*key)).map(|(_, (_, until))| until.saturating_duration_since(now)).min();
+        next.map_or(most, |next| next.min(most)).max(Duration::from_millis(5))
+    }
+}
+
+#[derive(Clone)]
+struct Keeper {
+    node: Arc<Node>,
+    control: Control,
+    id: TargetId,
+    target: Arc<AnyTarget>,
+}
+
+impl Keeper {
+    /// One look, and what follows from it is begun. True: something is under way.
+    async fn look(&self, work: &mut Work) -> Result<bool, TargetError> {
+        work.collect();
+        // an account that nobody is let into is removed by a task of its own; here is only what nobody's end waits for
+        for key in [Key::Standing, Key::Firewall] {
+            if work.may(&key) {
+                let keeper = self.clone();
+                let standing = key == Key::Standing;
+                work.spawn(key, async move {
+                    if standing {
+                        standing::look(&keeper.node, &keeper.control, keeper.id, &*keeper.target).await;
+                    } else {
+                        Firewall { node: &keeper.node, id: keeper.id, target: &*keeper.target }.look().await;
+                    }
+                    Ok(())
+                });
+            }
+        }
+        let identified = self.identify().await?;
+        let databases = databases(&self.node, self.id);
+        let names: Vec<String> = self.node.ledger(|ledger| {
+            let here = |environment| ledger.environment(environment).is_some_and(|env| env.target == self.id);
+            ledger.open_passes().filter(|pass| here(pass.environment) && pass.wish.standing.is_none()).map(|pass| pass.account.to_string()).collect()
         });
-        let something = !(ends.is_empty() && begins.is_empty());
-        let head_start = ends.iter().any(|action| matches!(action, Action::Remove { account, .. } if connected(account)));
-        let ends = async {
-            if head_start {
-                tokio::time::sleep(HEAD_START).await;
-            }
-            self.act_on(ends).await
+        let observed = self.target.observe(&databases, &names).await?;
+        let now = self.node.now();
+        // nobody is let into a database of which it is not known, from this very look, that it is still the same
+        let is_known = |environment: &EnvironmentId| {
+            self.node
+                .ledger(|ledger| ledger.environment(*environment).and_then(|env| env.identity.clone()))
+                .is_some_and(|known| identified.get(environment) == Some(&known))
         };
-        let (ended, begun) = tokio::join!(ends, self.act_on(begins));
-        ended.and(begun)?;
-        Ok(something)
+        let actions = self.node.ledger(|ledger| plan(ledger, self.id, &observed, now));
+        let mut some = false;
+        for action in actions {
+            let key = match &action {
+                Action::Provide { pass, environment, .. } | Action::Restore { pass, environment, .. } => {
+                    if !is_known(environment) {
+                        continue;
+                    }
+                    Key::Make(*pass)
+                }
+                Action::Remove { account, .. } => Key::Remove(account.clone()),
+                Action::ReportGone { pass } => Key::Gone(*pass),
+            };
+            some = true;
+            if work.may(&key) {
+                let keeper = self.clone();
+                work.spawn(key, async move { keeper.act(action).await });
+            }
+        }
+        if !some && work.may(&Key::Grants) {
+            let keeper = self.clone();
+            work.spawn(Key::Grants, async move {
+                keeper.refresh_grants().await;
+                Ok(())
+            });
+        }
+        Ok(some)
     }
 
-    /// The databases of the environments on this target; also of those that were removed, until nothing is left in them.
-    fn databases(&self) -> Vec<DatabaseName> {
-        let names: BTreeSet<_> = self.node.ledger(|ledger| ledger.environments_on(self.id).map(|env| env.spec.database.clone()).collect());
-        names.into_iter().collect()
-    }
-
-    /// Some at once; all are tried, and the first failure is told.
-    async fn act_on(&self, actions: Vec<Action>) -> Result<(), TargetError> {
-        let results: Vec<_> = futures_util::stream::iter(actions).map(|action| self.act(action)).buffer_unordered(AT_ONCE).collect().await;
-        results.into_iter().collect()
-    }
-
-    /// Is each database still the one that it was? A database that is not there right now is no answer to that.
-    async fn identify(&self) -> Result<(), TargetError> {
+    /// Is each database still the one that it was? Gives what this look saw; a database that is not there right now is no answer to that.
+    async fn identify(&self) -> Result<BTreeMap<EnvironmentId, Identity>, TargetError> {
         let environments: Vec<_> = self.node.ledger(|ledger| {
             let here = ledger.environments_on(self.id).filter(|env| !env.removed() && env.frozen_by.is_none());
             here.map(|env| (env.id, env.spec.database.clone(), env.identity.clone())).collect()
         });
+        let mut identified = BTreeMap::new();
         if environments.is_empty() {
-            return Ok(());
+            return Ok(identified);
         }
         // looked at first: what is looked at afterwards can only be further
         let position = self.target.position().await?;
         for (environment, database, known) in environments {
             let trouble = format!("environment:{environment}");
             match self.identify_one(environment, &database, known.as_ref(), position).await {
-                Ok(()) => self.node.troubles.clear(&trouble),
+                Ok(identity) => {
+                    self.node.troubles.clear(&trouble);
+                    identified.insert(environment, identity);
+                }
                 // the server is away: that is not this database's trouble
                 Err(error @ TargetError::Unreachable(_)) => return Err(error),
                 Err(error) => self.node.troubles.note(&trouble, error.to_string(), self.node.now()),
             }
         }
-        Ok(())
+        Ok(identified)
     }
 
     async fn identify_one(
@@ -227,20 +316,20 @@ impl<T: Target> Keeper<'_, T> {
         database: &DatabaseName,
         known: Option<&Identity>,
         position: Option<u64>,
-    ) -> Result<(), TargetError> {
-        let identity = self.target.identity(environment, database).await?;
+    ) -> Result<Identity, TargetError> {
+        let mut identity = self.target.identity(environment, database).await?;
         if known != Some(&identity) {
             // what is there now gets a mark of its own first, so that a copy of before is not taken for it
             self.target.adopt(environment, database).await?;
-            let identity = self.target.identity(environment, database).await?;
-            self.report(Observed::Identity { environment, identity }).await;
+            identity = self.target.identity(environment, database).await?;
+            self.report(Observed::Identity { environment, identity: identity.clone() }).await;
         } else if self.node.positions.is_set_back(environment, position) {
-            self.report(Observed::SetBack { environment, identity }).await;
+            self.report(Observed::SetBack { environment, identity: identity.clone() }).await;
         }
         if let Some(position) = position {
             self.node.positions.note(environment, position);
         }
-        Ok(())
+        Ok(identity)
     }
 
     /// What was created since the last look becomes visible to live accounts.
@@ -250,7 +339,7 @@ impl<T: Target> Keeper<'_, T> {
             let ready = ledger.open_passes().filter(|pass| matches!(pass.state(), State::Ready { .. }) && ledger.over(pass, now).is_none());
             ready
                 .filter_map(|pass| ledger.environment(pass.environment))
-                .filter(|env| env.target == self.id && env.spec.grants == daypass_core::environment::Grants::Granted)
+                .filter(|env| env.target == self.id && env.spec.grants == Grants::Granted)
                 .map(|env| (env.id, env.spec.database.clone()))
                 .collect()
         });
@@ -258,6 +347,27 @@ impl<T: Target> Keeper<'_, T> {
             if let Err(error) = self.target.refresh_grants(environment, &database).await {
                 tracing::warn!(%environment, %error, "rights on new objects could not be granted");
             }
+            self.tidy_groups(environment).await;
+        }
+    }
+
+    /// What was made or prepared as one of the groups that accounts belong to is nobody's, and would outlive them all.
+    async fn tidy_groups(&self, environment: EnvironmentId) {
+        let Some((database, heir, drop)) = self.node.ledger(|ledger| {
+            let env = ledger.environment(environment)?;
+            Some((env.spec.database.clone(), env.spec.heir.clone(), ledger.policy(env).drop_leftovers))
+        }) else {
+            return;
+        };
+        let trouble = format!("groups:{environment}");
+        match self.target.tidy_groups(environment, &database, Estate { environment: Some(environment), heir: heir.as_deref(), drop }).await {
+            Ok(swept) => {
+                self.node.troubles.clear(&trouble);
+                if !swept.is_empty() {
+                    self.report(Observed::DatabaseSwept { environment, swept }).await;
+                }
+            }
+            Err(error) => self.node.troubles.note(&trouble, format!("what the groups of accounts own could not be taken from them: {error}"), self.node.now()),
         }
     }
 
@@ -290,14 +400,12 @@ impl<T: Target> Keeper<'_, T> {
                 self.provide(pass, ends_at).await
             }
             Action::Remove { account, pass } => {
-                let (heir, drop) = self
-                    .node
-                    .ledger(|ledger| {
-                        let env = ledger.environment(ledger.pass(pass?)?.environment)?;
-                        Some((env.spec.heir.clone(), ledger.policy(env).drop_leftovers))
-                    })
-                    .unwrap_or_default();
-                let databases = self.databases();
+                let of = self.node.ledger(|ledger| {
+                    let env = ledger.environment(ledger.pass(pass?)?.environment)?;
+                    Some((env.id, env.spec.heir.clone(), ledger.policy(env).drop_leftovers))
+                });
+                let (environment, heir, drop) = of.map_or((None, None, false), |(id, heir, drop)| (Some(id), heir, drop));
+                let databases = databases(&self.node, self.id);
                 if let Some(pass) = pass {
                     // what is there is on record before anything of it is touched
                     let left = self.target.remains(&account, &databases).await?;
@@ -305,7 +413,11 @@ impl<T: Target> Keeper<'_, T> {
                         self.report(Observed::Left { pass, left, dropped: drop }).await;
                     }
                 }
-                self.target.remove(&account, &databases, Estate { heir: heir.as_deref(), drop }).await
+                self.target.remove(&account, &databases, Estate { environment, heir: heir.as_deref(), drop }).await?;
+                if let Some(environment) = environment {
+                    self.tidy_groups(environment).await;
+                }
+                Ok(())
             }
             Action::ReportGone { pass } => {
                 self.report(Observed::Gone { pass }).await;
@@ -319,11 +431,10 @@ impl<T: Target> Keeper<'_, T> {
         if self.node.ledger(|ledger| ledger.pass(id).is_some_and(|pass| pass.wish.standing.is_some())) {
             return Ok(());
         }
-        let Some((pass, env, (connections, extras))) = self.node.ledger(|ledger| {
+        let Some((pass, env, extras)) = self.node.ledger(|ledger| {
             let pass = ledger.pass(id)?;
             let env = ledger.environment(pass.environment)?;
-            let policy = ledger.policy(env);
-            Some((pass.clone(), env.clone(), (policy.sessions_per_pass, policy.extras.clone())))
+            Some((pass.clone(), env.clone(), ledger.policy(env).extras.clone()))
         }) else {
             return Ok(());
         };
@@ -341,8 +452,6 @@ impl<T: Target> Keeper<'_, T> {
             access: pass.wish.access,
             grants: env.spec.grants,
             left,
-            // one more for the probe
-            connections: connections.saturating_add(1),
             verifier: &verifier,
             password: &password,
             extras: &extras,
@@ -358,7 +467,7 @@ impl<T: Target> Keeper<'_, T> {
             Some((pass.clone(), env.clone(), ledger.target(env.target)?.clone()))
         });
         let Some((pass, env, target)) = found else { return Ok(()) };
-        daypass_gateway::probe(&**self.node, &pass, &env, &target).await.map_err(|e| TargetError::Refused(e.to_string()))
+        daypass_gateway::probe(&*self.node, &pass, &env, &target).await.map_err(|e| TargetError::Refused(e.to_string()))
     }
 
     async fn report(&self, observed: Observed) {

@@ -6,6 +6,7 @@ mod config;
 mod control;
 mod demo;
 mod drift;
+mod ender;
 mod firewall;
 mod keeper;
 mod mover;
@@ -15,6 +16,7 @@ mod pki;
 mod random;
 mod serve;
 mod standing;
+mod watch;
 mod web;
 
 use clap::Parser;

@@ -1,9 +1,9 @@
 //! One node: the ledger that everybody reads, the store behind it, and the secrets of what is live. The gateway sees it as its
 //! [`World`].
 
-use crate::{clock::Clock, keeper::administrator};
+use crate::clock::Clock;
 use daypass_core::{
-    environment::{Engine, TargetTls},
+    environment::{Engine, Target, TargetSpec, TargetTls},
     event::Entry,
     firewall::Rule,
     ids::*,
@@ -14,34 +14,54 @@ use daypass_core::{
     time::Time,
 };
 use daypass_gateway::{
-    World,
+    Door, World,
+    ranked::{Held, Rank, Ranked},
     sessions::{Session, Sessions},
 };
 use daypass_store::{Store, StoreError};
-use daypass_targets::Target as _;
+use daypass_targets::{AnyTarget, Target as _, TargetError};
 use daypass_wire::pg::scram::{SaltedPassword, Verifier};
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 use serde::{Deserialize, Serialize};
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
+    sync::Arc,
 };
-use tokio::sync::watch;
+use tokio::{runtime::Handle, sync::watch};
 
 pub struct Node {
     pub clock: Clock,
+    /// Threads of what ends access.
+    ends: Handle,
     pub store: Store,
     pub sessions: Arc<Sessions>,
     pub troubles: Troubles,
     /// Firewall rules that others made, by environment, as last seen.
-    drift: Mutex<BTreeMap<EnvironmentId, Vec<Rule>>>,
+    drift: Ranked<BTreeMap<EnvironmentId, Vec<Rule>>>,
     /// How far the log of each environment's server was, as last seen.
     pub positions: Positions,
-    ledger: RwLock<Ledger>,
-    index: RwLock<Index>,
+    /// What everybody reads: whoever looks takes it along, and holds no lock while they look.
+    ledger: Ranked<Arc<Ledger>>,
+    index: Ranked<Index>,
     changed: watch::Sender<u64>,
-    vault: RwLock<Vault>,
+    vault: Ranked<Vault>,
+    /// The administrator's way to each target, with the connections that are kept; made anew when its spec changes or it fails.
+    targets: Ranked<BTreeMap<TargetId, (TargetSpec, Arc<AnyTarget>)>>,
+    /// How many of our sessions each target has room for.
+    rooms: Ranked<BTreeMap<TargetId, u32>>,
+    /// Logins that are under way, by account.
+    doors: Doors,
+}
+
+type Doors = Arc<Ranked<HashMap<String, AtTheDoor>>>;
+
+/// The logins of one account that are under way.
+#[derive(Default)]
+struct AtTheDoor {
+    count: usize,
+    /// Whether the target lets it in now; held while that changes, so that two never change one account at once.
+    open: Arc<tokio::sync::Mutex<bool>>,
 }
 
 /// The secrets of live passes, as they are sealed in the store under `pass:<id>`.
@@ -80,6 +100,9 @@ impl PassSecrets {
     }
 }
 
+/// How long the writer waits for those that look at the ledger of before.
+const READERS: std::time::Duration = std::time::Duration::from_millis(50);
+
 /// How long an account that is gone is told why (microseconds).
 const REMEMBERED: i64 = 24 * 3600 * 1_000_000;
 
@@ -96,35 +119,95 @@ struct Vault {
 }
 
 impl Node {
-    pub fn new(store: Store, ledger: Ledger, index: Index, positions: Positions) -> Self {
+    pub fn new(store: Store, clock: Clock, ends: Handle, ledger: Ledger, index: Index, positions: Positions) -> Self {
         let (changed, _) = watch::channel(ledger.seq());
         Node {
-            clock: Clock::start(),
+            clock,
+            ends,
+            targets: Ranked::new(Rank::Targets, BTreeMap::new()),
+            rooms: Ranked::new(Rank::Rooms, BTreeMap::new()),
+            doors: Arc::new(Ranked::new(Rank::Doors, HashMap::new())),
             store,
             sessions: Arc::default(),
             troubles: Troubles::default(),
-            drift: Mutex::default(),
+            drift: Ranked::new(Rank::Drift, BTreeMap::new()),
             positions,
-            ledger: RwLock::new(ledger),
-            index: RwLock::new(index),
+            ledger: Ranked::new(Rank::Ledger, Arc::new(ledger)),
+            index: Ranked::new(Rank::Index, index),
             changed,
-            vault: RwLock::default(),
+            vault: Ranked::new(Rank::Vault, Vault::default()),
         }
     }
 
-    /// Puts the new state where everybody reads it, then says that it changed. Only `control` calls it.
-    pub fn publish(&self, entries: &[Entry]) -> Result<(), Inconsistent> {
-        let seq = {
-            let mut ledger = self.ledger.write().unwrap_or_else(PoisonError::into_inner);
-            let mut index = self.index.write().unwrap_or_else(PoisonError::into_inner);
-            for entry in entries {
-                ledger.apply(entry)?;
-                index.push(&ledger, entry);
+    /// Puts the new state where everybody reads it, and says that it changed. Only `control` calls it, with the ledger that has these entries
+    /// already; it gets back another copy that has them too. Readers never wait for the writer; it waits for those that look at the state of
+    /// before, which takes them microseconds.
+    pub fn publish(&self, ahead: Ledger, entries: &[Entry]) -> Result<Ledger, Inconsistent> {
+        let ahead = Arc::new(ahead);
+        let mut index = self.index.lock();
+        let mut old = std::mem::replace(&mut *self.ledger.lock(), ahead.clone());
+        self.changed.send_replace(ahead.seq());
+        let patience = std::time::Instant::now() + READERS;
+        let mut next = loop {
+            match Arc::try_unwrap(old) {
+                Ok(ledger) => break ledger,
+                // somebody looks for long: a copy costs more, but it waits for nobody
+                Err(_) if std::time::Instant::now() > patience => {
+                    entries.iter().for_each(|entry| index.push(&ahead, entry));
+                    return Ok((*ahead).clone());
+                }
+                Err(still) => old = still,
             }
-            ledger.seq()
+            std::thread::yield_now();
         };
-        self.changed.send_replace(seq);
-        Ok(())
+        for entry in entries {
+            next.apply(entry)?;
+            index.push(&next, entry);
+        }
+        Ok(next)
+    }
+
+    /// The administrator's way to a target.
+    pub async fn target(&self, id: TargetId) -> Result<Arc<AnyTarget>, TargetError> {
+        let (spec, store) = self.ledger(|ledger| (ledger.target(id).map(|target| target.spec.clone()), ledger.store()));
+        let (Some(spec), Some(store)) = (spec, store) else { return Err(TargetError::Refused("it is not known any more".to_owned())) };
+        if let Some((_, known)) = self.targets.lock().get(&id).filter(|(known, _)| *known == spec) {
+            return Ok(known.clone());
+        }
+        let password = self.store.log.secret(&target_secret(id)).await.ok().flatten();
+        let password = password.ok_or_else(|| TargetError::Refused("the administrator's password is not in the store".to_owned()))?;
+        let made = Arc::new(AnyTarget::new(spec.clone(), password, self.target_tls(id), store));
+        // two that make it at once keep the first: its reserved connections are the ones that are there
+        Ok(self
+            .targets
+            .lock()
+            .entry(id)
+            .and_modify(|known| {
+                if known.0 != spec {
+                    *known = (spec.clone(), made.clone())
+                }
+            })
+            .or_insert((spec, made))
+            .1
+            .clone())
+    }
+
+    /// It failed in a way that a changed password would explain: the next one asks the store again.
+    pub fn forget_target(&self, id: TargetId) {
+        self.targets.lock().remove(&id);
+    }
+
+    pub fn set_room(&self, target: TargetId, room: Option<u32>) {
+        let mut rooms = self.rooms.lock();
+        match room {
+            Some(room) => drop(rooms.insert(target, room)),
+            None => drop(rooms.remove(&target)),
+        }
+    }
+
+    /// Accounts of which a login is under way.
+    pub fn at_the_door(&self) -> HashSet<String> {
+        self.doors.lock().iter().filter(|(_, door)| door.count > 0).map(|(account, _)| account.clone()).collect()
     }
 
     /// Wakes whoever waits for a change: the keepers look again.
@@ -134,23 +217,23 @@ impl Node {
 
     /// The numbers of the newest lines of the log that fit, newest first.
     pub fn find_in_log(&self, filter: &Filter, limit: usize) -> Vec<u64> {
-        self.index.read().unwrap_or_else(PoisonError::into_inner).find(filter, limit)
+        self.index.lock().find(filter, limit)
     }
 
     pub fn set_drift(&self, environment: EnvironmentId, rules: Vec<Rule>) {
-        self.drift.lock().unwrap_or_else(PoisonError::into_inner).insert(environment, rules);
+        self.drift.lock().insert(environment, rules);
     }
 
     pub fn drift(&self, environment: EnvironmentId) -> Vec<Rule> {
-        self.drift.lock().unwrap_or_else(PoisonError::into_inner).get(&environment).cloned().unwrap_or_default()
+        self.drift.lock().get(&environment).cloned().unwrap_or_default()
     }
 
     fn vault<R>(&self, look: impl FnOnce(&Vault) -> R) -> R {
-        look(&self.vault.read().unwrap_or_else(PoisonError::into_inner))
+        look(&self.vault.lock())
     }
 
     fn vault_mut<R>(&self, change: impl FnOnce(&mut Vault) -> R) -> R {
-        change(&mut self.vault.write().unwrap_or_else(PoisonError::into_inner))
+        change(&mut self.vault.lock())
     }
 
     /// Makes the secrets of a pass known to the gateway.
@@ -217,7 +300,8 @@ pub fn client_tls(versions: &[&'static rustls::SupportedProtocolVersion], ca: Op
 
 impl World for Node {
     fn ledger<R>(&self, look: impl FnOnce(&Ledger) -> R) -> R {
-        look(&self.ledger.read().unwrap_or_else(PoisonError::into_inner))
+        let ledger = self.ledger.lock().clone();
+        look(&ledger)
     }
 
     fn now(&self) -> Time {
@@ -279,7 +363,7 @@ impl World for Node {
             let lenient = env.and_then(|env| env.failover_until).is_some_and(|until| ledger.clamp(self.now()) < until);
             (env.and_then(|env| env.identity.as_ref()).map(|identity| identity.0.clone()), lenient)
         });
-        let same = known.is_none_or(|known| known == identity) && (lenient || !self.positions.is_set_back(environment, position));
+        let same = known.is_some_and(|known| known == identity) && (lenient || !self.positions.is_set_back(environment, position));
         if !same {
             // the keeper sees to the rest at once
             self.wake();
@@ -294,12 +378,61 @@ impl World for Node {
 
     fn is_same_answer(&self, environment: EnvironmentId, answer: &[String]) -> bool {
         let known = self.ledger(|ledger| ledger.environment(environment).and_then(|env| env.identity.clone()));
-        let same = known.is_none_or(|known| daypass_targets::sqlserver::is_answer(&known, answer));
+        let same = known.is_some_and(|known| daypass_targets::sqlserver::is_answer(&known, answer));
         if !same {
             // the keeper sees to the rest at once
             self.wake();
         }
         same
+    }
+
+    async fn open_door(&self, target: &Target, pass: PassId, account: &str, again: bool) -> Result<Door, String> {
+        let gate = {
+            let mut doors = self.doors.lock();
+            let door = doors.entry(account.to_owned()).or_default();
+            door.count += 1;
+            door.open.clone()
+        };
+        // from here on it is counted: whatever becomes of this login, the door is closed behind it
+        let by_moment = target.spec.engine.logs_in_by_moment();
+        let (doors, ends, name, closing) = (self.doors.clone(), self.ends.clone(), account.to_owned(), gate.clone());
+        let way = self.target(target.id).await.map_err(|e| e.to_string())?;
+        let closed_by = way.clone();
+        let door = Door::new(move || {
+            let last = {
+                let mut doors = doors.lock();
+                let Some(door) = doors.get_mut(&name) else { return };
+                door.count -= 1;
+                door.count == 0
+            };
+            if last {
+                ends.spawn(close_door(doors, closed_by, name, closing, by_moment));
+            }
+        });
+        if !by_moment {
+            return Ok(door);
+        }
+        let verifier = self.target_verifier(pass).ok_or_else(|| "the secrets of the pass are gone".to_owned())?;
+        let name = account.to_owned();
+        // on the threads of the kept connections, so that they depend on no thread that relays
+        let opening = self.ends.spawn(async move {
+            let mut open = gate.lock().await;
+            if !*open || again {
+                way.open_door(&name, &verifier).await?;
+                *open = true;
+            }
+            Ok::<_, TargetError>(())
+        });
+        opening.await.map_err(|e| e.to_string())?.map_err(|e| e.to_string())?;
+        Ok(door)
+    }
+
+    fn room(&self, target: TargetId) -> Option<u32> {
+        self.rooms.lock().get(&target).copied()
+    }
+
+    async fn put_back(&self, standing: StandingId) -> Result<(), String> {
+        crate::standing::put_back(self, standing).await
     }
 
     async fn end_there(&self, session: &Session, account: &str, number: u32) -> Result<(), String> {
@@ -309,8 +442,13 @@ impl World for Node {
             let ended = async {
                 let database = self.ledger(|ledger| ledger.environment(session.environment).map(|env| env.spec.database.clone()));
                 let database = database.ok_or_else(|| "its environment is not known any more".to_owned())?;
-                let target = administrator(self, session.target).await.map_err(|e| e.to_string())?;
-                target.kill(account, number, &database).await.map_err(|e| e.to_string())
+                let target = self.target(session.target).await.map_err(|e| e.to_string())?;
+                target.kill(account, number, &database).await.map_err(|e| e.to_string())?;
+                // who was in with it may have set another password
+                match self.ledger(|ledger| ledger.pass(session.pass).and_then(|pass| pass.wish.standing)) {
+                    Some(standing) => crate::standing::check(self, standing).await,
+                    None => Ok(()),
+                }
             };
             match ended.await {
                 Ok(()) => {
@@ -338,11 +476,34 @@ impl World for Node {
     }
 }
 
+/// Nobody of an account is at the door any more. Whoever came meanwhile keeps it open; a door that could not be closed, the next look closes.
+async fn close_door(doors: Doors, target: Arc<AnyTarget>, account: String, gate: Arc<tokio::sync::Mutex<bool>>, by_moment: bool) {
+    let mut open = gate.lock().await;
+    if doors.lock().get(&account).is_some_and(|door| door.count > 0) {
+        return;
+    }
+    if by_moment && *open {
+        if let Err(error) = target.close_doors(std::slice::from_ref(&account)).await {
+            tracing::warn!(account, %error, "an account can still log in at the target; the next look sees to it");
+        }
+        *open = false;
+    }
+    let mut doors = doors.lock();
+    if doors.get(&account).is_some_and(|door| door.count == 0) {
+        doors.remove(&account);
+    }
+}
+
+/// Under what the administrator's password is sealed.
+pub fn target_secret(id: TargetId) -> String {
+    format!("target:{id}")
+}
+
 /// How far the log of each environment's server was when it was last looked at. It only grows, unless the server was put back to an earlier
 /// moment. Kept in a file, which may be some seconds old after a crash: then less is noticed, never too much.
 pub struct Positions {
     file: PathBuf,
-    known: Mutex<(BTreeMap<EnvironmentId, u64>, Option<std::time::Instant>)>,
+    known: Ranked<(BTreeMap<EnvironmentId, u64>, Option<std::time::Instant>)>,
 }
 
 /// The file is written at most so often.
@@ -353,11 +514,11 @@ impl Positions {
         let file = data_dir.join("positions.json");
         let known: BTreeMap<String, u64> = std::fs::read(&file).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
         let known = known.into_iter().filter_map(|(id, at)| Some((id.parse().ok()?, at))).collect();
-        Positions { file, known: Mutex::new((known, None)) }
+        Positions { file, known: Ranked::new(Rank::Positions, (known, None)) }
     }
 
-    fn lock(&self) -> MutexGuard<'_, (BTreeMap<EnvironmentId, u64>, Option<std::time::Instant>)> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> Held<'_, (BTreeMap<EnvironmentId, u64>, Option<std::time::Instant>)> {
+        self.known.lock()
     }
 
     pub fn is_set_back(&self, environment: EnvironmentId, position: Option<u64>) -> bool {
@@ -385,8 +546,13 @@ impl Positions {
 }
 
 /// What does not work at the moment, since when and why: for `daypass doctor` and beside the passes that wait for it.
-#[derive(Default)]
-pub struct Troubles(Mutex<BTreeMap<String, Trouble>>);
+pub struct Troubles(Ranked<BTreeMap<String, Trouble>>);
+
+impl Default for Troubles {
+    fn default() -> Self {
+        Troubles(Ranked::new(Rank::Troubles, BTreeMap::new()))
+    }
+}
 
 #[derive(Clone, Debug)]
 pub struct Trouble {
@@ -395,8 +561,8 @@ pub struct Trouble {
 }
 
 impl Troubles {
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Trouble>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> Held<'_, BTreeMap<String, Trouble>> {
+        self.0.lock()
     }
 
     /// Notes a trouble; it keeps the moment at which it began.

@@ -1,6 +1,7 @@
 //! All wiring and spawning: opens the store, replays the log, starts writer, keepers, gateway and API.
 
 use crate::{
+    clock::{self, Clock},
     config::Config,
     control::{Control, Job},
     keeper,
@@ -9,12 +10,13 @@ use crate::{
     notify::{self, Notifier},
     pki::{self, Ca},
     standing,
+    watch::Watch,
     web::{self, App, oidc::Provider, place::Place, sign_in::FIRST},
 };
 use anyhow::{Context, Result};
 use daypass_core::{
     chain::{self, Head},
-    command::Command,
+    command::{Command, Observed},
     environment::Engine,
     event::{Actor, Entry, Event},
     ids::*,
@@ -54,7 +56,8 @@ impl Running {
 }
 
 /// Starts everything; it runs until the process ends.
-pub async fn start(config: Config) -> Result<Running> {
+/// `accept_clock`: a person said that the log may be ahead of this machine's clock.
+pub async fn start(config: Config, accept_clock: bool) -> Result<Running> {
     let key = match std::env::var("DAYPASS_MASTER_KEY") {
         Ok(text) => Some(MasterKey::from_hex(&text).context("DAYPASS_MASTER_KEY")?),
         Err(_) => None,
@@ -73,10 +76,15 @@ pub async fn start(config: Config) -> Result<Running> {
     std::fs::write(config.data_dir.join("ca.pem"), &ca.certificate_pem).context("ca.pem cannot be written to the data directory")?;
     let certificate = Arc::new(pki::certificate(&config.gateway, &ca)?);
 
-    let node = Arc::new(Node::new(store, ledger, index, Positions::open(&config.data_dir)));
+    let watch = Watch::start().context("the threads of what ends access could not be started")?;
+    let (clock, doubted) = Clock::start(&config.data_dir, ledger.latest(), accept_clock)?;
+    let node = Arc::new(Node::new(store, clock, watch.handle().clone(), ledger, index, Positions::open(&config.data_dir)));
     recall(&node).await?;
     node.store.records.close_orphans(node.now()).await?;
-    let control = Control::start(node.clone(), head);
+    let control = Control::start(node.clone(), head, &watch);
+    if doubted {
+        end_all(&node, &control).await?;
+    }
 
     let gateway = gateway_listener.local_addr()?;
     let sqlserver = sqlserver_listener.local_addr()?;
@@ -88,6 +96,7 @@ pub async fn start(config: Config) -> Result<Running> {
         in_all: config.gateway.logins_in_all,
     };
     let door = Gateway::new(node.clone(), node.sessions.clone(), certificate.clone(), limits, config.gateway.suffix.clone());
+    watch.spawn("the fence", daypass_gateway::keep_fence(node.clone(), node.sessions.clone()));
     tokio::spawn(daypass_gateway::serve(door.clone(), Engine::Postgres, gateway_listener, workers.clone()));
     tokio::spawn(daypass_gateway::serve(door, Engine::SqlServer, sqlserver_listener, workers));
     let server = config.gateway.names.first().cloned().unwrap_or_default();
@@ -122,9 +131,33 @@ pub async fn start(config: Config) -> Result<Running> {
     tokio::spawn(web::serve(api_listener, web::router(app).0, certificate.clone()));
     tokio::spawn(pki::keep(config.gateway.clone(), ca, certificate));
     tokio::spawn(notify::run(node.clone(), notifier));
-    tokio::spawn(mover::run(node.clone(), control.clone(), moving));
-    tokio::spawn(keeper::keep_all(node.clone(), control.clone()));
+    watch.spawn("the mover", mover::run(node.clone(), control.clone(), moving));
+    watch.spawn("the clock", keep_clock(node.clone(), config.data_dir.clone()));
+    watch.spawn("the keepers", keeper::keep_all(node.clone(), control.clone(), watch.clone()));
     Ok(Running { node, api, gateway, sqlserver, first_link })
+}
+
+/// What is open ends: the clock cannot say for how long it has been.
+async fn end_all(node: &Node, control: &Control) -> Result<()> {
+    let open: Vec<_> = node.ledger(|ledger| ledger.open_passes().map(|pass| pass.id).collect());
+    for pass in open {
+        control.run(Command::Observed(Observed::ClockDoubted { pass }), Actor::System).await?;
+    }
+    Ok(())
+}
+
+/// Writes where running time is, and tells when the machine's clock is far from it.
+async fn keep_clock(node: Arc<Node>, data_dir: std::path::PathBuf) {
+    loop {
+        if let Err(error) = node.clock.keep_anchor(&data_dir) {
+            tracing::warn!(%error, "the clock's anchor could not be written");
+        }
+        match node.clock.apart() {
+            Some(why) => node.troubles.note("clock", why, node.now()),
+            None => node.troubles.clear("clock"),
+        }
+        tokio::time::sleep(clock::ANCHOR_EVERY).await;
+    }
 }
 
 async fn listen(address: SocketAddr, key: &str) -> Result<TcpListener> {
@@ -156,7 +189,7 @@ async fn replay(log: &LogStore) -> Result<(Ledger, Index, Head)> {
 
 /// The first entry of a new log.
 async fn found(log: &LogStore, ledger: &mut Ledger, index: &mut Index) -> Result<Head> {
-    let at = crate::clock::Clock::start().now();
+    let at = crate::clock::wall();
     let entry = Entry { seq: 1, at, by: Actor::System, event: Event::StoreCreated { store: StoreId::new(crate::random::id()) } };
     let head = log.append(Head::EMPTY, std::slice::from_ref(&entry), &[]).await?;
     ledger.apply(&entry)?;

@@ -11,12 +11,13 @@ use daypass_core::{
     event::Actor,
     ids::*,
     managed::Standing,
+    pass::State,
     secret::Secret,
 };
-use daypass_gateway::{Who, World, probe_as};
+use daypass_gateway::{UpstreamError, Who, World, probe_as};
 use daypass_store::Change;
 use daypass_targets::Target;
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 /// Under what its password is sealed.
 pub fn secret(id: StandingId) -> String {
@@ -32,6 +33,48 @@ pub fn machine_secret(id: MachineId) -> String {
     format!("machine:{id}")
 }
 
+/// Whether the account still takes the password of the vault, and no other: a role has one. Where it does not, somebody who was in with it
+/// has set another from inside, and it is put back at once.
+pub async fn check(node: &Node, id: StandingId) -> Result<(), String> {
+    let Some((known, env, spec)) = of(node, id) else { return Ok(()) };
+    // while it is being changed, either of two may be the right one
+    let Some(password) = node.standing_password(id).filter(|_| !known.rotating) else { return Ok(()) };
+    let who = Who { user: known.name.to_string(), password, pass: None };
+    match probe_as(node, who, &env, &spec).await {
+        Ok(()) => Ok(()),
+        Err(UpstreamError::Refused(why)) if why.contains("28P01") || why.contains("18456") => put_back(node, id).await,
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Puts the password of the vault back, and ends every session of the account that is none of ours: one of them may have come in by the other.
+pub async fn put_back(node: &Node, id: StandingId) -> Result<(), String> {
+    let Some((known, env, spec)) = of(node, id) else { return Ok(()) };
+    let password = node.standing_password(id).ok_or("its password is not in the vault")?;
+    tracing::warn!(account = %known.name, environment = %env.spec.name, "a standing account had another password than the vault's; it is put back");
+    let target = node.target(spec.id).await.map_err(|e| e.to_string())?;
+    target.set_password(&env.spec.database, &known.name, &password).await.map_err(|e| e.to_string())?;
+    let databases = crate::keeper::databases(node, spec.id);
+    let observed = target.observe(&databases, &[known.name.to_string()]).await.map_err(|e| e.to_string())?;
+    let (live, _) = node.sessions.there();
+    let strange: Vec<_> = observed.backends.into_iter().filter(|backend| backend.account == known.name.as_str() && !live.contains(backend)).collect();
+    target.shut(&[], &strange, &databases).await.map_err(|e| e.to_string())?;
+    node.troubles.note(
+        format!("taken:{id}"),
+        format!("somebody set another password for {} from inside; it was put back, and {} connections were ended", known.name, strange.len()),
+        node.now(),
+    );
+    Ok(())
+}
+
+fn of(node: &Node, id: StandingId) -> Option<(Standing, Environment, TargetOf)> {
+    node.ledger(|ledger| {
+        let known = ledger.standing(id)?;
+        let env = ledger.environment(known.environment)?;
+        Some((known.clone(), env.clone(), ledger.target(env.target)?.clone()))
+    })
+}
+
 /// Changes the passwords on this target that are due. Trouble with one holds up no other.
 pub async fn look<T: Target>(node: &Arc<Node>, control: &Control, target: TargetId, at: &T) {
     let now = node.now();
@@ -43,6 +86,18 @@ pub async fn look<T: Target>(node: &Arc<Node>, control: &Control, target: Target
             .filter(|(known, env)| env.target == target && env.identity.is_some() && known.rotation_due(env, ledger.policy(env), now).is_some());
         here.filter_map(|(known, env)| Some((known, env, ledger.target(target)?.clone()))).collect()
     });
+    let in_use: BTreeSet<StandingId> = node.ledger(|ledger| {
+        let here = |environment| ledger.environment(environment).is_some_and(|env| env.target == target && env.identity.is_some());
+        let used = ledger.open_passes().filter(|pass| here(pass.environment) && matches!(pass.state(), State::Ready { .. }));
+        used.filter(|pass| ledger.over(pass, now).is_none()).filter_map(|pass| pass.wish.standing).collect()
+    });
+    for id in in_use {
+        let trouble = format!("standing-check:{id}");
+        match check(node, id).await {
+            Ok(()) => node.troubles.clear(&trouble),
+            Err(why) => node.troubles.note(&trouble, format!("whether a standing account still has its password cannot be said: {why}"), now),
+        }
+    }
     for (known, env, spec) in due {
         let trouble = format!("standing:{}", known.id);
         match rotate(node, control, at, &known, &env, &spec).await {

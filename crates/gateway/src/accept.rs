@@ -1,14 +1,16 @@
 //! Accepting connections: one task each, with limits on those that have not logged in yet.
 
-use crate::{
-    World, connection,
-    places::Places,
-    sessions::{Sessions, keep_fence},
-    tls::Certificate,
-    workers::Workers,
-};
+use crate::{World, connection, places::Places, sessions::Sessions, tls::Certificate, workers::Workers};
 use daypass_core::environment::Engine;
-use std::{fs::File, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    fs::File,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::Semaphore,
@@ -31,6 +33,9 @@ impl Default for Limits {
     }
 }
 
+/// So many times more connections of one address may stand in line for a place before the login.
+const LINE: usize = 8;
+
 /// Passwords that are checked at once, on threads that relay nothing.
 const CHECKS: usize = 2;
 
@@ -48,12 +53,16 @@ pub struct Gateway<W> {
     pub mock_secret: [u8; 32],
     /// Of connections that have not logged in yet.
     waiting: Arc<Places>,
+    /// Of those that wait for such a place: they hold a descriptor and nothing else.
+    line: Arc<Places>,
+    /// Connections that were closed without an answer, and when that was told last.
+    turned_away: AtomicU64,
+    told_at: AtomicI64,
 }
 
 impl<W: World> Gateway<W> {
-    /// One for all listeners; its fence is kept from now on.
+    /// One for all listeners. Its fence is kept by [`crate::keep_fence`], on threads that relay nothing.
     pub fn new(world: Arc<W>, sessions: Arc<Sessions>, certificate: Arc<Certificate>, limits: Limits, suffix: Option<String>) -> Arc<Self> {
-        tokio::spawn(keep_fence(world.clone(), sessions.clone()));
         let mut mock_secret = [0; 32];
         crate::random(&mut mock_secret);
         Arc::new(Gateway {
@@ -65,7 +74,20 @@ impl<W: World> Gateway<W> {
             checks: Semaphore::new(CHECKS),
             mock_secret,
             waiting: Places::new(limits.in_all, limits.per_address),
+            line: Places::new(limits.in_all, limits.per_address * LINE),
+            turned_away: AtomicU64::new(0),
+            told_at: AtomicI64::new(0),
         })
+    }
+
+    /// Counts a connection that gets no answer; one line a second says how many.
+    fn turned_away(&self, peer: SocketAddr) {
+        let count = self.turned_away.fetch_add(1, Ordering::Relaxed) + 1;
+        let now = self.world.now().micros();
+        let last = self.told_at.load(Ordering::Relaxed);
+        if now - last >= 1_000_000 && self.told_at.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+            tracing::warn!(address = %peer.ip(), count, "too many connections that have not logged in: closed (gateway.logins_per_address, gateway.logins_in_all)");
+        }
     }
 }
 
@@ -77,14 +99,32 @@ pub async fn serve<W: World>(gateway: Arc<Gateway<W>>, engine: Engine, listener:
         match listener.accept().await {
             Ok((tcp, peer)) => {
                 let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-                let Some(waiting) = gateway.waiting.take(peer.ip()) else { continue };
+                // a pool of many behind one address stands in line for its share; when the line is full as well, nobody can be answered
+                let place = match gateway.waiting.take(peer.ip()) {
+                    Some(place) => Ok(place),
+                    None => match gateway.line.take(peer.ip()) {
+                        Some(in_line) => Err(in_line),
+                        None => {
+                            gateway.turned_away(peer);
+                            continue;
+                        }
+                    },
+                };
                 // the socket moves to the reactor of the thread that it stays on
                 let Ok(tcp) = tcp.into_std() else { continue };
                 let gateway = gateway.clone();
                 workers.spawn(async move {
-                    if let Ok(tcp) = TcpStream::from_std(tcp) {
-                        connection::serve(gateway, engine, tcp, peer, waiting).await;
-                    }
+                    let Ok(tcp) = TcpStream::from_std(tcp) else { return };
+                    let waiting = match place {
+                        Ok(place) => place,
+                        Err(in_line) => {
+                            let place = tokio::time::timeout(gateway.limits.login, gateway.waiting.wait(peer.ip())).await;
+                            drop(in_line);
+                            let Ok(place) = place else { return gateway.turned_away(peer) };
+                            place
+                        }
+                    };
+                    connection::serve(gateway, engine, tcp, peer, waiting).await;
                 });
             }
             Err(error) if matches!(error.raw_os_error(), Some(23 | 24)) => {

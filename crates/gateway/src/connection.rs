@@ -7,7 +7,7 @@ use crate::{
     line::Guest,
     pg,
     places::Place,
-    relay::{Passed, Relay},
+    relay::{End, Passed, Relay},
     sessions::{CancelKeys, Opening, Seat, Session},
     tds,
     upstream::{self, Carried, Ready, UpstreamError, Upstreamed},
@@ -17,6 +17,7 @@ use daypass_core::{
     environment::{Engine, Environment, Target},
     ids::SessionId,
     pass::{Cause, Pass},
+    plan::Backend,
     session::{SessionClosed, SessionOpened},
     time::{Time, Ttl},
 };
@@ -225,32 +226,35 @@ async fn open<W: World>(
     let world = &gateway.world;
     let pass = world.ledger(|ledger| ledger.pass_of_account(&knock.account).map(|pass| pass.id)).ok_or(Refused::Unknown)?;
     let now = world.now();
-    let (seat, admitted) = gateway.sessions.seat(pass, |open_sessions| {
-        world.ledger(|ledger| {
-            let attempt = Attempt {
-                account: &knock.account,
-                database: knock.database.as_deref(),
-                servers: &knock.server,
-                engine: client.engine(),
-                address: peer.ip(),
-                open_sessions,
-            };
-            let admit = admission::admit(ledger, &attempt, now).map_err(|refused| {
-                let environment = ledger.pass(pass).and_then(|pass| ledger.environment(pass.environment)).cloned();
-                Box::new(Refusal { trouble: Trouble::Refused(refused), environment })
-            })?;
-            Ok::<_, Box<Refusal>>(Admitted {
-                pass: admit.pass.clone(),
-                environment: admit.environment.clone(),
-                target: admit.target.clone(),
-                until: admit.until,
-                idle: admit.policy.idle,
-                record: admit.policy.record,
-                person: ledger.user(admit.pass.holder).map(|user| user.name.to_string()).unwrap_or_default(),
-            })
+    let (mut seat, open_sessions) = gateway.sessions.seat(pass);
+    let admitted = world.ledger(|ledger| {
+        let attempt = Attempt {
+            account: &knock.account,
+            database: knock.database.as_deref(),
+            servers: &knock.server,
+            engine: client.engine(),
+            address: peer.ip(),
+            open_sessions,
+        };
+        let admit = admission::admit(ledger, &attempt, now).map_err(|refused| {
+            let environment = ledger.pass(pass).and_then(|pass| ledger.environment(pass.environment)).cloned();
+            Box::new(Refusal { trouble: Trouble::Refused(refused), environment })
+        })?;
+        Ok::<_, Box<Refusal>>(Admitted {
+            pass: admit.pass.clone(),
+            environment: admit.environment.clone(),
+            target: admit.target.clone(),
+            until: admit.until,
+            idle: admit.policy.idle,
+            record: admit.policy.record,
+            person: ledger.user(admit.pass.holder).map(|user| user.name.to_string()).unwrap_or_default(),
         })
     })?;
     let Admitted { pass, environment, target, until, idle, record, person } = admitted;
+    if !seat.at(target.id, world.room(target.id)) {
+        let refused = Refused::TargetFull { environment: environment.spec.name.to_string() };
+        return Err(Box::new(Refusal { trouble: Trouble::Refused(refused), environment: Some(environment) }));
+    }
     let id = SessionId::new(uuid::Uuid::now_v7());
     let opened = SessionOpened {
         session: id,
@@ -271,7 +275,7 @@ async fn open<W: World>(
         tracing::error!(%why, "a session could not be recorded, so it was not let in");
         return Err(refusal(Trouble::NotRecorded));
     }
-    let upstreamed = match upstreamed {
+    let mut upstreamed = match upstreamed {
         Ok(upstreamed) => upstreamed,
         Err(error) => {
             if matches!(error, UpstreamError::Replaced) {
@@ -303,7 +307,10 @@ async fn open<W: World>(
         cancel,
         target: target.id,
         upstream: upstreamed.peer,
+        there: Backend { account: upstreamed.user.clone(), id: upstreamed.ready.number() },
     });
+    // it is on the list of live sessions now
+    drop(upstreamed.door.take());
     // what ended while the target was being asked is seen now: the fence looks at sessions that are on its list
     let standing = world.ledger(|ledger| ledger.pass(pass.id).map(|pass| admission::standing(ledger, pass, peer.ip(), world.now())));
     if let Some(Ok(until)) = standing {
@@ -329,19 +336,20 @@ async fn relay<W: World>(gateway: Arc<Gateway<W>>, opened: Opened) {
     let Passed { end, from_client, to_client, mut recorder, busy } = relay.run().await;
     gateway.sessions.close(session.id);
     drop(seat);
-    // an account that is over is ended whole by the keeper: hundreds of cancels at once would only stand in its way
-    let over = gateway.world.ledger(|ledger| ledger.pass(session.pass).is_none_or(|pass| ledger.over(pass, gateway.world.now()).is_some()));
     if let Some(account) = standing {
-        // a standing account is not ended by anybody, and what it runs could take no notice of being cancelled
+        // the protocol's own cancel needs no right at the target; what runs could take no notice of it, and is ended by its number
+        if busy && let Some(keys) = session.cancel.as_ref() {
+            let tls = gateway.world.target_tls(session.target);
+            if let Err(error) = upstream::cancel(session.upstream, &host, tls, &keys.theirs).await {
+                tracing::warn!(%error, "a running statement of a standing account could not be cancelled");
+            }
+        }
         if let Err(why) = gateway.world.end_there(&session, &account, number).await {
             tracing::error!(account, number, %why, "a session of a standing account may still be running on the target");
         }
-    } else if let Some(keys) = session.cancel.as_ref().filter(|_| busy && !over) {
-        // nobody waits for the statement any more, and the target does not notice that by itself
-        let tls = gateway.world.target_tls(session.target);
-        if let Err(error) = upstream::cancel(session.upstream, &host, tls, &keys.theirs).await {
-            tracing::warn!(%error, "a running statement could not be cancelled; the target ends it when it notices");
-        }
+    } else if busy || !matches!(end, End::ClientLeft) {
+        // the target does not notice by itself that nobody waits for a statement: what is no live session of ours is ended there
+        gateway.sessions.leave_behind();
     }
     let words = end.words();
     if let Some(block) = recorder.take()

@@ -8,6 +8,7 @@ mod connection;
 mod line;
 mod pg;
 pub mod places;
+pub mod ranked;
 mod recorder;
 mod relay;
 pub mod sessions;
@@ -18,17 +19,35 @@ mod workers;
 pub mod wrapped;
 
 pub use accept::{Gateway, Limits, serve};
+pub use sessions::keep_fence;
 pub use upstream::{UpstreamError, Who, probe, probe_as};
 pub use workers::Workers;
 
-use daypass_core::{ids::*, ledger::Ledger, secret::Secret, session::*, time::Time};
+use daypass_core::{environment::Target, ids::*, ledger::Ledger, secret::Secret, session::*, time::Time};
 use daypass_wire::pg::scram::{SaltedPassword, Verifier};
 use std::{future::Future, sync::Arc};
 use tokio::sync::watch;
 
+/// A login that is under way at a target. Dropped when it is a session, or is none.
+pub struct Door(Option<Box<dyn FnOnce() + Send>>);
+
+impl Door {
+    pub fn new(close: impl FnOnce() + Send + 'static) -> Door {
+        Door(Some(Box::new(close)))
+    }
+}
+
+impl Drop for Door {
+    fn drop(&mut self) {
+        if let Some(close) = self.0.take() {
+            close();
+        }
+    }
+}
+
 /// What the gateway sees of the rest: a read view of the ledger, the secrets of live passes, the records of sessions.
 pub trait World: Send + Sync + 'static {
-    /// Looks at the ledger as it is now. Short: the writer waits meanwhile.
+    /// Looks at the ledger as it is now. No lock is held meanwhile, and a look that takes long holds up nobody.
     fn ledger<R>(&self, look: impl FnOnce(&Ledger) -> R) -> R;
     /// The time; it never runs backwards, and it goes on while the machine sleeps.
     fn now(&self) -> Time;
@@ -52,6 +71,15 @@ pub trait World: Send + Sync + 'static {
     fn question(&self, environment: EnvironmentId) -> Option<String>;
     /// The same, with the answer to that question.
     fn is_same_answer(&self, environment: EnvironmentId, answer: &[String]) -> bool;
+
+    /// Lets one login of the gateway's in at the target, where accounts can log in at such moments only. The door is held until the session is
+    /// on the list of live ones. `again`: the login failed although it was open, so what it proves is set anew.
+    fn open_door(&self, target: &Target, pass: PassId, account: &str, again: bool) -> impl Future<Output = Result<Door, String>> + Send;
+    /// How many sessions of all passes the target has room for, as of the last look; none: it does not say.
+    fn room(&self, target: TargetId) -> Option<u32>;
+    /// A standing account does not take the password of the vault: somebody changed it from inside. It is put back, and who came in by the
+    /// other one is put out.
+    fn put_back(&self, standing: StandingId) -> impl Future<Output = Result<(), String>> + Send;
 
     /// Ends a session at the target, found by its number there and the account's name.
     fn end_there(&self, session: &sessions::Session, account: &str, number: u32) -> impl Future<Output = Result<(), String>> + Send;

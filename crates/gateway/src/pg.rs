@@ -107,7 +107,7 @@ pub fn refuse(trouble: &Trouble) -> Vec<u8> {
             | Refused::WrongEngine { .. }
             | Refused::WrongServer { .. } => sqlstate::INVALID_AUTHORIZATION,
             Refused::WrongDatabase { .. } => sqlstate::INVALID_CATALOG_NAME,
-            Refused::TooManySessions { .. } => sqlstate::TOO_MANY_CONNECTIONS,
+            Refused::TooManySessions { .. } | Refused::TargetFull { .. } => sqlstate::TOO_MANY_CONNECTIONS,
         },
         Trouble::Fallen { .. } => sqlstate::INVALID_AUTHORIZATION,
         Trouble::Target { .. } | Trouble::NotRecorded => sqlstate::CANNOT_CONNECT_NOW,

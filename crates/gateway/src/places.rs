@@ -1,20 +1,17 @@
 //! Places for connections: so many in all, and so many of one address, so that nobody alone takes them all.
 
-use std::{
-    collections::HashMap,
-    net::IpAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use crate::ranked::{Held, Rank, Ranked};
+use std::{collections::HashMap, net::IpAddr, sync::Arc};
+use tokio::sync::Notify;
 
-#[derive(Debug)]
 pub struct Places {
     in_all: usize,
     per_address: usize,
-    taken: Mutex<HashMap<IpAddr, usize>>,
+    taken: Ranked<HashMap<IpAddr, usize>>,
+    freed: Notify,
 }
 
 /// One of them; free again when this is dropped.
-#[derive(Debug)]
 pub struct Place {
     places: Arc<Places>,
     address: IpAddr,
@@ -22,7 +19,7 @@ pub struct Place {
 
 impl Places {
     pub fn new(in_all: usize, per_address: usize) -> Arc<Places> {
-        Arc::new(Places { in_all, per_address, taken: Mutex::default() })
+        Arc::new(Places { in_all, per_address, taken: Ranked::new(Rank::Places, HashMap::new()), freed: Notify::new() })
     }
 
     /// None when there is none for this address.
@@ -36,8 +33,22 @@ impl Places {
         Some(Place { places: self.clone(), address })
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Waits until there is one. Whoever calls this sets a limit to it, and to how many wait.
+    pub async fn wait(self: &Arc<Self>, address: IpAddr) -> Place {
+        loop {
+            let freed = self.freed.notified();
+            tokio::pin!(freed);
+            // from here on a place that is freed wakes us, also before we wait
+            freed.as_mut().enable();
+            if let Some(place) = self.take(address) {
+                return place;
+            }
+            freed.await;
+        }
+    }
+
+    fn lock(&self) -> Held<'_, HashMap<IpAddr, usize>> {
+        self.taken.lock()
     }
 }
 
@@ -50,6 +61,8 @@ impl Drop for Place {
                 taken.remove(&self.address);
             }
         }
+        drop(taken);
+        self.places.freed.notify_waiters();
     }
 }
 

@@ -42,6 +42,8 @@ pub enum End {
     Cut(String),
     /// Statements could not be recorded any more.
     NotRecorded(String),
+    /// What the target sends cannot be followed any more: nothing of ours may stand behind it.
+    NotFollowed,
 }
 
 impl End {
@@ -51,6 +53,7 @@ impl End {
             End::TargetLeft => "the target closed the connection".to_owned(),
             End::Cut(why) => why.clone(),
             End::NotRecorded(why) => format!("its statements could not be recorded: {why}"),
+            End::NotFollowed => "its statements could not be recorded: a defect in Daypass".to_owned(),
         }
     }
 }
@@ -113,6 +116,7 @@ enum Stop {
     TargetLeft,
     Fenced(String),
     Unrecorded(&'static str),
+    Unfollowed,
     /// A block of statements has to be handed over first.
     Record,
 }
@@ -164,6 +168,7 @@ impl<W: World> Relay<W> {
                 Some(Stop::TargetLeft) => break End::TargetLeft,
                 Some(Stop::Fenced(why)) => break End::Cut(why),
                 Some(Stop::Unrecorded(why)) => break End::NotRecorded(why.to_owned()),
+                Some(Stop::Unfollowed) => break End::NotFollowed,
                 Some(Stop::Record) | None => {}
             }
             if let Some(why) = self.session.fenced(self.world.now()) {
@@ -189,9 +194,14 @@ impl<W: World> Relay<W> {
         match &end {
             End::Cut(why) | End::NotRecorded(why) => {
                 let why = why.clone();
-                let _ = tokio::time::timeout(LAST_WORDS, self.last_words(&why)).await;
-                self.client.hang_up();
+                let told = tokio::time::timeout(LAST_WORDS, self.last_words(&why)).await;
+                // who was told, however slowly, still reads it; only who takes nothing at all is reset
+                if !matches!(told, Ok(Ok(()))) {
+                    self.client.hang_up();
+                }
             }
+            // a chunk of the target's is lost: what would follow it would be read as part of it
+            End::NotFollowed => self.client.hang_up(),
             End::TargetLeft => {
                 let _ = tokio::time::timeout(LAST_WORDS, poll_fn(|cx| self.to_client.poll_drain(&mut self.client, cx))).await;
                 let _ = tokio::time::timeout(LAST_WORDS, self.client.shutdown()).await;
@@ -318,6 +328,7 @@ fn copy(
                 Moved::Broken => return Poll::Ready(Stop::TargetLeft),
                 Moved::Fenced(why) => return Poll::Ready(Stop::Fenced(why)),
                 Moved::Unrecorded(why) => return Poll::Ready(Stop::Unrecorded(why)),
+                Moved::Unfollowed => return Poll::Ready(Stop::Unfollowed),
                 Moved::Some => true,
                 Moved::Nothing => false,
             };
@@ -341,6 +352,7 @@ fn copy(
                 Moved::Broken => return Poll::Ready(Stop::ClientLeft),
                 Moved::Fenced(why) => return Poll::Ready(Stop::Fenced(why)),
                 Moved::Unrecorded(why) => return Poll::Ready(Stop::Unrecorded(why)),
+                Moved::Unfollowed => return Poll::Ready(Stop::Unfollowed),
                 Moved::Some => true,
                 Moved::Nothing => false,
             };
@@ -368,6 +380,8 @@ enum Moved {
     Fenced(String),
     /// What was sent cannot be put on record.
     Unrecorded(&'static str),
+    /// A defect in the parsing of it.
+    Unfollowed,
 }
 
 #[expect(clippy::too_many_arguments, reason = "the parts of one relay, borrowed apart")]
@@ -387,22 +401,24 @@ fn pass(
         // the receiver is slow: its sender has to wait
         Poll::Pending => return Moved::Nothing,
     }
+    // the fence is asked before anything is read: what is taken out of a stream goes on, or the stream ends there. A chunk that was read
+    // and dropped would make the client take the middle of a later row for the rest of this one
+    let now = world.now();
+    if let Some(why) = session.fenced(now) {
+        return Moved::Fenced(why);
+    }
     let mut buffer = ReadBuf::new(scratch);
     match Pin::new(from).poll_read(cx, &mut buffer) {
         Poll::Pending => return Moved::Nothing,
         Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {}
         Poll::Ready(_) => return Moved::Closed,
     }
-    let now = world.now();
-    if let Some(why) = session.fenced(now) {
-        return Moved::Fenced(why);
-    }
     // a defect in the parsing of what somebody sends ends that session, and no record of it is lost
     let observed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| observe(buffer.filled(), now.micros() as u64)));
     match observed {
         Ok(None) => {}
         Ok(Some(why)) => return Moved::Unrecorded(why),
-        Err(_) => return Moved::Unrecorded("a defect in Daypass"),
+        Err(_) => return Moved::Unfollowed,
     }
     way.moved_at = now;
     match way.poll_send(buffer.filled(), to, cx) {

@@ -1,24 +1,29 @@
 //! Live sessions and their fence. Ended means disconnected: a session carries its deadline and a flag, and both are looked at
 //! before every chunk that is forwarded.
 
-use crate::World;
+use crate::{
+    World,
+    ranked::{Held, Rank, Ranked},
+};
 use daypass_core::{
     admission,
     ids::*,
     names::AccountName,
+    plan::Backend,
     time::{Time, Ttl},
 };
 use daypass_wire::pg::message::CancelKey;
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
     net::{IpAddr, SocketAddr},
     sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        Arc, OnceLock,
         atomic::{AtomicI64, Ordering},
     },
+    time::{Duration, Instant},
 };
 use subtle::ConstantTimeEq;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 /// The key that we gave to the client, and the target's own behind it.
 pub struct CancelKeys {
@@ -43,27 +48,29 @@ pub struct Session {
     pub cancel: Option<CancelKeys>,
     pub target: TargetId,
     pub upstream: SocketAddr,
+    /// As whom it is logged in there, and the number that the target knows it by; 0 when it does not say.
+    pub there: Backend,
     until: AtomicI64,
     cut: OnceLock<String>,
     /// What its client is to be told while it goes on.
-    word: Mutex<Option<String>>,
+    word: Ranked<Option<String>>,
     wake: Notify,
 }
 
 impl Session {
     /// Has the client told something, at the next place where the protocol takes it; where it takes none, nothing is said.
     pub fn tell(&self, words: &str) {
-        *self.word.lock().unwrap_or_else(PoisonError::into_inner) = Some(words.to_owned());
+        *self.word.lock() = Some(words.to_owned());
         self.wake.notify_one();
     }
 
     /// What waits to be told.
     pub fn word(&self) -> Option<String> {
-        self.word.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.word.lock().clone()
     }
 
     pub fn told(&self) {
-        *self.word.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.word.lock() = None;
     }
 
     /// Why no byte may pass any more, if so.
@@ -117,14 +124,25 @@ pub struct Opening {
     pub cancel: Option<CancelKeys>,
     pub target: TargetId,
     pub upstream: SocketAddr,
+    pub there: Backend,
 }
 
 /// All live sessions of this process.
-#[derive(Default)]
 pub struct Sessions {
-    live: Mutex<Live>,
+    live: Ranked<Live>,
     /// How often a session has opened or closed.
-    changed: tokio::sync::watch::Sender<u64>,
+    changed: watch::Sender<u64>,
+    /// How often one has closed and left something running at its target.
+    left_behind: watch::Sender<u64>,
+}
+
+/// How long the number of a session that is over is known: longer than any look at a target takes.
+const REMEMBERED: Duration = Duration::from_secs(60);
+
+impl Default for Sessions {
+    fn default() -> Self {
+        Sessions { live: Ranked::new(Rank::Sessions, Live::default()), changed: watch::Sender::default(), left_behind: watch::Sender::default() }
+    }
 }
 
 #[derive(Default)]
@@ -133,12 +151,30 @@ struct Live {
     by_pid: HashMap<u32, SessionId>,
     /// Logins that were admitted and are not sessions yet count as well.
     per_pass: HashMap<PassId, usize>,
+    per_target: HashMap<TargetId, usize>,
+    /// Sessions that are over, by how their targets know them: whatever still runs under such a number is to end.
+    over: VecDeque<(Instant, Backend)>,
 }
 
 /// A place among the sessions of a pass, held from admission to the end.
 pub struct Seat {
     sessions: Arc<Sessions>,
     pass: PassId,
+    target: Option<TargetId>,
+}
+
+impl Seat {
+    /// Takes a place at the target as well, if it has one.
+    pub fn at(&mut self, target: TargetId, room: Option<u32>) -> bool {
+        let mut live = self.sessions.lock();
+        let count = live.per_target.entry(target).or_default();
+        if room.is_some_and(|room| *count >= room as usize) {
+            return false;
+        }
+        *count += 1;
+        self.target = Some(target);
+        true
+    }
 }
 
 impl Drop for Seat {
@@ -150,21 +186,29 @@ impl Drop for Seat {
                 live.per_pass.remove(&self.pass);
             }
         }
+        if let Some(target) = self.target
+            && let Some(count) = live.per_target.get_mut(&target)
+        {
+            *count -= 1;
+            if *count == 0 {
+                live.per_target.remove(&target);
+            }
+        }
     }
 }
 
 impl Sessions {
-    fn lock(&self) -> MutexGuard<'_, Live> {
-        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> Held<'_, Live> {
+        self.live.lock()
     }
 
-    /// Asks `admit` with the number of sessions that the pass has, and takes a seat when it says yes: nobody gets in between.
-    pub fn seat<T, E>(self: &Arc<Self>, pass: PassId, admit: impl FnOnce(usize) -> Result<T, E>) -> Result<(Seat, T), E> {
+    /// Takes a seat, and says how many the pass had before: of two that come at once, one is the first. Whoever is not admitted then
+    /// gives it back.
+    pub fn seat(self: &Arc<Self>, pass: PassId) -> (Seat, usize) {
         let mut live = self.lock();
-        let count = live.per_pass.get(&pass).copied().unwrap_or_default();
-        let admitted = admit(count)?;
-        live.per_pass.insert(pass, count + 1);
-        Ok((Seat { sessions: self.clone(), pass }, admitted))
+        let count = live.per_pass.entry(pass).or_default();
+        *count += 1;
+        (Seat { sessions: self.clone(), pass, target: None }, *count - 1)
     }
 
     /// A process id for a new session's cancel key that no live session has.
@@ -181,7 +225,7 @@ impl Sessions {
     }
 
     pub fn open(&self, opening: Opening) -> Arc<Session> {
-        let Opening { id, pass, environment, environment_name, account, address, opened_at, until, cancel, target, upstream, idle, record } = opening;
+        let Opening { id, pass, environment, environment_name, account, address, opened_at, until, cancel, target, upstream, there, idle, record } = opening;
         let session = Arc::new(Session {
             id,
             pass,
@@ -195,9 +239,10 @@ impl Sessions {
             cancel,
             target,
             upstream,
+            there,
             until: AtomicI64::new(until.micros()),
             cut: OnceLock::new(),
-            word: Mutex::default(),
+            word: Ranked::new(Rank::Word, None),
             wake: Notify::new(),
         });
         let mut live = self.lock();
@@ -212,15 +257,37 @@ impl Sessions {
 
     pub fn close(&self, id: SessionId) {
         let mut live = self.lock();
-        if let Some(keys) = live.by_id.remove(&id).as_ref().and_then(|session| session.cancel.as_ref()) {
+        let closed = live.by_id.remove(&id);
+        if let Some(keys) = closed.as_ref().and_then(|session| session.cancel.as_ref()) {
             live.by_pid.remove(&keys.ours.pid);
+        }
+        while live.over.pop_front_if(|(at, _)| at.elapsed() > REMEMBERED).is_some() {}
+        if let Some(session) = closed.filter(|session| session.there.id != 0) {
+            live.over.push_back((Instant::now(), session.there.clone()));
         }
         drop(live);
         self.changed.send_modify(|count| *count += 1);
     }
 
+    /// A session that is closed may have left a statement running: its target is looked at now.
+    pub fn leave_behind(&self) {
+        self.left_behind.send_modify(|count| *count += 1);
+    }
+
+    /// Wakes when a session may have left something behind.
+    pub fn left_behind(&self) -> watch::Receiver<u64> {
+        self.left_behind.subscribe()
+    }
+
+    /// How the targets know the sessions that live, and those that are over.
+    pub fn there(&self) -> (HashSet<Backend>, HashSet<Backend>) {
+        let live = self.lock();
+        let over = live.over.iter().map(|(_, backend)| backend.clone()).collect();
+        (live.by_id.values().map(|session| session.there.clone()).collect(), over)
+    }
+
     /// How often a session has opened or closed; wakes whenever one does.
-    pub fn changes(&self) -> tokio::sync::watch::Receiver<u64> {
+    pub fn changes(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
     }
 

@@ -1,6 +1,6 @@
 //! The gateway's own login at a target: the same for a person's session and for the probe that makes a pass ready.
 
-use crate::{World, nonce, tls::end_point_hash, wrapped::Wrapped};
+use crate::{Door, World, nonce, tls::end_point_hash, wrapped::Wrapped};
 use daypass_core::{
     environment::{Engine, Environment, Target, TargetTls},
     ids::PassId,
@@ -47,6 +47,10 @@ pub enum UpstreamError {
     Replaced,
     #[error("the secret of the account is not there: it is being made or already gone")]
     NoSecret,
+    #[error("it is not known yet which database this is; the next look at the target tells")]
+    Unidentified,
+    #[error("the target could not be told to let this login in: {0}")]
+    Door(String),
 }
 
 impl UpstreamError {
@@ -95,6 +99,7 @@ impl AsyncWrite for UpstreamStream {
 }
 
 /// What a login carries besides account, password and database.
+#[derive(Clone)]
 pub enum Carried {
     Postgres(Vec<(String, String)>),
     SqlServer { login: Box<Login7>, mars: bool },
@@ -142,6 +147,10 @@ pub struct Upstreamed {
     pub stream: UpstreamStream,
     pub peer: SocketAddr,
     pub ready: Ready,
+    /// As whom.
+    pub user: String,
+    /// Held until the session is on the list of live ones.
+    pub door: Option<Door>,
 }
 
 /// As whom the gateway logs in at a target.
@@ -173,19 +182,53 @@ pub async fn probe(world: &impl World, pass: &Pass, env: &Environment, target: &
 
 /// The same as somebody else: whether a new password works.
 pub async fn probe_as(world: &impl World, who: Who, env: &Environment, target: &Target) -> Result<(), UpstreamError> {
-    login_as(world, who, env, target, Carried::probe(target.spec.engine)).await.map(drop)
+    login_as(world, &who, env, target, Carried::probe(target.spec.engine)).await.map(drop)
 }
 
 /// Logs in at the target for a pass.
 pub async fn login(world: &impl World, pass: &Pass, env: &Environment, target: &Target, carried: Carried) -> Result<Upstreamed, UpstreamError> {
-    login_as(world, Who::of(world, pass)?, env, target, carried).await
+    let who = Who::of(world, pass)?;
+    let first = login_once(world, pass, &who, env, target, carried.clone(), false).await;
+    // somebody gave the account another password from inside: it is set anew, and opens nothing but this
+    match first {
+        Err(UpstreamError::Refused(why)) if ["it answered 28P01", "it answered 28000", "18456"].iter().any(|code| why.starts_with(code)) => {
+            tracing::warn!(account = %who.user, "the target did not take the password that only the gateway knows; it is set again");
+            if let Some(standing) = pass.wish.standing {
+                world.put_back(standing).await.map_err(UpstreamError::Door)?;
+            }
+            login_once(world, pass, &who, env, target, carried, true).await
+        }
+        done => done,
+    }
 }
 
-async fn login_as(world: &impl World, who: Who, env: &Environment, target: &Target, carried: Carried) -> Result<Upstreamed, UpstreamError> {
+async fn login_once(
+    world: &impl World,
+    pass: &Pass,
+    who: &Who,
+    env: &Environment,
+    target: &Target,
+    carried: Carried,
+    again: bool,
+) -> Result<Upstreamed, UpstreamError> {
+    // standing accounts belong to somebody else, who may log in as well
+    let door = match pass.wish.standing {
+        Some(_) => None,
+        None => Some(world.open_door(target, pass.id, &who.user, again).await.map_err(UpstreamError::Door)?),
+    };
+    let upstreamed = login_as(world, who, env, target, carried).await?;
+    Ok(Upstreamed { door, ..upstreamed })
+}
+
+async fn login_as(world: &impl World, who: &Who, env: &Environment, target: &Target, carried: Carried) -> Result<Upstreamed, UpstreamError> {
+    // what is not known is not entered: there would be nothing to compare the database with
+    if !world.ledger(|ledger| ledger.environment(env.id).is_some_and(|env| env.identity.is_some())) {
+        return Err(UpstreamError::Unidentified);
+    }
     let login = async {
         match carried {
-            Carried::Postgres(parameters) => login_postgres(world, &who, env, target, parameters).await,
-            Carried::SqlServer { login, mars } => login_sqlserver(world, &who, env, target, *login, mars).await,
+            Carried::Postgres(parameters) => login_postgres(world, who, env, target, parameters).await,
+            Carried::SqlServer { login, mars } => login_sqlserver(world, who, env, target, *login, mars).await,
         }
     };
     tokio::time::timeout(PATIENCE, login).await.map_err(|_| UpstreamError::Silent)?
@@ -221,7 +264,7 @@ async fn login_postgres(
     if !world.is_same_database(env.id, &ready.seen.identity, ready.seen.position) {
         return Err(UpstreamError::Replaced);
     }
-    Ok(Upstreamed { stream, peer, ready: Ready::Postgres(ready) })
+    Ok(Upstreamed { stream, peer, ready: Ready::Postgres(ready), user: who.user.clone(), door: None })
 }
 
 async fn login_sqlserver(
@@ -259,7 +302,9 @@ async fn login_sqlserver(
             tds::upstream::Found::Ready(ready) if ready.seen.as_ref().is_some_and(|answer| !world.is_same_answer(env.id, answer)) => {
                 return Err(UpstreamError::Replaced);
             }
-            tds::upstream::Found::Ready(ready) => return Ok(Upstreamed { stream, peer, ready: Ready::SqlServer(ready) }),
+            tds::upstream::Found::Ready(ready) => {
+                return Ok(Upstreamed { stream, peer, ready: Ready::SqlServer(ready), user: who.user.clone(), door: None });
+            }
             tds::upstream::Found::Failed(why) => return Err(UpstreamError::Refused(why)),
             tds::upstream::Found::Route { host: next, port: at } => (host, port) = (next, at),
         }

@@ -13,7 +13,7 @@ use daypass_core::{
     ids::*,
     movement::{Made, Swept},
     names::{DatabaseName, RoleName},
-    plan::Observation,
+    plan::{Backend, Observation},
     secret::Secret,
 };
 use std::{
@@ -73,8 +73,26 @@ impl Target for AnyTarget {
     async fn adopt(&self, environment: EnvironmentId, database: &DatabaseName) -> Result<(), TargetError> {
         delegate!(self, target => target.adopt(environment, database))
     }
-    async fn observe(&self, databases: &[DatabaseName]) -> Result<Observation, TargetError> {
-        delegate!(self, target => target.observe(databases))
+    async fn reserve(&self) -> Result<(), TargetError> {
+        delegate!(self, target => target.reserve())
+    }
+    async fn observe(&self, databases: &[DatabaseName], names: &[String]) -> Result<Observation, TargetError> {
+        delegate!(self, target => target.observe(databases, names))
+    }
+    async fn shut(&self, accounts: &[String], backends: &[Backend], databases: &[DatabaseName]) -> Result<(), TargetError> {
+        delegate!(self, target => target.shut(accounts, backends, databases))
+    }
+    async fn open_door(&self, account: &str, verifier: &str) -> Result<(), TargetError> {
+        delegate!(self, target => target.open_door(account, verifier))
+    }
+    async fn close_doors(&self, accounts: &[String]) -> Result<(), TargetError> {
+        delegate!(self, target => target.close_doors(accounts))
+    }
+    async fn tidy_groups(&self, environment: EnvironmentId, database: &DatabaseName, estate: Estate<'_>) -> Result<Vec<Swept>, TargetError> {
+        delegate!(self, target => target.tidy_groups(environment, database, estate))
+    }
+    async fn outranks(&self, account: &RoleName) -> Result<Option<String>, TargetError> {
+        delegate!(self, target => target.outranks(account))
     }
     async fn provide(&self, spec: &AccountSpec<'_>) -> Result<(), TargetError> {
         delegate!(self, target => target.provide(spec))

@@ -21,7 +21,7 @@ use daypass_core::{
     movement::{Made, Swept},
     names::{AccountName, DatabaseName, RoleName},
     pass::Access,
-    plan::Observation,
+    plan::{Backend, Observation},
     policy::Extra,
     secret::Secret,
     time::Ttl,
@@ -44,8 +44,6 @@ pub struct AccountSpec<'a> {
     pub grants: Grants,
     /// What is left of the pass: the target adds it to its own clock.
     pub left: Ttl,
-    /// Sessions that the account may have at once.
-    pub connections: u16,
     /// What the target keeps of the password, where it takes a verifier in place of the clear text.
     pub verifier: &'a str,
     /// For engines that take nothing but the password itself. It is random, and nobody sees it.
@@ -57,7 +55,9 @@ pub struct AccountSpec<'a> {
 /// What becomes of things that an account owns when it ends.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Estate<'a> {
-    /// Who gets them; none: the owner of the database.
+    /// Whose role for what is left, which has no rights, gets it.
+    pub environment: Option<EnvironmentId>,
+    /// Who may use what is left; none: the owner of the database. It never becomes theirs by itself.
     pub heir: Option<&'a str>,
     /// They are dropped, unless something of others depends on them.
     pub drop: bool,
@@ -95,8 +95,40 @@ pub trait Target: Send + Sync {
         let _ = (environment, database);
         async { Ok(()) }
     }
-    /// All accounts that bear the marker of this installation, with their connections. `databases` are those of its environments.
-    fn observe(&self, databases: &[DatabaseName]) -> impl Future<Output = Result<Observation, TargetError>> + Send;
+    /// Opens the connections that ending access takes, before anybody is let in who could take the last one.
+    fn reserve(&self) -> impl Future<Output = Result<(), TargetError>> + Send;
+    /// All accounts that bear the marker of this installation or one of these names, with their connections. `databases` are those of its
+    /// environments. Goes through the reserved connection.
+    fn observe(&self, databases: &[DatabaseName], names: &[String]) -> impl Future<Output = Result<Observation, TargetError>> + Send;
+    /// Nobody is in with these accounts from now on, and they have no rights any more; and these connections of others are ended. Takes no
+    /// longer for an account that owns much, and waits for nobody: what still goes on is found by the next look. All are tried, and the
+    /// first failure is told.
+    fn shut(&self, accounts: &[String], backends: &[Backend], databases: &[DatabaseName]) -> impl Future<Output = Result<(), TargetError>> + Send;
+    /// Lets the gateway's own login in, with what it is about to prove; see [`daypass_core::environment::Engine::logs_in_by_moment`].
+    fn open_door(&self, account: &str, verifier: &str) -> impl Future<Output = Result<(), TargetError>> + Send {
+        let _ = (account, verifier);
+        async { Ok(()) }
+    }
+    /// Nobody logs in with these accounts any more; who is in stays.
+    fn close_doors(&self, accounts: &[String]) -> impl Future<Output = Result<(), TargetError>> + Send {
+        let _ = accounts;
+        async { Ok(()) }
+    }
+    /// What the groups that accounts belong to own or have prepared: it is taken from them, and told in words.
+    fn tidy_groups(
+        &self,
+        environment: EnvironmentId,
+        database: &DatabaseName,
+        estate: Estate<'_>,
+    ) -> impl Future<Output = Result<Vec<Swept>, TargetError>> + Send {
+        let _ = (environment, database, estate);
+        async { Ok(Vec::new()) }
+    }
+    /// Why a standing account's sessions could not be ended by the administrator, or its password not be put back, if so.
+    fn outranks(&self, account: &RoleName) -> impl Future<Output = Result<Option<String>, TargetError>> + Send {
+        let _ = account;
+        async { Ok(None) }
+    }
     /// Makes the account, or puts an existing one right.
     fn provide(&self, spec: &AccountSpec<'_>) -> impl Future<Output = Result<(), TargetError>> + Send;
     /// Gives the accounts of an environment their rights on what has been created since.

@@ -80,7 +80,6 @@ impl Server {
             access,
             grants,
             left: Ttl::minutes(10),
-            connections: 5,
             verifier: &verifier,
             password: &Secret::new("secret"),
             extras: &Default::default(),
@@ -115,7 +114,7 @@ async fn hostile_names_stay_names() {
         server.provide("jit_maria_aaaa", HOSTILE, Access::ReadWrite, Grants::Granted).await.unwrap();
         let insert = format!("INSERT INTO {quoted}.{quoted} DEFAULT VALUES; SELECT count(*) FROM {quoted}.{quoted}");
         assert_eq!(server.may("jit_maria_aaaa", HOSTILE, &insert).await.unwrap(), "2");
-        server.target.remove("jit_maria_aaaa", &[], Estate { heir: Some(HOSTILE), drop: false }).await.unwrap();
+        server.target.remove("jit_maria_aaaa", &[], Estate { environment: None, heir: Some(HOSTILE), drop: false }).await.unwrap();
         assert_eq!(server.accounts().await, "");
         assert_eq!(server.sql("postgres", "SELECT count(*) FROM pg_roles WHERE rolname = 'postgres'").await, "1");
     })
@@ -183,11 +182,156 @@ async fn an_account_is_removed_whatever_it_left_behind() {
             assert!(holder.ends().await, "its session ended");
             assert_eq!(server.accounts().await, "");
             let owner = format!("SELECT pg_get_userbyid(relowner) FROM pg_class WHERE relname = 'left_{turn}'");
-            assert_eq!(server.sql("uat", &owner).await, "uat_owner", "what it owned went to the owner of the database");
+            assert_eq!(server.sql("uat", &owner).await, "daypass_estate", "plain data went to the role without rights");
+            let usable = format!("SET ROLE uat_owner; SELECT count(*) FROM sales.left_{turn}");
+            assert_eq!(server.sql("uat", &usable).await, "0", "and whoever owns the database can use it");
+            assert_eq!(server.sql("other", "SELECT count(*) FROM pg_proc WHERE proname LIKE 'left\\_%'").await, "0", "what runs is gone");
             assert_eq!(server.sql("postgres", "SELECT count(*) FROM pg_prepared_xacts").await, "0");
             // removing what is gone is no error
             server.target.remove(account, &[], Estate::default()).await.unwrap();
         }
+    })
+    .await;
+}
+
+/// All kinds of things that run, and plain data, as somebody makes them who may create in a schema.
+const ALL_KINDS: &str = "
+CREATE FUNCTION sales.evil(q text) RETURNS text LANGUAGE plpgsql SECURITY DEFINER AS $$ BEGIN EXECUTE q; RETURN q; END $$;
+CREATE FUNCTION sales.norm(a int) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT a';
+CREATE PROCEDURE sales.proc() LANGUAGE sql AS 'SELECT 1';
+CREATE AGGREGATE sales.agg(int) (SFUNC = int4pl, STYPE = int, INITCOND = '0');
+CREATE VIEW sales.glance AS SELECT query_to_xml('SELECT 1', true, true, '') AS x;
+CREATE MATERIALIZED VIEW sales.mat AS SELECT 1 AS n;
+CREATE TYPE sales.mood AS ENUM ('good', 'bad');
+CREATE TYPE sales.pair AS (a int, b int);
+CREATE DOMAIN sales.checked AS text DEFAULT pg_catalog.current_query() CHECK (pg_catalog.query_to_xml('SELECT ' || VALUE, true, true, '') IS NOT NULL);
+CREATE DOMAIN sales.short AS text CHECK (length(VALUE) < 40);
+CREATE TABLE sales.kept (id serial PRIMARY KEY, n int CHECK (n > 0), m sales.mood DEFAULT 'good', at timestamptz DEFAULT now(), short sales.short,
+  trap int DEFAULT sales.norm(1), worse xml DEFAULT query_to_xml('SELECT 1', true, true, ''), twice int GENERATED ALWAYS AS (n * 2) STORED,
+  norm int GENERATED ALWAYS AS (sales.norm(n)) STORED, w varchar(20) DEFAULT 'x(y)', CHECK (query_to_xml('SELECT 1', true, true, '') IS NOT NULL));
+INSERT INTO sales.kept (n) SELECT g FROM generate_series(1, 100) g;
+CREATE INDEX by_norm ON sales.kept (sales.norm(n));
+CREATE INDEX partial_one ON sales.kept (n) WHERE sales.norm(n) > 3;
+CREATE INDEX plain_one ON sales.kept (n);
+CREATE STATISTICS sales.stats ON n, id FROM sales.kept;
+CREATE FUNCTION sales.fires() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NEW; END $$;
+CREATE TRIGGER fires BEFORE INSERT ON sales.kept FOR EACH ROW EXECUTE FUNCTION sales.fires();
+CREATE RULE instead AS ON DELETE TO sales.kept DO INSTEAD SELECT sales.evil('x');
+CREATE POLICY peek ON sales.kept USING (sales.norm(n) > 0);
+CREATE OPERATOR sales.=== (LEFTARG = int, RIGHTARG = int, FUNCTION = int4eq);
+CREATE TABLE sales.parts (a int) PARTITION BY RANGE (a);
+CREATE TABLE sales.part PARTITION OF sales.parts FOR VALUES FROM (1) TO (9);
+CREATE SEQUENCE sales.counts;
+SELECT count(lo_create(0)) FROM generate_series(1, 2500);
+CREATE PUBLICATION news FOR TABLE sales.kept";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_that_runs_outlives_an_account_and_plain_data_goes_to_a_role_without_rights() {
+    each(async |server| {
+        server.postgres.database("uat").await.unwrap();
+        let account = "jit_mallory_aaaa";
+        server.provide(account, "uat", Access::Read, Grants::Granted).await.unwrap();
+        server.sql("uat", &format!("GRANT CREATE ON SCHEMA sales TO {account}; GRANT CREATE ON DATABASE uat TO {account}")).await;
+        server.may(account, "uat", ALL_KINDS).await.unwrap();
+        // somebody else came to depend on it
+        server.sql("uat", "SET ROLE uat_owner; CREATE TRIGGER theirs BEFORE UPDATE ON sales.orders FOR EACH ROW EXECUTE FUNCTION sales.fires()").await;
+        let left = server.target.remains(account, &[]).await.unwrap().join("\n");
+        for text in ["CREATE OR REPLACE FUNCTION sales.evil", "EXECUTE q", "CREATE INDEX by_norm", "CREATE TRIGGER fires", "peek", "sales.glance", "table sales.kept",
+            "2500 large objects", "trigger theirs"] {
+            assert!(left.contains(text), "{text} is not on record:\n{left}");
+        }
+        server.target.shut(&[account.to_owned()], &[], &[]).await.unwrap();
+        let member = format!("SELECT count(*) FROM pg_auth_members m JOIN pg_roles r ON r.oid = m.member WHERE r.rolname = '{account}'");
+        assert_eq!(server.sql("postgres", &member).await, "0", "what it left runs with no rights from the first moment on");
+        let environment = Some(EnvironmentId::new(Uuid::from_u128(3)));
+        server.target.remove(account, &[], Estate { environment, heir: None, drop: false }).await.unwrap();
+        assert_eq!(server.accounts().await, "");
+        let estate = "daypass_00000000000000000000000000000003_estate";
+        // all that is the estate's, by kind
+        let owned = format!(
+            "SELECT string_agg(DISTINCT (pg_identify_object(classid, objid, 0)).type, ', ' ORDER BY (pg_identify_object(classid, objid, 0)).type) FROM pg_shdepend \
+             WHERE refobjid = '{estate}'::regrole AND deptype = 'o' AND dbid = (SELECT oid FROM pg_database WHERE datname = current_database())"
+        );
+        assert_eq!(server.sql("uat", &owned).await, "large object, sequence, table, type");
+        let code = "SELECT coalesce(string_agg(p.oid::regprocedure::text, ', '), 'none') FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace WHERE n.nspname = 'sales'";
+        assert_eq!(server.sql("uat", code).await, "none");
+        assert_eq!(server.sql("uat", "SELECT count(*) FROM pg_class WHERE relkind IN ('v', 'm') AND relnamespace = 'sales'::regnamespace AND relname <> 'by_customer'").await, "0");
+        let hooks = "SELECT (SELECT count(*) FROM pg_trigger WHERE NOT tgisinternal), (SELECT count(*) FROM pg_policy), (SELECT count(*) FROM pg_publication), \
+                     (SELECT count(*) FROM pg_statistic_ext), (SELECT count(*) FROM pg_index WHERE indexprs IS NOT NULL OR indpred IS NOT NULL), \
+                     (SELECT count(*) FROM pg_rewrite r JOIN pg_class c ON c.oid = r.ev_class WHERE c.relnamespace = 'sales'::regnamespace AND c.relname <> 'by_customer')";
+        assert_eq!(server.sql("uat", hooks).await, "0|0|0|0|0|0");
+        // the data is whole, and what is harmless of the table stays
+        assert_eq!(server.sql("uat", "SELECT count(*), sum(n), sum(twice), count(DISTINCT m) FROM sales.kept").await, "100|5050|10100|1");
+        let defaults = "SELECT string_agg(attname, ',' ORDER BY attnum) FROM pg_attribute JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum WHERE attrelid = 'sales.kept'::regclass";
+        assert_eq!(server.sql("uat", defaults).await, "id,m,at,w");
+        let checks = "SELECT string_agg(conname, ',' ORDER BY conname) FROM pg_constraint WHERE contype = 'c' AND connamespace = 'sales'::regnamespace";
+        assert_eq!(server.sql("uat", checks).await, "kept_n_check,short_check");
+        assert_eq!(server.sql("uat", "SELECT count(*) FROM pg_indexes WHERE tablename = 'kept'").await, "2");
+        // the estate opens nothing, and nothing was given upwards
+        let rights = format!(
+            "SELECT rolcanlogin, rolsuper, rolcreaterole, has_table_privilege(oid, 'sales.orders', 'SELECT'), has_schema_privilege(oid, 'sales', 'USAGE') \
+             FROM pg_roles WHERE rolname = '{estate}'"
+        );
+        assert_eq!(server.sql("uat", &rights).await, "f|f|f|f|f");
+        assert_eq!(server.sql("uat", "SET ROLE uat_owner; SELECT count(*) FROM sales.kept").await, "100", "the owner is a member of it");
+        assert_eq!(server.sql("uat", "SELECT count(*) FROM pg_shdepend WHERE refobjid = 'daypass_admin'::regrole AND deptype = 'o'").await, "0");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_made_or_prepared_as_a_group_is_taken_from_it() {
+    each(async |server| {
+        server.postgres.database("uat").await.unwrap();
+        let (account, group) = ("jit_mallory_aaaa", "daypass_00000000000000000000000000000003_read_write");
+        server.provide(account, "uat", Access::ReadWrite, Grants::Granted).await.unwrap();
+        let become_it = server.may(account, "uat", &format!("SET ROLE {group}; SELECT 1")).await;
+        let version: i32 = server.sql("uat", "SHOW server_version_num").await.parse().unwrap();
+        assert_eq!(become_it.is_err(), version >= 160_000, "from 16 on nobody becomes the group: {become_it:?}");
+        server.sql("uat", &format!("GRANT CREATE ON SCHEMA sales TO {group}")).await;
+        server
+            .sql(
+                "uat",
+                &format!("SET ROLE {group}; CREATE FUNCTION sales.kept() RETURNS int LANGUAGE sql AS 'SELECT 1'; CREATE TABLE sales.t AS SELECT 1 AS n"),
+            )
+            .await;
+        server.sql("uat", &format!("SET ROLE {group}; BEGIN; UPDATE sales.orders SET amount = 0; PREPARE TRANSACTION 'sleeper'")).await;
+        let (environment, database) = (EnvironmentId::new(Uuid::from_u128(3)), "uat".parse().unwrap());
+        let estate = Estate { environment: Some(environment), heir: None, drop: false };
+        let swept = server.target.tidy_groups(environment, &database, estate).await.unwrap();
+        let said: Vec<&str> = swept.iter().map(|s| s.what.as_str()).collect();
+        assert!(said.iter().any(|what| what.contains("sleeper")) && said.iter().any(|what| what.contains("FUNCTION sales.kept")), "{said:?}");
+        assert_eq!(server.sql("postgres", "SELECT count(*) FROM pg_prepared_xacts").await, "0");
+        let owned = format!("SELECT count(*) FROM pg_shdepend WHERE refobjid = '{group}'::regrole AND deptype = 'o'");
+        assert_eq!(server.sql("uat", &owned).await, "0");
+        assert_eq!(server.may(account, "uat", "SELECT count(*) FROM sales.orders").await.unwrap(), "400", "the group has its rights");
+        assert!(server.target.tidy_groups(environment, &database, estate).await.unwrap().is_empty());
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_gets_an_account_while_everybody_can_create_in_a_schema() {
+    each(async |server| {
+        server.postgres.database("uat").await.unwrap();
+        // as a database that was born on 14 or before has it
+        server.sql("uat", "GRANT CREATE ON SCHEMA public TO PUBLIC").await;
+        let why = server.provide("jit_maria_aaaa", "uat", Access::Read, Grants::Granted).await.unwrap_err().to_string();
+        assert!(why.contains("REVOKE CREATE ON SCHEMA public FROM PUBLIC"), "{why}");
+        assert_eq!(server.accounts().await, "");
+        let test = server.target.test(&"uat".parse().unwrap()).await;
+        assert!(test.iter().any(|check| !check.ok && check.remedy.contains("REVOKE CREATE ON SCHEMA public FROM PUBLIC")), "{test:?}");
+        let drift = server.target.drift(&["uat".parse().unwrap()], &Default::default()).await.unwrap();
+        let finding = drift.iter().find(|finding| finding.name.contains("CREATE")).expect("drift says the same").clone();
+        // and it can be ended from there, by whoever may
+        server.sql("postgres", "ALTER DATABASE uat OWNER TO uat_owner").await;
+        server.sql("uat", "ALTER SCHEMA public OWNER TO uat_owner").await;
+        server.target.end_drift(&finding).await.unwrap();
+        server.provide("jit_maria_aaaa", "uat", Access::Read, Grants::Granted).await.unwrap();
+        // functions that run as their owner and can be led astray are named
+        server.sql("uat", "SET ROLE uat_owner; CREATE FUNCTION sales.astray() RETURNS int LANGUAGE sql SECURITY DEFINER AS 'SELECT 1'").await;
+        let test = server.target.test(&"uat".parse().unwrap()).await;
+        assert!(test.iter().any(|check| !check.ok && check.remedy.contains("sales.astray()")), "{test:?}");
     })
     .await;
 }
@@ -198,9 +342,16 @@ async fn only_accounts_with_our_marker_are_ours() {
         server.postgres.database("uat").await.unwrap();
         server.provide("jit_maria_aaaa", "uat", Access::Read, Grants::Granted).await.unwrap();
         server.sql("postgres", "CREATE ROLE jit_not_ours LOGIN; CREATE ROLE jit_another_store LOGIN; COMMENT ON ROLE jit_another_store IS 'daypass 00000000-0000-0000-0000-00000000dead x'").await;
-        let seen = server.target.observe(&[]).await.unwrap();
+        let seen = server.target.observe(&[], &[]).await.unwrap();
         let names: Vec<&str> = seen.accounts.iter().map(|a| a.name.as_str()).collect();
         assert_eq!(names, ["jit_maria_aaaa"]);
+        assert!(seen.accounts.iter().all(|account| !account.can_login), "to log in is a moment");
+        // a mark that was taken off hides nobody whose name is known
+        server.sql("postgres", "COMMENT ON ROLE jit_maria_aaaa IS 'nobody'").await;
+        assert!(server.target.observe(&[], &[]).await.unwrap().accounts.is_empty());
+        let seen = server.target.observe(&[], &["jit_maria_aaaa".to_owned()]).await.unwrap();
+        assert_eq!(seen.accounts.len(), 1);
+        assert!(seen.accounts[0].expires_in.is_some_and(|left| (590..=600).contains(&left)), "{seen:?}");
     })
     .await;
 }
@@ -228,6 +379,8 @@ struct Session {
 
 async fn session(server: &Server, account: &str) -> Session {
     let mut config = tokio_postgres::Config::new();
+    // accounts log in at moments only; this is one
+    server.sql("postgres", &format!("ALTER ROLE {account} LOGIN")).await;
     config.host("127.0.0.1").port(server.postgres.port).user(account).password(PASSWORD).dbname("uat");
     let (client, connection) = if server.postgres.has_tls() {
         let (client, connection) = config.connect(tokio_postgres_rustls::MakeRustlsConnect::new(trusting(&server.postgres.ca))).await.unwrap();

@@ -74,7 +74,6 @@ impl Server {
             access,
             grants: Default::default(),
             left: Ttl::hours(1),
-            connections: 5,
             verifier: "",
             password: &password,
             extras,
@@ -83,7 +82,9 @@ impl Server {
     }
 
     async fn seen(&self) -> Vec<(String, bool, u32)> {
-        self.target.observe(&[uat()]).await.unwrap().accounts.into_iter().map(|a| (a.name, a.can_login, a.backends)).collect()
+        let seen = self.target.observe(&[uat()], &[]).await.unwrap();
+        let connections = |name: &str| seen.backends.iter().filter(|backend| backend.account == name).count() as u32;
+        seen.accounts.iter().map(|account| (account.name.clone(), account.can_login, connections(&account.name))).collect()
     }
 
     async fn remove(&self, account: &str) -> Result<(), TargetError> {
@@ -151,12 +152,12 @@ async fn without_the_servers_ca_there_is_no_connection() {
         tls: verified(other.ca.clone()),
     };
     let stranger = SqlServer::new(spec, Secret::new(ADMIN.1), StoreId::new(Uuid::from_u128(1)));
-    let refused = stranger.observe(&[]).await.unwrap_err();
+    let refused = stranger.observe(&[], &[]).await.unwrap_err();
     assert!(matches!(&refused, TargetError::Unreachable(why) if why.contains("certificate")), "{refused}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_an_account_owned_is_given_away_before_it_goes() {
+async fn what_an_account_owned_goes_to_a_role_without_rights_and_never_to_dbo() {
     let server = serve(Options::default(), verified);
     server.provide("jit_maria_aaaa", 1, Access::ReadWrite).await.unwrap();
     server.standin.sql("uat", "CREATE SCHEMA hers AUTHORIZATION jit_maria_aaaa; CREATE ROLE helpers AUTHORIZATION jit_maria_aaaa").unwrap();
@@ -165,8 +166,8 @@ async fn what_an_account_owned_is_given_away_before_it_goes() {
     server.standin.sql("golden", "CREATE USER jit_maria_aaaa FOR LOGIN jit_maria_aaaa; ALTER ROLE db_datareader ADD MEMBER jit_maria_aaaa").unwrap();
     server.remove("jit_maria_aaaa").await.unwrap();
     assert_eq!(server.standin.accounts(), Vec::<String>::new());
-    assert!(server.standin.has_seen("ALTER AUTHORIZATION ON SCHEMA::[hers] TO [dbo]"));
-    assert!(server.standin.has_seen("ALTER AUTHORIZATION ON ROLE::[helpers] TO [dbo]"));
+    assert!(server.standin.has_seen("ALTER AUTHORIZATION ON SCHEMA::[hers] TO [daypass_estate]"));
+    assert!(server.standin.has_seen("ALTER AUTHORIZATION ON ROLE::[helpers] TO [daypass_estate]"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -189,7 +190,7 @@ async fn only_accounts_of_this_installation_are_seen() {
     server.standin.sql("master", "CREATE LOGIN jit_of_somebody_else WITH PASSWORD = 'Some-Password-1'").unwrap();
     assert_eq!(server.seen().await.len(), 1);
     let other = administrator(&server.standin, verified, 2);
-    assert_eq!(other.observe(&[uat()]).await.unwrap().accounts, []);
+    assert_eq!(other.observe(&[uat()], &[]).await.unwrap().accounts, []);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -230,8 +231,8 @@ async fn a_hostile_name_of_a_database_breaks_out_of_nothing() {
     let hostile: DatabaseName = HOSTILE.parse().unwrap();
     server.target.identity(EnvironmentId::new(Uuid::from_u128(5)), &hostile).await.unwrap();
     server.provide_in(&hostile, "jit_maria_aaaa", 1, Access::Read, &Extra::ALL.into()).await.unwrap();
-    assert_eq!(server.target.observe(std::slice::from_ref(&hostile)).await.unwrap().accounts.len(), 1);
-    server.target.remove("jit_maria_aaaa", &[hostile], Estate { heir: Some("x]; DROP USER dbo --"), drop: false }).await.unwrap();
+    assert_eq!(server.target.observe(std::slice::from_ref(&hostile), &[]).await.unwrap().accounts.len(), 1);
+    server.target.remove("jit_maria_aaaa", &[hostile], Estate { environment: None, heir: Some("x]; DROP USER dbo --"), drop: false }).await.unwrap();
     assert_eq!(server.standin.accounts(), Vec::<String>::new());
 }
 

@@ -12,10 +12,11 @@ use crate::{
     net::Range,
     pass::{Access, Approver, Cause, Digest, Pass, Review, State, Wish},
     people::*,
-    policy::Reveal,
+    policy::{Policy, Reveal},
     refusal::{Code, Refusal},
     time::{Time, Ttl},
 };
+use std::collections::BTreeSet;
 
 /// A request that nobody approved lapses after so long.
 pub(super) const APPROVAL_LAPSES: Ttl = Ttl::hours(24);
@@ -105,7 +106,8 @@ impl Ledger {
                     Scope::Environment(environment) => self.need(by, Permission::ManageEnvironments, Some(*environment))?,
                 }
                 policy.check()?;
-                Ok(vec![Event::PolicySet { scope: *scope, policy: policy.clone() }])
+                let ends = self.forbidden_by(*scope, policy, now);
+                Ok(std::iter::once(Event::PolicySet { scope: *scope, policy: policy.clone() }).chain(ends).collect())
             }
             Command::AddEnvironment { environment, project, target, target_spec, spec } => {
                 self.add_environment(by, *environment, *project, *target, target_spec, spec)
@@ -300,6 +302,24 @@ impl Ledger {
             .filter(|pass| !after.may(user, Permission::Request, Some(pass.environment)))
             .map(|pass| Event::PassEnding { pass: pass.id, cause: Cause::Revoked { by: revoker, why: why.clone() } });
         Ok(ends.collect())
+    }
+
+    /// What a policy that is about to be set ends: passes that nobody could have any more, and addresses that nobody could enter.
+    fn forbidden_by(&self, scope: Scope, policy: &Policy, now: Time) -> Vec<Event> {
+        // where something narrower is set, that goes on to count
+        let counts = |env: &Environment| match scope {
+            Scope::Environment(id) => id == env.id,
+            Scope::Project(id) => id == env.project && self.own_policy(Scope::Environment(env.id)).is_none(),
+            Scope::All => [Scope::Environment(env.id), Scope::Project(env.project)].into_iter().all(|scope| self.own_policy(scope).is_none()),
+        };
+        let touched: BTreeSet<EnvironmentId> = self.environments().filter(|env| counts(env)).map(|env| env.id).collect();
+        let live = |pass: &&Pass| matches!(pass.state, State::Approved { .. } | State::Ready { .. }) && self.over(pass, now).is_none();
+        let passes = self.open_passes().filter(|pass| touched.contains(&pass.environment)).filter(live).filter(|pass| policy.forbids(pass));
+        let passes = passes.map(|pass| Event::PassEnding { pass: pass.id, cause: Cause::Forbidden { policy: policy.name.clone() } });
+        let epoch = |id| self.environments.get(&id).map_or(0, Environment::epoch);
+        let entries = self.allow.iter().filter(|entry| touched.contains(&entry.environment) && entry.is_live(epoch(entry.environment), now));
+        let entries = entries.filter(|entry| entry.ranges.iter().any(|range| policy.check_range(range).is_err()));
+        passes.chain(entries.map(|entry| Event::AllowRemoved { entry: entry.id })).collect()
     }
 
     /// Just what [`Ledger::may`] reads.
@@ -639,6 +659,10 @@ impl Ledger {
                 let waiting = self.passes.get(pass).filter(|p| p.state == State::Requested);
                 let lapsed = waiting.filter(|p| self.lapses(p, now));
                 Ok(lapsed.map(|p| Event::PassLapsed { pass: p.id }).into_iter().collect())
+            }
+            Observed::ClockDoubted { pass } => {
+                let open = self.passes.get(pass).filter(|p| matches!(p.state, State::Approved { .. } | State::Ready { .. }) && self.over(p, now).is_none());
+                Ok(open.map(|p| Event::PassEnding { pass: p.id, cause: Cause::ClockDoubted }).into_iter().collect())
             }
             Observed::Left { pass, left, dropped } => {
                 let known = self.passes.get(pass).filter(|known| !known.state.is_final() && known.left != *left && !left.is_empty());

@@ -525,7 +525,8 @@ fn one_server_under_two_names_is_two_targets_and_neither_removes_the_others_acco
     let pass = office.ready(office.maria);
     let seen = |office: &Office| {
         let account = office.ledger.pass(pass).unwrap().account.to_string();
-        Observation { accounts: vec![ObservedAccount { name: account, can_login: true, backends: 1 }], ..Observation::default() }
+        let accounts = vec![ObservedAccount { name: account, can_login: true, expires_in: None }];
+        Observation { accounts, ..Observation::default() }
     };
     let other = TargetId::new(office.id());
     assert_eq!(plan(&office.ledger, other, &seen(&office), office.now), vec![]);
@@ -625,7 +626,43 @@ fn two_people_agree_where_the_policy_wants_two_and_the_newest_policy_counts() {
     let pass = office.ready(maria);
     assert!(office.gets_in(pass, HOME).is_ok());
     office.policy(Policy { approval: [(Access::Read, Approvals::One), (Access::ReadWrite, Approvals::One)].into(), ..Policy::default() });
-    assert!(matches!(office.gets_in(pass, HOME), Err(Refused::NotApproved { .. })));
+    assert!(matches!(office.gets_in(pass, HOME), Err(Refused::Over { cause: Cause::Forbidden { .. }, .. })));
+    // and it stays ended when the policy is what it was
+    office.policy(Policy::default());
+    assert!(matches!(office.gets_in(pass, HOME), Err(Refused::Over { cause: Cause::Forbidden { .. }, .. })));
+}
+
+#[test]
+fn a_narrower_policy_ends_what_it_forbids_and_nothing_else() {
+    let mut office = Office::open();
+    let maria = office.maria;
+    let (read, write) = (office.ready(maria), {
+        let pass = office.asks(maria, Access::ReadWrite);
+        office.is_made(pass);
+        pass
+    });
+    let range = |office: &mut Office, text: &str| {
+        let entry = AllowId::new(office.id());
+        let ranges = vec![text.parse().unwrap()];
+        let environment = office.uat;
+        office.done(Command::AddAllow { entry, environment, owner: AllowFor::Myself, ranges, note: None, life: None }, Actor::User(maria));
+        entry
+    };
+    let (wide, narrow) = (range(&mut office, "198.51.100.0/24"), range(&mut office, "203.0.113.9"));
+    // of another environment's own policy it says nothing
+    office.policy(Policy { access: [Access::Read].into(), widest_v4: 30, ..Policy::default() });
+    assert_eq!((office.state(read), office.state(write)), ("ready", "ending"));
+    let entries = |office: &Office, id| office.ledger.allow().get(id).unwrap().removed_at.is_some();
+    assert!(entries(&office, wide) && !entries(&office, narrow));
+    // a pass that is longer than any may be now
+    office.policy(Policy {
+        access: [Access::Read].into(),
+        default_life: Ttl::hours(1),
+        longest_life: Ttl::hours(1),
+        longest_total: Ttl::hours(1),
+        ..Policy::default()
+    });
+    assert_eq!(office.state(read), "ending");
 }
 
 #[test]
@@ -679,9 +716,9 @@ fn breaking_the_glass_lets_in_at_once_and_somebody_else_closes_the_review() {
     assert_eq!(office.refused(review("it was me"), maria).code, Code::NotPermitted);
     office.done(review("looked at the statements: fine"), Actor::User(amy));
     assert!(matches!(&office.ledger.pass(pass).unwrap().review, Review::Closed { by, .. } if *by == amy));
-    // the right to break the glass is taken back: what rests on it opens no more sessions
+    // the right to break the glass is taken back: what rests on it ends
     office.policy(Policy { approval: one(), ..Policy::default() });
-    assert!(matches!(office.gets_in(pass, HOME), Err(Refused::NotApproved { .. })));
+    assert!(matches!(office.gets_in(pass, HOME), Err(Refused::Over { cause: Cause::Forbidden { .. }, .. })));
     assert_eq!(office.refused(again, maria).code, Code::NotPermitted);
 }
 

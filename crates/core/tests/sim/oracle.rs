@@ -7,7 +7,7 @@ use daypass_core::{
     net::Range,
     pass::{Access, Approver, Digest},
     people::Scope,
-    time::Time,
+    time::{Time, Ttl},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -35,6 +35,11 @@ struct Known {
     approved: bool,
     ready: bool,
     ends_at: Option<Time>,
+    /// What was asked for, and in true time, when it was approved and when it has to be over: what counts is how long it lasted, whatever
+    /// clocks said meanwhile.
+    life: Ttl,
+    approved_at: i64,
+    due: Option<i64>,
     /// In true time, when the event was durable.
     over_since: Option<i64>,
     /// Final: nothing may happen to it any more.
@@ -45,7 +50,8 @@ struct Allowed {
     environment: EnvironmentId,
     owner: Owner,
     ranges: Vec<Range>,
-    ends_at: Time,
+    /// In true time.
+    due: i64,
     over_since: Option<i64>,
 }
 
@@ -53,15 +59,18 @@ struct Allowed {
 pub const REACH: i64 = 1_000_000;
 /// After the deadline of a pass, no byte later than this.
 pub const FENCE: i64 = 250_000;
+/// What the policy of the simulation allows a pass in all: 24 hours, and a second for the steps between two clocks.
+const LONGEST: i64 = 24 * 3600 * 1_000_000 + REACH;
 
 impl Oracle {
     /// Learns of an event that became durable at true time `now`.
     pub fn see(&mut self, entry: &Entry, now: i64) -> Result<(), String> {
+        let at = entry.at;
         match &entry.event {
             Event::PolicySet { scope: Scope::Environment(environment), policy } => {
                 self.wanted.insert(*environment, policy.approvals(Access::ReadWrite));
             }
-            Event::PassRequested { pass, environment, holder, account, wish, .. } => {
+            Event::PassRequested { pass, environment, holder, account, wish, life } => {
                 self.open(*environment)?;
                 if !self.accounts.insert(account.to_string()) {
                     return Err(format!("I4: the account {account} was given twice"));
@@ -74,6 +83,9 @@ impl Oracle {
                     approved: false,
                     ready: false,
                     ends_at: None,
+                    life: *life,
+                    approved_at: 0,
+                    due: None,
                     over_since: None,
                     ended: false,
                 };
@@ -96,7 +108,11 @@ impl Oracle {
                 if known.over_since.is_some() || known.approved {
                     return Err(format!("I4: pass {pass} was approved after it was over, or twice"));
                 }
-                (known.approved, known.ends_at) = (true, Some(*ends_at));
+                if ends_at.since(entry.at) > known.life.micros() {
+                    return Err(format!("I1: pass {pass} was approved for longer than was asked for"));
+                }
+                (known.approved, known.ends_at, known.approved_at) = (true, Some(*ends_at), now);
+                known.due = Some(now + known.life.micros());
             }
             Event::PassReady { pass } => {
                 let known = self.known(*pass)?;
@@ -114,7 +130,12 @@ impl Oracle {
                 if entry.by != Actor::User(holder) || known.over_since.is_some() || known.ends_at.is_none_or(|old| entry.at >= old || *ends_at <= old) {
                     return Err(format!("I4: the end of pass {pass} was moved when it could not be"));
                 }
+                let more = known.ends_at.map_or(0, |old| ends_at.since(old));
                 known.ends_at = Some(*ends_at);
+                known.due = known.due.map(|due| due + more);
+                if known.due.is_some_and(|due| due - known.approved_at > LONGEST) {
+                    return Err(format!("I1: pass {pass} lasts longer than its policy allows"));
+                }
             }
             Event::PassEnding { pass, .. } => self.over(*pass, now, false)?,
             Event::PassEnded { pass, .. } | Event::PassDenied { pass, .. } | Event::PassWithdrawn { pass } | Event::PassLapsed { pass } => {
@@ -134,7 +155,10 @@ impl Oracle {
             Event::DatabaseReplaced { environment, .. } => self.epoch_ends(*environment, now),
             Event::EnvironmentRemoved { environment } => self.epoch_ends(*environment, now),
             Event::AllowAdded { entry, environment, owner, ranges, ends_at, .. } => {
-                self.allow.insert(*entry, Allowed { environment: *environment, owner: *owner, ranges: ranges.clone(), ends_at: *ends_at, over_since: None });
+                self.allow.insert(
+                    *entry,
+                    Allowed { environment: *environment, owner: *owner, ranges: ranges.clone(), due: now + ends_at.since(at), over_since: None },
+                );
             }
             Event::AllowRemoved { entry } => {
                 let entry = self.allow.get_mut(entry).ok_or("an unknown allow entry was removed")?;
@@ -186,12 +210,14 @@ impl Oracle {
             return Err(format!("I1/I8: a byte on pass {pass}, {} us after it was ended", now - known.over_since.unwrap_or(now)));
         }
         let late = if opening { 0 } else { FENCE };
-        if known.ends_at.is_none_or(|ends_at| now > ends_at.micros() + late) {
-            return Err(format!("I1/I2: pass {pass} was used after its end"));
+        // the node that has it may have learned of it this much later than the one that wrote it
+        let late = late + REACH;
+        if known.due.is_none_or(|due| now > due + late) {
+            return Err(format!("I1/I2: pass {pass} was used after its end, {} us late in true time", now - known.due.unwrap_or(now)));
         }
         let covers = |a: &&Allowed| {
             let owner = a.owner == Owner::Shared || a.owner == Owner::Person(known.holder);
-            let in_time = a.over_since.is_none_or(|since| now <= since + REACH) && now <= a.ends_at.micros() + late;
+            let in_time = a.over_since.is_none_or(|since| now <= since + REACH) && now <= a.due + late;
             owner && in_time && a.environment == known.environment && a.ranges.iter().any(|range| range.contains(address))
         };
         if !self.allow.values().any(|a| covers(&a)) {
@@ -202,7 +228,7 @@ impl Oracle {
 
     /// Passes that were over at `now`, by what the log says or by the clock, and are not final.
     pub fn unfinished(&self, now: i64) -> Vec<PassId> {
-        let over = |p: &&Known| p.over_since.is_some_and(|since| since <= now) || p.ends_at.is_some_and(|at| at.micros() <= now);
+        let over = |p: &&Known| p.over_since.is_some_and(|since| since <= now) || p.due.is_some_and(|due| due <= now);
         self.passes.iter().filter(|(_, p)| !p.ended && over(p)).map(|(id, _)| *id).collect()
     }
 

@@ -49,9 +49,8 @@ struct Node {
     up: bool,
     ledger: Ledger,
     head: Head,
-    /// How far this node's wall clock is from the true time.
-    ahead: i64,
-    shown: i64,
+    /// How far this node's running time is from the true time. It only runs; it moves forward when the log is ahead of it.
+    offset: i64,
     sessions: Vec<Session>,
     /// Actions of the keeper's last plan that are not done yet: meanwhile the world goes on.
     todo: Vec<(TargetId, Action)>,
@@ -68,7 +67,8 @@ struct Session {
 struct Server {
     id: TargetId,
     reachable: bool,
-    accounts: BTreeMap<String, bool>,
+    /// With the true time at which the server's own clock ends each.
+    accounts: BTreeMap<String, i64>,
 }
 
 pub struct World {
@@ -97,7 +97,7 @@ const SECOND: i64 = 1_000_000;
 
 impl World {
     pub fn new(seed: u64) -> World {
-        let node = || Node { up: true, ledger: Ledger::default(), head: Head::EMPTY, ahead: 0, shown: 0, sessions: vec![], todo: vec![] };
+        let node = || Node { up: true, ledger: Ledger::default(), head: Head::EMPTY, offset: 0, sessions: vec![], todo: vec![] };
         let none = UserId::new(Uuid::nil());
         let mut world = World {
             rng: Rng(seed),
@@ -175,11 +175,36 @@ impl World {
         self.submit(node, command, by)?.map_err(|refusal| refusal.to_string()).map(drop)
     }
 
-    /// What a node's clock shows: never less than it has shown, and it goes on when the wall clock is set back.
-    fn clock(&mut self, node: usize) -> Time {
-        let node = &mut self.nodes[node];
-        node.shown = node.shown.max(self.now + node.ahead.max(0));
-        Time::from_micros(node.shown)
+    /// A node's running time. What is done to its wall clock meanwhile does not show in it.
+    fn clock(&self, node: usize) -> Time {
+        Time::from_micros(self.now + self.nodes[node].offset)
+    }
+
+    /// A node that was down comes back. On the same boot its running time goes on; after another one the wall clock says where it begins, and
+    /// when that is before the end of the log, a person has to say so, or puts the clock right first.
+    fn start(&mut self, node: usize) -> Result<(), String> {
+        let latest = self.log.last().map_or(START, |line| serde_at(line));
+        let mut doubted = false;
+        if self.rng.one_in(3) {
+            let year = 365 * 86_400 * SECOND;
+            let skew = [0, 0, 5 * SECOND, 3600 * SECOND, year, -year][self.rng.below(6)];
+            if self.now + skew < latest - 120 * SECOND {
+                if self.rng.one_in(2) {
+                    return Ok(());
+                }
+                doubted = true;
+            }
+            self.nodes[node].offset = skew.max(latest - self.now);
+        }
+        self.nodes[node].up = true;
+        self.follow(node)?;
+        let open: Vec<PassId> = if doubted { self.nodes[node].ledger.open_passes().map(|pass| pass.id).collect() } else { vec![] };
+        for pass in open {
+            if self.nodes[node].up {
+                self.submit(node, Command::Observed(Observed::ClockDoubted { pass }), Actor::System)?.map_err(|e| e.to_string())?;
+            }
+        }
+        Ok(())
     }
 
     /// A command on a node, as the control loop runs it: decide on the newest state, append at the head, apply.
@@ -217,13 +242,15 @@ impl World {
 
     /// The node reads what is new in the log, and looks at its sessions again.
     fn follow(&mut self, node: usize) -> Result<(), String> {
-        let now = self.clock(node);
-        let node = &mut self.nodes[node];
+        let (true_now, of) = (self.now, node);
+        let node = &mut self.nodes[of];
         while (node.head.seq as usize) < self.log.len() {
             let (entry, head) = chain::open(&self.log[node.head.seq as usize], &node.head).map_err(|why| format!("I7: {why}"))?;
             node.ledger.apply(&entry).map_err(|e| format!("I7: {e}"))?;
             node.head = head;
         }
+        node.offset = node.offset.max(node.ledger.latest().micros() - true_now);
+        let now = Time::from_micros(true_now + node.offset);
         let ledger = &node.ledger;
         node.sessions.retain_mut(|session| match ledger.pass(session.pass).map(|pass| standing(ledger, pass, session.address, now)) {
             Some(Ok(until)) => {
@@ -266,9 +293,7 @@ impl World {
         let node = self.rng.below(2);
         if !self.nodes[node].up {
             if self.rng.one_in(3) {
-                // it comes back with a right clock: what it had shown before is in the log
-                (self.nodes[node].up, self.nodes[node].ahead, self.nodes[node].shown) = (true, 0, 0);
-                self.follow(node)?;
+                self.start(node)?;
             }
             return self.advance(SECOND / 10);
         }
@@ -287,8 +312,7 @@ impl World {
             78 => self.lock_or_unlock(node, person)?,
             79 => self.trouble(environment)?,
             80 => self.crash(node),
-            81 => self.nodes[node].ahead = [0, 0, 3600 * SECOND, -86_400 * SECOND][self.rng.below(4)],
-            82 => self.advance_by(&[600 * SECOND, 3 * 3600 * SECOND, 9 * 3600 * SECOND])?,
+            81..83 => self.advance_by(&[600 * SECOND, 3 * 3600 * SECOND, 9 * 3600 * SECOND])?,
             83..86 => self.follow(node)?,
             _ => self.advance_by(&[SECOND / 10, SECOND / 2, SECOND, 3 * SECOND])?,
         }
@@ -338,7 +362,9 @@ impl World {
                 return Ok(());
             }
         }
-        let accounts = self.servers[server].accounts.iter().map(|(name, can_login)| ObservedAccount { name: name.clone(), can_login: *can_login, backends: 0 });
+        let left = |expires: i64| Some((expires - self.now).div_euclid(SECOND));
+        let accounts =
+            self.servers[server].accounts.iter().map(|(name, expires)| ObservedAccount { name: name.clone(), can_login: false, expires_in: left(*expires) });
         let observed = Observation { accounts: accounts.collect(), ..Observation::default() };
         // looked first, then read what is new: a pass of the other node is never taken for a stray
         self.follow(node)?;
@@ -352,22 +378,20 @@ impl World {
         let Some(server) = self.servers.iter().position(|s| s.id == target && s.reachable) else { return Ok(()) };
         let crashes = self.faults && self.rng.one_in(15);
         match action {
-            Action::Provide { pass, account, .. } => {
-                // made without login first; a crash may leave it so
-                self.servers[server].accounts.insert(account.to_string(), !crashes);
+            Action::Provide { pass, account, ends_at, .. } => {
+                let expires = self.now + ends_at.since(self.clock(node));
+                self.servers[server].accounts.insert(account.to_string(), expires);
                 if crashes {
                     self.crash(node);
                     return Ok(());
                 }
                 self.submit(node, Command::Observed(Observed::LoginWorks { pass }), Actor::System)?.map_err(|e| e.to_string())?;
             }
-            Action::Restore { account, .. } => _ = self.servers[server].accounts.insert(account.to_string(), true),
-            Action::Remove { account, .. } if crashes => {
-                if let Some(can_login) = self.servers[server].accounts.get_mut(&account) {
-                    *can_login = false;
-                }
-                self.crash(node);
+            Action::Restore { account, ends_at, .. } => {
+                let expires = self.now + ends_at.since(self.clock(node));
+                self.servers[server].accounts.insert(account.to_string(), expires);
             }
+            Action::Remove { .. } if crashes => self.crash(node),
             Action::Remove { account, .. } => {
                 self.servers[server].accounts.remove(&account);
                 // its backends are ended on the target: sessions lose their other half
@@ -394,7 +418,7 @@ impl World {
         };
         let (pass, until, target) = (admitted.pass.id, admitted.until, admitted.target.id);
         // the target has to let the account in as well
-        let there = self.servers.iter().any(|s| s.id == target && s.reachable && s.accounts.get(&account).copied().unwrap_or(false));
+        let there = self.servers.iter().any(|s| s.id == target && s.reachable && s.accounts.get(&account).is_some_and(|expires| self.now < *expires));
         self.oracle.may_pass(pass, address, self.now, true)?;
         if there {
             self.nodes[node].sessions.push(Session { pass, account, address, until });
@@ -490,7 +514,11 @@ impl World {
                     self.servers[server].accounts.remove(name);
                 }
             }
-            _ => self.servers[server].accounts.values_mut().for_each(|can_login| *can_login = false),
+            // somebody moves the end that the server keeps by itself
+            _ => {
+                let to = [self.now, i64::MAX / 4][self.rng.below(2)];
+                self.servers[server].accounts.values_mut().for_each(|expires| *expires = to);
+            }
         }
         Ok(())
     }
@@ -512,7 +540,7 @@ impl World {
         for _ in 0..40 {
             for node in 0..2 {
                 if !self.nodes[node].up {
-                    (self.nodes[node].up, self.nodes[node].ahead, self.nodes[node].shown) = (true, 0, 0);
+                    self.nodes[node].up = true;
                 }
                 self.follow(node)?;
                 self.lapse(node)?;
@@ -538,9 +566,13 @@ impl World {
         let ledger = &self.nodes[0].ledger;
         let wanted: Vec<&str> = ledger.open_passes().filter(|p| matches!(p.state(), State::Ready { .. })).map(|p| p.account.as_str()).collect();
         for server in &self.servers {
-            for (name, can_login) in &server.accounts {
-                if !wanted.contains(&name.as_str()) || !can_login {
+            for (name, expires) in &server.accounts {
+                if !wanted.contains(&name.as_str()) {
                     return Err(format!("I3/I8: after a quiet time {name} is still on a target"));
+                }
+                let ends_at = ledger.pass_of_account(name).and_then(|pass| pass.ends_at).map_or(0, |at| at.micros());
+                if (ends_at - self.nodes[0].offset - expires).abs() > 5 * SECOND {
+                    return Err(format!("I2: after a quiet time the server would end {name} at another moment than the pass"));
                 }
             }
         }
@@ -558,6 +590,12 @@ impl World {
         }
         Ok(())
     }
+}
+
+/// When a line was written, by the clock of its node.
+fn serde_at(line: &str) -> i64 {
+    let at = line.split_once("\"at\":\"").and_then(|(_, rest)| rest.split_once('"')).map(|(at, _)| at).expect("a line has its moment");
+    at.parse::<Time>().expect("a moment").micros()
 }
 
 fn hash_of(line: &str) -> chain::Hash {

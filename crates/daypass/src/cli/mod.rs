@@ -56,6 +56,9 @@ enum Verb {
         /// The configuration (daypass.example.toml shows every key); without it the defaults hold
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
+        /// Start although the log's last entry is later than this machine's clock: ends all open access, and times go on from there
+        #[arg(long)]
+        accept_clock: bool,
     },
     /// Show the main job on a throw-away PostgreSQL, step by step, then stay up to be tried
     Demo {
@@ -97,7 +100,7 @@ pub async fn run(cli: Cli) -> ExitCode {
 
 async fn verb(verb: Verb, show: Show) -> Result<(), Failure> {
     match verb {
-        Verb::Serve { config } => server::serve(config.as_deref()).await,
+        Verb::Serve { config, accept_clock } => server::serve(config.as_deref(), accept_clock).await,
         Verb::Demo { tour } => crate::demo::run(tour.is_some()).await.map_err(Failure::from),
         Verb::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "daypass", &mut std::io::stdout());

@@ -9,14 +9,14 @@ use tokio::signal::unix::{SignalKind, signal};
 const GOODBYE: Duration = Duration::from_secs(2);
 
 /// Runs Daypass until it is told to stop.
-pub async fn serve(file: Option<&Path>) -> Result<(), Failure> {
+pub async fn serve(file: Option<&Path>, accept_clock: bool) -> Result<(), Failure> {
     let filter = tracing_subscriber::EnvFilter::try_from_env("DAYPASS_LOG").unwrap_or_else(|_| "info".into());
     tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_ansi(false).with_writer(std::io::stderr).init();
     let config = Config::load(file)?;
     let data = config.data_dir.clone();
     let unset = |e: std::io::Error| Failure::failed(format!("signals cannot be received: {e}"));
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate()).map_err(unset)?, signal(SignalKind::interrupt()).map_err(unset)?);
-    let running = serve::start(config).await?;
+    let running = serve::start(config, accept_clock).await?;
     if let Some(link) = &running.first_link {
         let path = data.join("first-link");
         write_private(&path, format!("{}\n", link.expose()).as_bytes())?;

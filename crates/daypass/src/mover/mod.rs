@@ -5,7 +5,7 @@
 mod restored;
 mod steps;
 
-use crate::{config, control::Control, keeper::administrator, node::Node};
+use crate::{config, control::Control, node::Node};
 use daypass_core::{
     command::{Command, Observed},
     environment::Environment,
@@ -83,7 +83,7 @@ impl Mover {
         let names = Names { scratch: env.spec.database.clone(), ..Names::of(&env, movement.id)? };
         let (tools, progress) = (self.tools(movement.id), Progress::default());
         let job = Move { environment: &env, names: &names, tools: &tools, progress: &progress };
-        let target = administrator(node, env.target).await.map_err(|e| words(&e))?;
+        let target = node.target(env.target).await.map_err(|e| words(&e))?;
         swept.extend(target.sweep_marked(env.id, &env.spec.database, &BTreeSet::new()).await.map_err(|e| words(&e))?);
         let scripts = self.scripts(env.spec.name.as_str());
         if !scripts.is_empty() {
@@ -201,7 +201,7 @@ async fn drop_kept(node: &Node, control: &Control, id: MovementId) -> Result<(),
         Some((ledger.environment(movement.environment)?.target, movement.kept.clone()?.database))
     });
     let Some((target, database)) = found else { return Ok(()) };
-    let target = administrator(node, target).await.map_err(|e| e.to_string())?;
+    let target = node.target(target).await.map_err(|e| e.to_string())?;
     target.drop_kept(&database).await.map_err(|e| e.to_string())?;
     control.run(Command::Observed(Observed::KeptGone { movement: id }), Actor::System).await.map(drop).map_err(|e| e.to_string())
 }
@@ -316,7 +316,7 @@ impl Carry {
         let mut pause = Duration::from_millis(200);
         loop {
             let settled = async {
-                let target = administrator(&self.node, self.env.target).await?;
+                let target = self.node.target(self.env.target).await?;
                 target.settle(&self.job(), &self.incoming()).await
             };
             match settled.await {

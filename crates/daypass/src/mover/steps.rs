@@ -1,7 +1,6 @@
 //! The steps of one movement, in order. Each says in the log that it begins.
 
 use super::{Carry, Done, restored::Restored, words};
-use crate::keeper::administrator;
 use daypass_core::{
     command::Observed,
     movement::{MovementKind, Phase},
@@ -16,7 +15,7 @@ const FREEZE: Duration = Duration::from_secs(120);
 
 impl Carry {
     pub(super) async fn steps(&self) -> Result<Done, String> {
-        let target = administrator(&self.node, self.env.target).await.map_err(|e| words(&e))?;
+        let target = self.node.target(self.env.target).await.map_err(|e| words(&e))?;
         if let MovementKind::Export { file } = &self.movement.kind {
             self.reach(Phase::Copy).await?;
             let folder = self.mover.files();
@@ -74,7 +73,7 @@ impl Carry {
             MovementKind::Refresh { from } => {
                 let source = self.node.ledger(|ledger| ledger.environment(*from).cloned()).ok_or("the environment to copy from is not there any more")?;
                 let same_server = source.target == self.env.target;
-                let from = administrator(&self.node, source.target).await.map_err(|e| words(&e))?;
+                let from = self.node.target(source.target).await.map_err(|e| words(&e))?;
                 let source = Source::Database { target: &from, database: &source.spec.database, same_server };
                 target.copy(&job, &source).await.map_err(|e| words(&e))
             }

@@ -249,7 +249,7 @@ impl Provider {
         };
         // sections 2 and 3.1.2.1: asked for a greatest age, the provider says when the person proved who they are. Some never say it; then
         // the sign-in counts, but not as a recent proof: the session at the provider may be an old one
-        let age = claims.auth_time().map(|at| app.node.now().seconds() - at.timestamp());
+        let age = claims.auth_time().map(|at| crate::clock::wall().seconds() - at.timestamp());
         if age.is_some_and(|age| !(-SKEW..=app.recent.as_seconds() as i64 + SKEW).contains(&age)) {
             return Err(not_proved(&"it says (auth_time) that the person proved who they are some other time than just now"));
         }

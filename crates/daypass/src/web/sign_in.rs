@@ -155,7 +155,7 @@ pub async fn prove(app: &App, proof: Proof<'_>) -> Result<UserId, Problem> {
     };
     app.sign_ins.attempt_code(user)?;
     let totp = second_factor_of(app, user).await?.ok_or_else(|| Problem::unavailable("The second factor cannot be read."))?;
-    let seconds = u64::try_from(app.node.now().seconds()).unwrap_or_default();
+    let seconds = u64::try_from(crate::clock::wall().seconds()).unwrap_or_default();
     if app.sign_ins.take_code(user, &totp, code, seconds) {
         return Ok(user);
     }
@@ -224,7 +224,7 @@ fn of_text(app: &App, user: UserId, text: &str) -> Option<Totp> {
 
 /// Sets the second factor, once its person has shown a code of it.
 pub async fn set_second_factor(app: &App, user: UserId, secret: &str, code: &str) -> Result<(), Problem> {
-    let seconds = u64::try_from(app.node.now().seconds()).unwrap_or_default();
+    let seconds = u64::try_from(crate::clock::wall().seconds()).unwrap_or_default();
     if !of_text(app, user, secret).is_some_and(|totp| app.sign_ins.take_code(user, &totp, code, seconds)) {
         return Err(Problem::from("The code does not fit: type the one that your authenticator shows now for Daypass.".to_owned()));
     }

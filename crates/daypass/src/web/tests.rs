@@ -59,8 +59,10 @@ impl Installation {
         let head = store.log.append(Head::EMPTY, std::slice::from_ref(&first), &[]).await.unwrap();
         ledger.apply(&first).unwrap();
         index.push(&ledger, &first);
-        let node = Arc::new(Node::new(store, ledger, index, crate::node::Positions::open(&directory)));
-        let control = Control::start(node.clone(), head);
+        let watch = crate::watch::Watch::start().unwrap();
+        let (clock, _) = crate::clock::Clock::start(&directory, ledger.latest(), false).unwrap();
+        let node = Arc::new(Node::new(store, clock, watch.handle().clone(), ledger, index, crate::node::Positions::open(&directory)));
+        let control = Control::start(node.clone(), head, &watch);
         let place = Place { server: "localhost".into(), suffix: None, port: 1, sqlserver_port: 2, ca: String::new() };
         let app = App {
             node,

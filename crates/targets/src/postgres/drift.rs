@@ -15,6 +15,9 @@ const GROUP: &str = "daypass_";
 /// Everybody: how PUBLIC is called in a finding.
 const EVERYBODY: &str = "PUBLIC";
 
+/// Everybody, with the right to make things in a schema.
+const CREATES: &str = "PUBLIC (CREATE in a schema)";
+
 /// Roles that may log in, members of roles that open data, rights of roles that are not the owner's, and databases open to everybody.
 /// The server's own roles and ours are no findings.
 pub async fn look(target: &Postgres, databases: &[DatabaseName], ours: &BTreeSet<String>) -> Result<Vec<Finding>, TargetError> {
@@ -28,7 +31,7 @@ pub async fn look(target: &Postgres, databases: &[DatabaseName], ours: &BTreeSet
     }
     // who was made a member of one of our groups, of whoever owns a database, or of a role that reads or writes everything
     let members = "SELECT r.rolname::text, g.rolname::text FROM pg_catalog.pg_auth_members m JOIN pg_catalog.pg_roles r ON r.oid = m.member \
-                   JOIN pg_catalog.pg_roles g ON g.oid = m.roleid WHERE r.rolname !~ '^pg_' AND (g.rolname LIKE 'daypass\\_%' \
+                   JOIN pg_catalog.pg_roles g ON g.oid = m.roleid WHERE r.rolname !~ '^pg_' AND ((g.rolname LIKE 'daypass\\_%' AND g.rolname NOT LIKE '%\\_estate') \
                    OR g.rolname IN ('pg_read_all_data', 'pg_write_all_data', 'pg_execute_server_program', 'pg_read_server_files', 'pg_write_server_files') \
                    OR g.oid IN (SELECT datdba FROM pg_catalog.pg_database WHERE datname = ANY ($1))) ORDER BY 1, 2";
     for row in server.query(members, &[&names]).await? {
@@ -44,6 +47,8 @@ pub async fn look(target: &Postgres, databases: &[DatabaseName], ours: &BTreeSet
     for row in server.query(open, &[&names]).await? {
         found.push(Finding { kind: DriftKind::Privilege, name: EVERYBODY.to_owned(), place: row.try_get(0)? });
     }
+    let everybody = "SELECT EXISTS (SELECT FROM pg_catalog.pg_namespace n, pg_catalog.aclexplode(coalesce(n.nspacl, pg_catalog.acldefault('n', n.nspowner))) x \
+                     WHERE x.privilege_type = 'CREATE' AND x.grantee = 0 AND n.nspname !~ '^pg_(toast_)?temp')";
     let rights = "SELECT DISTINCT r.rolname::text FROM pg_catalog.pg_shdepend s JOIN pg_catalog.pg_roles r ON r.oid = s.refobjid AND s.refclassid = 'pg_catalog.pg_authid'::regclass \
          WHERE s.deptype IN ('a', 'o') AND s.dbid = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()) \
          AND r.rolname NOT LIKE 'daypass\\_%' AND r.oid <> (SELECT datdba FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()) ORDER BY 1";
@@ -51,6 +56,9 @@ pub async fn look(target: &Postgres, databases: &[DatabaseName], ours: &BTreeSet
     for row in server.query(there, &[&names]).await? {
         let database: String = row.try_get(0)?;
         let client = target.connect(&database).await?;
+        if client.query_one(everybody, &[]).await?.try_get(0)? {
+            found.push(Finding { kind: DriftKind::Privilege, name: CREATES.to_owned(), place: database.clone() });
+        }
         for row in client.query(rights, &[]).await? {
             found.push(Finding { kind: DriftKind::Privilege, name: row.try_get(0)?, place: database.clone() });
         }
@@ -71,6 +79,12 @@ pub async fn end(target: &Postgres, finding: &Finding) -> Result<(), TargetError
         }
         DriftKind::Member => server.batch_execute(&format!("REVOKE {place} FROM {name}")).await?,
         DriftKind::Privilege if finding.name == EVERYBODY => server.batch_execute(&format!("REVOKE CONNECT ON DATABASE {place} FROM PUBLIC")).await?,
+        DriftKind::Privilege if finding.name == CREATES => {
+            let client = target.connect(&finding.place).await?;
+            for sql in super::grants::ways_to_create(&client, "").await? {
+                client.batch_execute(&sql).await?;
+            }
+        }
         DriftKind::Privilege => {
             let client = target.connect(&finding.place).await?;
             for sql in super::movement::rights_of(&client, std::slice::from_ref(&finding.name)).await? {

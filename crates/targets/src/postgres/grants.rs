@@ -28,8 +28,41 @@ pub async fn ensure(target: &Postgres, environment: EnvironmentId, database: &Da
         grant_missing(&tx, &name, level, grants).await?;
         tx.commit().await?;
     }
+    if let Some(access) = access {
+        let ways = ways_to_create(&client, &group(environment, access)).await?;
+        if !ways.is_empty() {
+            return Err(TargetError::Refused(format!(
+                "accounts of {database} could create functions there that others then run: nobody gets one before that is closed. In {database}: {}",
+                ways.join("; ")
+            )));
+        }
+    }
     Ok(())
 }
+
+/// The statements that keep everybody, and the group `$1`, from making anything that lasts.
+const WAYS_TO_CREATE: &str = "
+SELECT format('REVOKE CREATE ON SCHEMA %I FROM %s', n.nspname, CASE x.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(x.grantee)) END)
+  FROM pg_namespace n, aclexplode(coalesce(n.nspacl, acldefault('n', n.nspowner))) x
+ WHERE x.privilege_type = 'CREATE' AND n.nspname !~ '^pg_(toast_)?temp' AND (x.grantee = 0 OR pg_get_userbyid(x.grantee) = $1)
+UNION ALL
+SELECT format('REVOKE CREATE ON DATABASE %I FROM %s', d.datname, CASE x.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(x.grantee)) END)
+  FROM pg_database d, aclexplode(coalesce(d.datacl, acldefault('d', d.datdba))) x
+ WHERE x.privilege_type = 'CREATE' AND d.datname = current_database() AND (x.grantee = 0 OR pg_get_userbyid(x.grantee) = $1)";
+
+pub async fn ways_to_create(client: &Client, group: &str) -> Result<Vec<String>, TargetError> {
+    Ok(client.query(WAYS_TO_CREATE, &[&group]).await?.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?)
+}
+
+/// Functions that everybody may call, that run with their owner's rights and look names up where the caller says: a caller's temporary table
+/// takes the place of what they mean. Those of extensions are their authors' to judge.
+const LED_ASTRAY: &str = "
+SELECT p.oid::regprocedure::text FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+ WHERE p.prosecdef AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema' AND p.prorettype <> 'trigger'::regtype
+   AND NOT EXISTS (SELECT FROM unnest(p.proconfig) s WHERE s LIKE 'search_path=%')
+   AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e')
+   AND EXISTS (SELECT FROM aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) x WHERE x.grantee = 0 AND x.privilege_type = 'EXECUTE')
+ ORDER BY 1 LIMIT 11";
 
 async fn create(tx: &impl GenericClient, name: &str, store: String) -> Result<(), TargetError> {
     // another request may have made it since we looked
@@ -118,7 +151,30 @@ pub async fn test(target: &Postgres, database: &DatabaseName) -> Vec<Check> {
         let ok = answer.unwrap_or(false);
         checks.push(Check { what: (*what).to_owned(), ok, remedy: format!("{remedy} (the recipe: daypass env recipe)") });
     }
+    let ways = ways_to_create(&client, "").await.unwrap_or_else(|error| vec![error.to_string()]);
+    checks.push(Check { what: "nobody can create anything that lasts by being let in".to_owned(), ok: ways.is_empty(), remedy: ways.join("; ") });
+    let astray: Result<Vec<String>, _> = client.query(LED_ASTRAY, &[]).await.and_then(|rows| rows.iter().map(|row| row.try_get(0)).collect());
+    let astray = astray.unwrap_or_else(|error| vec![error.to_string()]);
+    checks.push(Check {
+        what: "no function that everybody may call runs as its owner with the caller's search_path".to_owned(),
+        ok: astray.is_empty(),
+        remedy: format!("ALTER FUNCTION ... SET search_path = pg_catalog, pg_temp, or REVOKE EXECUTE ... FROM PUBLIC: {}", astray.join(", ")),
+    });
+    checks.push(room(&client).await);
     checks
+}
+
+/// Whether there are slots for people, beside what others have.
+async fn room(client: &Client) -> Check {
+    let look = "SELECT current_setting('max_connections')::bigint - current_setting('superuser_reserved_connections')::bigint \
+                - (SELECT count(*) FROM pg_stat_activity WHERE datid IS NOT NULL AND leader_pid IS NULL)";
+    let free = client.query_one(look, &[]).await.and_then(|row| row.try_get::<_, i64>(0));
+    let (ok, free) = (free.as_ref().is_ok_and(|free| *free > 10), free.map_or_else(|error| error.to_string(), |free| free.to_string()));
+    Check {
+        what: format!("the server has connections left for people ({free} now)"),
+        ok,
+        remedy: "raise max_connections: accounts get what others leave, less some that Daypass needs to end access".to_owned(),
+    }
 }
 
 /// The least that an administrator role needs, as SQL to paste.
@@ -136,6 +192,8 @@ pub fn recipe(admin: &str, database: &str, owner: &str) -> String {
          GRANT {owner} TO {admin_id} WITH ADMIN OPTION;\n\
          -- so that an account of this database opens no other one:\n\
          REVOKE CONNECT ON DATABASE {database} FROM PUBLIC;\n\
+         -- so that nobody who is let in leaves functions behind that others run; a database born on PostgreSQL 14 or before needs it:\n\
+         -- in {database}: REVOKE CREATE ON SCHEMA public FROM PUBLIC;\n\
          -- in pg_hba.conf: let accounts in from the gateway's address only, by password\n\
          -- hostssl  all  all  <address of the gateway>/32  scram-sha-256\n"
     )

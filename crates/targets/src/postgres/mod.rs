@@ -7,6 +7,7 @@
 //! that would stand in the way of whoever renames or drops it.
 
 mod drift;
+mod estate;
 pub mod grants;
 mod movement;
 mod removal;
@@ -24,7 +25,7 @@ use daypass_core::{
     movement::{Made, Swept},
     names::{DatabaseName, RoleName},
     pass::Access,
-    plan::{Observation, ObservedAccount},
+    plan::{Backend, Observation, ObservedAccount},
     secret::Secret,
 };
 use postgres_protocol::escape::{escape_identifier, escape_literal};
@@ -46,22 +47,68 @@ const STATEMENT: Duration = Duration::from_secs(30);
 /// Everything that server-wide work needs is in here; it always exists, and nobody renames it.
 const MAINTENANCE: &str = "postgres";
 
+/// What a connection is for, and what it may wait for.
+#[derive(Clone, Copy)]
+enum Use {
+    /// Looks, and work on one database.
+    Work,
+    /// Ends access: it waits for nobody's lock, and what it did is put right by the next look if the server crashes on it.
+    Ends,
+    /// Lets the gateway's logins in. The same, and shorter: a person who holds on to their own role holds up nobody else's login.
+    Doors,
+}
+
+impl Use {
+    /// How long one piece of work may take before the connection is thrown away.
+    fn patience(self) -> Duration {
+        match self {
+            Use::Work => STATEMENT,
+            Use::Ends => Duration::from_secs(10),
+            Use::Doors => Duration::from_secs(5),
+        }
+    }
+
+    /// Names in our statements are qualified; nothing that a user planted in a schema is found first.
+    fn options(self) -> &'static str {
+        match self {
+            Use::Work => {
+                "-c search_path=pg_catalog -c lock_timeout=2s -c statement_timeout=30s -c idle_in_transaction_session_timeout=60s \
+                 -c client_min_messages=error"
+            }
+            Use::Ends => {
+                "-c search_path=pg_catalog -c lock_timeout=500ms -c statement_timeout=5s -c idle_in_transaction_session_timeout=10s \
+                 -c client_min_messages=error -c synchronous_commit=off"
+            }
+            Use::Doors => {
+                "-c search_path=pg_catalog -c lock_timeout=200ms -c statement_timeout=2s -c idle_in_transaction_session_timeout=10s \
+                 -c client_min_messages=error -c synchronous_commit=off"
+            }
+        }
+    }
+}
+
+/// Connections that stay open beside what our accounts may take, for the work of a moment.
+const HEADROOM: i64 = 6;
+
 pub struct Postgres {
     spec: TargetSpec,
     password: Secret,
     tls: Option<Arc<rustls::ClientConfig>>,
     store: StoreId,
-    /// The connection to the maintenance database, kept between looks.
+    /// The connections to the maintenance database, kept between looks: one for looks, one for ends, one for logins. The last two are
+    /// opened before anybody is let in, so that nobody can take the last slot before them.
     server: Mutex<Option<Client>>,
+    ends: Mutex<Option<Client>>,
+    doors: Mutex<Option<Client>>,
 }
 
 impl Postgres {
     /// `tls` is none only for a target whose environment says in plain words that it has no TLS.
     pub fn new(spec: TargetSpec, password: Secret, tls: Option<Arc<rustls::ClientConfig>>, store: StoreId) -> Self {
-        Postgres { spec, password, tls, store, server: Mutex::new(None) }
+        Postgres { spec, password, tls, store, server: Mutex::new(None), ends: Mutex::new(None), doors: Mutex::new(None) }
     }
 
-    fn config(&self, database: &str) -> Config {
+    fn config(&self, database: &str, purpose: Use) -> Config {
         let mut config = Config::new();
         config
             .host(self.spec.host.as_str())
@@ -71,17 +118,18 @@ impl Postgres {
             .dbname(database)
             .application_name("daypass keeper")
             .connect_timeout(CONNECT)
-            // names in our statements are qualified; nothing that a user planted in a schema is found first
-            .options(
-                "-c search_path=pg_catalog -c lock_timeout=2s -c statement_timeout=30s -c idle_in_transaction_session_timeout=60s -c client_min_messages=error",
-            )
+            .options(purpose.options())
             .ssl_mode(if self.tls.is_some() { SslMode::Require } else { SslMode::Disable });
         config
     }
 
     /// A fresh connection as administrator.
     async fn connect(&self, database: &str) -> Result<Client, TargetError> {
-        let config = self.config(database);
+        self.connect_for(database, Use::Work).await
+    }
+
+    async fn connect_for(&self, database: &str, purpose: Use) -> Result<Client, TargetError> {
+        let config = self.config(database, purpose);
         let connecting = async {
             match &self.tls {
                 Some(tls) => {
@@ -104,12 +152,20 @@ impl Postgres {
     where
         F: Future<Output = (Client, Result<T, TargetError>)>,
     {
-        let mut kept = self.server.lock().await;
+        self.on_kept(&self.server, Use::Work, work).await
+    }
+
+    async fn on_kept<T, F>(&self, kept: &Mutex<Option<Client>>, purpose: Use, work: impl FnOnce(Client) -> F) -> Result<T, TargetError>
+    where
+        F: Future<Output = (Client, Result<T, TargetError>)>,
+    {
+        let mut kept = kept.lock().await;
         let client = match kept.take().filter(|client| !client.is_closed()) {
             Some(client) => client,
-            None => self.connect(MAINTENANCE).await?,
+            None => self.connect_for(MAINTENANCE, purpose).await?,
         };
-        let (client, result) = tokio::time::timeout(STATEMENT, work(client)).await.map_err(|_| TargetError::Silent(STATEMENT.as_secs()))?;
+        let patience = purpose.patience();
+        let (client, result) = tokio::time::timeout(patience, work(client)).await.map_err(|_| TargetError::Silent(patience.as_secs()))?;
         if !matches!(result, Err(TargetError::Unreachable(_))) {
             *kept = Some(client);
         }
@@ -146,10 +202,73 @@ impl Target for Postgres {
         .await
     }
 
-    async fn observe(&self, _databases: &[DatabaseName]) -> Result<Observation, TargetError> {
+    async fn reserve(&self) -> Result<(), TargetError> {
+        for (kept, purpose) in [(&self.ends, Use::Ends), (&self.doors, Use::Doors)] {
+            self.on_kept(kept, purpose, |client| async move { (client, Ok(())) }).await?;
+        }
+        Ok(())
+    }
+
+    async fn observe(&self, _databases: &[DatabaseName], names: &[String]) -> Result<Observation, TargetError> {
         let pattern = format!("daypass {} %", self.store);
+        self.on_kept(&self.ends, Use::Ends, |client| async move {
+            let result = observe(&client, &pattern, names).await;
+            (client, result)
+        })
+        .await
+    }
+
+    async fn shut(&self, accounts: &[String], backends: &[Backend], _databases: &[DatabaseName]) -> Result<(), TargetError> {
+        self.on_kept(&self.ends, Use::Ends, |client| async move {
+            let result = removal::shut(&client, accounts, backends).await;
+            (client, result)
+        })
+        .await
+    }
+
+    async fn open_door(&self, account: &str, verifier: &str) -> Result<(), TargetError> {
+        let sql = format!("ALTER ROLE {} LOGIN PASSWORD {}", escape_identifier(account), escape_literal(verifier));
+        self.on_kept(&self.doors, Use::Doors, |client| async move {
+            let result = client.batch_execute(&sql).await.map_err(TargetError::from);
+            (client, result)
+        })
+        .await
+    }
+
+    async fn close_doors(&self, accounts: &[String]) -> Result<(), TargetError> {
+        self.on_kept(&self.doors, Use::Doors, |client| async move {
+            let mut all = Ok(());
+            for account in accounts {
+                let closed = client.batch_execute(&format!("ALTER ROLE {} NOLOGIN", escape_identifier(account))).await;
+                all = all.and(removal::but_for_the_missing(closed));
+            }
+            (client, all)
+        })
+        .await
+    }
+
+    async fn tidy_groups(&self, environment: EnvironmentId, database: &DatabaseName, estate: Estate<'_>) -> Result<Vec<Swept>, TargetError> {
+        estate::tidy_groups(self, environment, database, estate).await
+    }
+
+    async fn outranks(&self, account: &RoleName) -> Result<Option<String>, TargetError> {
         self.on_server(|client| async move {
-            let result = observe(&client, &pattern).await;
+            let look = "SELECT a.rolsuper AND NOT me.rolsuper FROM pg_catalog.pg_roles a, pg_catalog.pg_roles me \
+                        WHERE a.rolname = $1 AND me.rolname = current_user";
+            let result = async {
+                let above = match client.query_opt(look, &[&account.as_str()]).await? {
+                    Some(row) => row.try_get::<_, bool>(0)?,
+                    None => false,
+                };
+                Ok(above.then(|| {
+                    format!(
+                        "{account} is a superuser, and the administrator {} is none: its sessions could not be ended, and its password not be put back. \
+                         ALTER ROLE {account} NOSUPERUSER, or use an account that is none",
+                        self.spec.admin
+                    )
+                }))
+            };
+            let result = result.await;
             (client, result)
         })
         .await
@@ -169,7 +288,7 @@ impl Target for Postgres {
     }
 
     async fn remains(&self, account: &str, _databases: &[DatabaseName]) -> Result<Vec<String>, TargetError> {
-        removal::remains(self, account).await
+        estate::remains(self, account).await
     }
 
     async fn remove(&self, account: &str, _databases: &[DatabaseName], estate: Estate<'_>) -> Result<(), TargetError> {
@@ -177,7 +296,8 @@ impl Target for Postgres {
     }
 
     async fn sweep_marked(&self, environment: EnvironmentId, database: &DatabaseName, _theirs: &BTreeSet<String>) -> Result<Vec<Swept>, TargetError> {
-        let ours = [Access::Read, Access::ReadWrite].map(|access| group(environment, access));
+        let [read, write] = [Access::Read, Access::ReadWrite].map(|access| group(environment, access));
+        let ours = [read, write, estate::of(Some(environment))];
         movement::sweep_marked(self, &self.store.to_string(), &ours, database.as_str()).await
     }
 
@@ -255,17 +375,42 @@ async fn identity(client: &Client, database: &DatabaseName) -> Result<Identity, 
     Ok(Identity(format!("postgres:{system}:{oid}")))
 }
 
-async fn observe(client: &Client, pattern: &str) -> Result<Observation, TargetError> {
-    let look = "SELECT r.rolname::text, r.rolcanlogin, \
-                (SELECT count(*) FROM pg_catalog.pg_stat_activity a WHERE a.usesysid = r.oid) \
-                FROM pg_catalog.pg_roles r \
-                JOIN pg_catalog.pg_shdescription d ON d.objoid = r.oid AND d.classoid = 'pg_catalog.pg_authid'::regclass \
-                WHERE d.description LIKE $1 AND r.rolname LIKE 'jit\\_%' ORDER BY 1";
-    let rows = client.query(look, &[&pattern]).await?;
-    let account = |row: &tokio_postgres::Row| -> Result<ObservedAccount, TargetError> {
-        Ok(ObservedAccount { name: row.try_get(0)?, can_login: row.try_get(1)?, backends: row.try_get::<_, i64>(2)?.try_into().unwrap_or(u32::MAX) })
-    };
-    Ok(Observation { accounts: rows.iter().map(account).collect::<Result<_, _>>()?, ..Observation::default() })
+/// Workers that a statement of theirs started bear the same role, and end with it.
+const LOOK: &str = "
+WITH ours AS (SELECT r.oid, r.rolname, r.rolcanlogin, r.rolvaliduntil FROM pg_catalog.pg_roles r
+               WHERE r.rolname = ANY($2)
+                  OR r.rolname LIKE 'jit\\_%' AND EXISTS (SELECT FROM pg_catalog.pg_shdescription d WHERE d.objoid = r.oid
+                       AND d.classoid = 'pg_catalog.pg_authid'::pg_catalog.regclass AND d.description LIKE $1))
+SELECT ours.rolname::text, ours.rolcanlogin,
+       CASE WHEN pg_catalog.isfinite(ours.rolvaliduntil)
+            THEN pg_catalog.floor(pg_catalog.date_part('epoch', ours.rolvaliduntil - pg_catalog.clock_timestamp()))::bigint
+            ELSE 9223372036854775807 END,
+       a.pid
+  FROM ours LEFT JOIN pg_catalog.pg_stat_activity a ON a.usesysid = ours.oid AND a.leader_pid IS NULL
+ ORDER BY 1";
+
+/// What is left when all others, and our own work of a moment, have their connections.
+const ROOM: &str = "
+SELECT pg_catalog.current_setting('max_connections')::bigint - pg_catalog.current_setting('superuser_reserved_connections')::bigint
+       - COALESCE(pg_catalog.current_setting('reserved_connections', true)::bigint, 0)
+       - (SELECT count(*) FROM pg_catalog.pg_stat_activity a JOIN pg_catalog.pg_roles r ON r.oid = a.usesysid
+           WHERE a.datid IS NOT NULL AND a.leader_pid IS NULL AND NOT r.rolname = ANY($1))";
+
+async fn observe(client: &Client, pattern: &str, names: &[String]) -> Result<Observation, TargetError> {
+    let mut seen = Observation::default();
+    for row in client.query(LOOK, &[&pattern, &names]).await? {
+        let name: String = row.try_get(0)?;
+        if seen.accounts.last().is_none_or(|last| last.name != name) {
+            seen.accounts.push(ObservedAccount { name: name.clone(), can_login: row.try_get(1)?, expires_in: Some(row.try_get(2)?) });
+        }
+        if let Some(pid) = row.try_get::<_, Option<i32>>(3)? {
+            seen.backends.push(Backend { account: name, id: pid.cast_unsigned() });
+        }
+    }
+    let ours: Vec<&str> = seen.accounts.iter().map(|account| account.name.as_str()).collect();
+    let room: i64 = client.query_one(ROOM, &[&ours]).await?.try_get(0)?;
+    seen.room = Some(u32::try_from((room - HEADROOM).max(0)).unwrap_or(u32::MAX));
+    Ok(seen)
 }
 
 /// Account, marker and rights in one transaction: there is never one without the others.
@@ -273,18 +418,19 @@ async fn provide(client: &mut Client, spec: &AccountSpec<'_>, marker: &str) -> R
     let tx = client.transaction().await?;
     // the target's own clock decides when its account stops working, rounded down
     let until = "SELECT (pg_catalog.date_trunc('second', pg_catalog.now()) + pg_catalog.make_interval(secs => $1))::text, \
-                 EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = $2)";
+                 EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = $2), pg_catalog.current_setting('server_version_num')::int, \
+                 (SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user)";
     let row = tx.query_one(until, &[&(spec.left.as_seconds() as f64), &spec.account.as_str()]).await?;
-    let (until, exists): (String, bool) = (row.try_get(0)?, row.try_get(1)?);
+    let (until, exists, version, superuser): (String, bool, i32, bool) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?, row.try_get(3)?);
     let role = escape_identifier(spec.account.as_str());
-    // what is not said here is off for a new role; from 16 on, only who has CREATEDB may even say NOCREATEDB of an old one
+    // what is not said here is off for a new role; from 16 on, only who has CREATEDB may even say NOCREATEDB of an old one. It cannot log
+    // in: the gateway lets its own logins in, one by one. How many sessions it may have is counted there as well
     let verb = if exists { "ALTER" } else { "CREATE" };
     let mut sql = format!(
-        "{verb} ROLE {role} LOGIN INHERIT PASSWORD {} VALID UNTIL {} CONNECTION LIMIT {};\
+        "{verb} ROLE {role} NOLOGIN INHERIT PASSWORD {} VALID UNTIL {} CONNECTION LIMIT -1;\
          COMMENT ON ROLE {role} IS {};",
         escape_literal(spec.verifier),
         escape_literal(&until),
-        spec.connections,
         escape_literal(marker),
     );
     let mut groups = vec![group(spec.environment, spec.access)];
@@ -292,8 +438,15 @@ async fn provide(client: &mut Client, spec: &AccountSpec<'_>, marker: &str) -> R
         groups.push("pg_read_all_data".to_owned());
         groups.extend((spec.access == Access::ReadWrite).then(|| "pg_write_all_data".to_owned()));
     }
+    // nobody becomes the group, so that nothing is made as it; servers before 16 cannot say so
+    let with = if version >= 160_000 { " WITH INHERIT TRUE, SET FALSE" } else { "" };
     for group in groups {
-        sql.push_str(&format!("GRANT {} TO {role};", escape_identifier(&group)));
+        sql.push_str(&format!("GRANT {} TO {role}{with};", escape_identifier(&group)));
+    }
+    if !superuser {
+        // who sees its connections whole, and may take what it leaves, belongs to it
+        let with = if version >= 160_000 { " WITH INHERIT TRUE, SET TRUE" } else { "" };
+        sql.push_str(&format!("GRANT {role} TO CURRENT_USER{with};"));
     }
     tx.batch_execute(&sql).await?;
     tx.commit().await?;

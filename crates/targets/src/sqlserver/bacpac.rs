@@ -226,7 +226,7 @@ pub async fn dismiss(target: &SqlServer, guest: &str, databases: &[&str]) -> Res
             show_out(&mut link, guest).await?;
         }
         if link.exists(&format!("SELECT CAST(name AS nvarchar(128)) FROM sys.database_principals WHERE name = {}", text(guest))).await? {
-            super::removal::drop_user(&mut link, guest, None).await?;
+            super::removal::drop_user(&mut link, guest).await?;
         }
     }
     if has_login {

@@ -33,6 +33,11 @@ pub async fn identity(target: &SqlServer, environment: EnvironmentId, database: 
         let marker = format!("SELECT CAST(value AS nvarchar(200)) FROM sys.extended_properties WHERE class = 0 AND name = {}", text(&mark_of(environment)));
         let marked = target.within(link, database.as_str(), async |link| link.rows(&marker).await).await?;
         parts.push(marked.first().map(|row| column(row, 0)).unwrap_or_default());
+        // the parts are of one database: one that took its place between two statements would be half of this and half of that
+        let again = link.rows(&look).await?;
+        if again.first().is_none_or(|now| (column(now, 0), column(now, 1)) != (column(row, 0), column(row, 1))) {
+            return Err(TargetError::Refused(format!("the database {database} was exchanged while it was looked at; the next look tells")));
+        }
         Ok(Identity(parts.join(":")))
     })
     .await
@@ -54,7 +59,7 @@ pub fn question(known: &Identity, environment: EnvironmentId) -> Option<String> 
 
 /// Whether the answer is that of the known database. What an account is not shown says nothing.
 pub fn is_answer(known: &Identity, answer: &[String]) -> bool {
-    let (Some([number, date, broker, mark]), said) = (parts(known), answer) else { return true };
+    let (Some([number, date, broker, mark]), said) = (parts(known), answer) else { return false };
     [number, date, broker, mark].iter().zip(said).all(|(known, said)| known.is_empty() || said == "NULL" || known == said)
 }
 

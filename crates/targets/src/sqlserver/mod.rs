@@ -33,12 +33,12 @@ use daypass_core::{
     movement::{Made, Swept},
     names::{DatabaseName, RoleName},
     pass::Access,
-    plan::{Observation, ObservedAccount},
+    plan::{Backend, Observation, ObservedAccount},
     secret::{Secret, hex},
 };
 use link::{Link, name, text};
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     path::{Path, PathBuf},
 };
 use tokio::sync::Mutex;
@@ -53,13 +53,17 @@ pub struct SqlServer {
     spec: TargetSpec,
     password: Secret,
     store: StoreId,
-    /// The connection to `master`, kept between looks.
+    /// The connections to `master`, kept between looks: one for looks, one for ends. The second is opened before anybody is let in, so that
+    /// nobody can take the last place before it.
     server: Mutex<Option<Link>>,
+    ends: Mutex<Option<Link>>,
+    /// On Azure: one inside each database.
+    inside: Mutex<HashMap<DatabaseName, Link>>,
 }
 
 impl SqlServer {
     pub fn new(spec: TargetSpec, password: Secret, store: StoreId) -> Self {
-        SqlServer { spec, password, store, server: Mutex::new(None) }
+        SqlServer { spec, password, store, server: Mutex::new(None), ends: Mutex::new(None), inside: Mutex::default() }
     }
 
     async fn connect(&self, database: &str) -> Result<Link, TargetError> {
@@ -73,7 +77,11 @@ impl SqlServer {
 
     /// Runs server-wide work on the kept connection; a connection that failed is thrown away.
     async fn on_server<T>(&self, work: impl AsyncFnOnce(&mut Link) -> Result<T, TargetError>) -> Result<T, TargetError> {
-        let mut kept = self.server.lock().await;
+        self.on_kept(&self.server, work).await
+    }
+
+    async fn on_kept<T>(&self, kept: &Mutex<Option<Link>>, work: impl AsyncFnOnce(&mut Link) -> Result<T, TargetError>) -> Result<T, TargetError> {
+        let mut kept = kept.lock().await;
         let mut link = match kept.take() {
             Some(link) => link,
             None => self.connect(MASTER).await?,
@@ -133,6 +141,18 @@ const CONNECTED: &str = "SELECT CAST(s.original_login_name AS nvarchar(128)), CA
                          FROM sys.dm_exec_sessions s JOIN sys.dm_exec_connections c ON c.session_id = s.session_id \
                          WHERE s.original_login_name LIKE N'jit!_%' ESCAPE N'!'";
 
+async fn sessions_of_accounts<'a>(link: &mut Link, names: impl Iterator<Item = &'a str>) -> Result<Vec<Backend>, TargetError> {
+    let mut look = "SELECT CAST(original_login_name AS nvarchar(128)), CAST(session_id AS nvarchar(20)) FROM sys.dm_exec_sessions \
+                    WHERE original_login_name LIKE N'jit!_%' ESCAPE N'!'"
+        .to_owned();
+    let others: Vec<String> = names.filter(|name| !name.starts_with("jit_")).map(text).collect();
+    if !others.is_empty() {
+        look.push_str(&format!(" OR original_login_name IN ({})", others.join(", ")));
+    }
+    let rows = link.rows(&look).await?;
+    Ok(rows.iter().filter_map(|row| Some(Backend { account: column(row, 0), id: column(row, 1).parse().ok()? })).collect())
+}
+
 async fn sees_sessions(link: &mut Link) -> Result<(), TargetError> {
     let ask = if link.azure { "HAS_PERMS_BY_NAME(DB_NAME(), 'DATABASE', 'VIEW DATABASE STATE')" } else { "HAS_PERMS_BY_NAME(NULL, NULL, 'VIEW SERVER STATE')" };
     match link.maybe(&format!("SELECT CAST({ask} AS nvarchar(5))")).await?.as_deref() {
@@ -171,8 +191,31 @@ impl Target for SqlServer {
         .await
     }
 
-    async fn observe(&self, databases: &[DatabaseName]) -> Result<Observation, TargetError> {
-        self.on_server(async |link| if link.azure { self.observe_contained(link, databases).await } else { self.observe_logins(link, databases).await }).await
+    async fn reserve(&self) -> Result<(), TargetError> {
+        self.on_kept(&self.ends, async |_| Ok(())).await
+    }
+
+    async fn observe(&self, databases: &[DatabaseName], names: &[String]) -> Result<Observation, TargetError> {
+        self.on_kept(&self.ends, async |link| {
+            if link.azure { self.observe_contained(link, databases, names).await } else { self.observe_logins(link, databases, names).await }
+        })
+        .await
+    }
+
+    async fn shut(&self, accounts: &[String], backends: &[Backend], databases: &[DatabaseName]) -> Result<(), TargetError> {
+        self.on_kept(&self.ends, async |link| {
+            if !link.azure {
+                return removal::shut(link, accounts, backends).await;
+            }
+            let mut all = Ok(());
+            for database in databases {
+                if is_open(link, database).await? {
+                    all = all.and(self.inside(database, async |link| removal::shut(link, accounts, backends).await).await);
+                }
+            }
+            all
+        })
+        .await
     }
 
     async fn provide(&self, spec: &AccountSpec<'_>) -> Result<(), TargetError> {
@@ -194,9 +237,9 @@ impl Target for SqlServer {
         removal::remains(self, account, databases).await
     }
 
-    async fn remove(&self, account: &str, databases: &[DatabaseName], estate: Estate<'_>) -> Result<(), TargetError> {
+    async fn remove(&self, account: &str, databases: &[DatabaseName], _estate: Estate<'_>) -> Result<(), TargetError> {
         // a schema is never dropped with what others put into it
-        removal::remove(self, account, databases, estate.heir).await
+        removal::remove(self, account, databases).await
     }
 
     async fn sweep_marked(&self, _environment: EnvironmentId, database: &DatabaseName, theirs: &BTreeSet<String>) -> Result<Vec<Swept>, TargetError> {
@@ -337,14 +380,15 @@ fn set(rule: &Rule) -> String {
 }
 
 impl SqlServer {
-    async fn observe_logins(&self, link: &mut Link, databases: &[DatabaseName]) -> Result<Observation, TargetError> {
-        let look = "SELECT CAST(l.name AS nvarchar(128)), CAST(l.is_disabled AS nvarchar(5)), \
-                    CAST((SELECT COUNT(*) FROM sys.dm_exec_sessions s WHERE s.original_login_name = l.name) AS nvarchar(20)), CONVERT(nvarchar(200), l.sid, 2) \
+    async fn observe_logins(&self, link: &mut Link, databases: &[DatabaseName], names: &[String]) -> Result<Observation, TargetError> {
+        let look = "SELECT CAST(l.name AS nvarchar(128)), CAST(l.is_disabled AS nvarchar(5)), CONVERT(nvarchar(200), l.sid, 2) \
                     FROM sys.sql_logins l WHERE l.name LIKE N'jit!_%' ESCAPE N'!'";
         sees_sessions(link).await?;
+        // by our mark, or by a name that is in the log: a mark can be taken off
+        let is_ours = |name: &str, sid: &str| self.is_marked(sid) || names.iter().any(|known| known == name);
         let mut accounts = BTreeMap::new();
-        for row in link.rows(look).await?.iter().filter(|row| self.is_marked(&column(row, 3))) {
-            let account = ObservedAccount { name: column(row, 0), can_login: column(row, 1) == "0", backends: column(row, 2).parse().unwrap_or(u32::MAX) };
+        for row in link.rows(look).await?.iter().filter(|row| is_ours(&column(row, 0), &column(row, 2))) {
+            let account = ObservedAccount { name: column(row, 0), can_login: column(row, 1) == "0", expires_in: None };
             accounts.insert(account.name.clone(), account);
         }
         // users without a login: half of an account, or one that came inside a copy
@@ -356,8 +400,8 @@ impl SqlServer {
             }
             match self.within(link, database.as_str(), async |link| link.rows(users).await).await {
                 Ok(rows) => {
-                    for row in rows.iter().filter(|row| self.is_marked(&column(row, 1))) {
-                        accounts.entry(column(row, 0)).or_insert_with(|| ObservedAccount { name: column(row, 0), can_login: false, backends: 0 });
+                    for row in rows.iter().filter(|row| is_ours(&column(row, 0), &column(row, 1))) {
+                        accounts.entry(column(row, 0)).or_insert_with(|| ObservedAccount { name: column(row, 0), can_login: false, expires_in: None });
                     }
                 }
                 // without its login nobody comes in; what else there is, the next look shows
@@ -365,45 +409,62 @@ impl SqlServer {
                 Err(error) => return Err(error),
             }
         }
-        Ok(Observation { accounts: accounts.into_values().collect(), unseen })
+        let known = |name: &String| accounts.contains_key(name) || names.contains(name);
+        let backends = sessions_of_accounts(link, names.iter().map(String::as_str)).await?.into_iter().filter(|backend| known(&backend.account)).collect();
+        Ok(Observation { accounts: accounts.into_values().collect(), backends, room: None, unseen })
     }
 
-    async fn observe_contained(&self, link: &mut Link, databases: &[DatabaseName]) -> Result<Observation, TargetError> {
+    async fn observe_contained(&self, link: &mut Link, databases: &[DatabaseName], names: &[String]) -> Result<Observation, TargetError> {
         let look = format!(
             "SELECT CAST(u.name AS nvarchar(128)), \
              CAST((SELECT COUNT(*) FROM sys.database_permissions p WHERE p.grantee_principal_id = u.principal_id AND p.type = 'CO' AND p.state = 'D') AS nvarchar(5)), \
-             CAST((SELECT COUNT(*) FROM sys.dm_exec_sessions s WHERE s.original_login_name = u.name) AS nvarchar(20)), CAST(e.value AS nvarchar(200)) \
-             FROM sys.database_principals u JOIN sys.extended_properties e ON e.class = 4 AND e.major_id = u.principal_id AND e.name = {} \
+             CAST(e.value AS nvarchar(200)) \
+             FROM sys.database_principals u LEFT JOIN sys.extended_properties e ON e.class = 4 AND e.major_id = u.principal_id AND e.name = {} \
              WHERE u.name LIKE N'jit!_%' ESCAPE N'!'",
             text(PROPERTY)
         );
-        let (mut accounts, mut unseen) = (Vec::new(), BTreeSet::new());
+        let mut seen = Observation::default();
         for database in databases {
             if !is_open(link, database).await? {
                 continue;
             }
-            let looking = async {
-                let mut link = self.connect(database.as_str()).await?;
-                sees_sessions(&mut link).await?;
-                link.rows(&look).await
-            };
+            let looking = self.inside(database, async |link| {
+                sees_sessions(link).await?;
+                Ok((link.rows(&look).await?, sessions_of_accounts(link, names.iter().map(String::as_str)).await?))
+            });
             match looking.await {
-                Ok(rows) => {
-                    let ours = rows.iter().filter(|row| column(row, 3).starts_with(&format!("{} ", self.store)));
-                    accounts.extend(ours.map(|row| ObservedAccount {
-                        name: column(row, 0),
-                        can_login: column(row, 1) == "0",
-                        backends: column(row, 2).parse().unwrap_or(u32::MAX),
-                    }));
+                Ok((rows, sessions)) => {
+                    let is_ours =
+                        |row: &&link::Row| column(row, 2).starts_with(&format!("{} ", self.store)) || names.iter().any(|name| *name == column(row, 0));
+                    let ours =
+                        rows.iter().filter(is_ours).map(|row| ObservedAccount { name: column(row, 0), can_login: column(row, 1) == "0", expires_in: None });
+                    seen.accounts.extend(ours);
+                    let known = |name: &String| names.contains(name) || seen.accounts.iter().any(|account| account.name == *name);
+                    let theirs: Vec<Backend> = sessions.into_iter().filter(|backend| known(&backend.account)).collect();
+                    seen.backends.extend(theirs);
                 }
                 // its accounts lie inside: what is not seen may be there all the same
                 Err(error) => {
                     tracing::warn!(%database, %error, "a database cannot be looked into");
-                    unseen.insert(database.clone());
+                    seen.unseen.insert(database.clone());
                 }
             }
         }
-        Ok(Observation { accounts, unseen })
+        Ok(seen)
+    }
+
+    /// Runs work on the connection that is kept inside a database of Azure, where each database shows and ends its own sessions only.
+    async fn inside<T>(&self, database: &DatabaseName, work: impl AsyncFnOnce(&mut Link) -> Result<T, TargetError>) -> Result<T, TargetError> {
+        let kept = self.inside.lock().await.remove(database);
+        let mut link = match kept {
+            Some(link) => link,
+            None => self.connect(database.as_str()).await?,
+        };
+        let result = work(&mut link).await;
+        if !matches!(result, Err(TargetError::Unreachable(_) | TargetError::Silent(_))) {
+            self.inside.lock().await.insert(database.clone(), link);
+        }
+        result
     }
 
     /// The login: made with all that the engine takes, or with less where it does not know an option.

@@ -55,7 +55,7 @@ pub async fn sweep(target: &SqlServer, movement: &Move<'_>, scripts: &[PathBuf])
                 if user.starts_with("jit_") { format!("day account {user} of another environment") } else { format!("user {user}, who has no home here") };
             // nobody connects as it from here on; then it goes
             link.attempt(&format!("DENY CONNECT TO {}", name(&user))).await?;
-            drop_user(&mut link, &user, None).await?;
+            drop_user(&mut link, &user).await?;
             swept.push(took(what, "removed from the copy"));
             continue;
         };
@@ -200,7 +200,7 @@ pub async fn sweep_marked(target: &SqlServer, database: &DatabaseName, theirs: &
         let ours = target.is_marked(&column(&row, 1)) || column(&row, 2).starts_with(&format!("{} ", target.store));
         if ours && !theirs.contains(&user) {
             link.attempt(&format!("DENY CONNECT TO {}", name(&user))).await?;
-            drop_user(&mut link, &user, None).await?;
+            drop_user(&mut link, &user).await?;
             swept.push(Swept { what: format!("day account {user} of another environment"), done: "removed from the database".to_owned() });
         }
     }

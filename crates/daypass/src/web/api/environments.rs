@@ -2,7 +2,7 @@
 
 use super::people::person;
 use crate::web::{App, Problem, auth::Caller, dto::*, environment, person_name, problem::Body};
-use crate::{control::Job, keeper};
+use crate::{control::Job, node::target_secret};
 use axum::{
     Json,
     extract::{Path, State},
@@ -108,9 +108,11 @@ pub async fn add(State(app): State<App>, caller: Caller, Body(request): Body<New
         ledger.targets().find(same).map(|target| target.id)
     });
     let target = known.unwrap_or_else(|| TargetId::new(crate::random::id()));
-    let changes = vec![Change::Put { id: keeper::target_secret(target), secret: Secret::new(request.password) }];
+    let changes = vec![Change::Put { id: target_secret(target), secret: Secret::new(request.password) }];
     let command = Command::AddEnvironment { environment, project, target, target_spec, spec };
     app.control.run_job(Job { command, by: caller.actor(), changes, secrets: None }).await?;
+    // the way to it that is kept knows the password of before
+    app.node.forget_target(target);
     let made = app.node.ledger(|ledger| ledger.environment(environment).map(|env| view(&app, ledger, env)));
     made.map(Json).ok_or_else(|| Problem::unavailable("The environment was removed meanwhile."))
 }
@@ -135,7 +137,7 @@ pub async fn remove(State(app): State<App>, caller: Caller, Path(name): Path<Str
 pub async fn test(State(app): State<App>, caller: Caller, Path(name): Path<String>) -> Result<Json<Vec<CheckView>>, Problem> {
     let env = environment(&app, &caller, &name)?;
     caller.need(&app, Permission::ManageEnvironments)?;
-    let checks = match keeper::administrator(&app.node, env.target).await {
+    let checks = match app.node.target(env.target).await {
         Ok(target) => {
             let mut checks = target.test(&env.spec.database).await;
             if env.spec.enforce == Enforce::AzureSqlFirewall {
