@@ -378,6 +378,9 @@ impl Keeper {
         };
         let trouble = pass_of(&action).map(|pass| format!("pass:{pass}"));
         let done = self.act_once(action).await;
+        if let Err(error) = &done {
+            tracing::warn!(target = %self.id, %error, "an account could not be made or removed; trying again");
+        }
         if let Some(trouble) = trouble {
             match &done {
                 Ok(()) => self.node.troubles.clear(&trouble),

@@ -320,7 +320,7 @@ fn copy(
                     observer.client(bytes, now);
                     observer.lost()
                 },
-                world,
+                world.now(),
                 session,
             );
             let from_client = match from_client {
@@ -344,7 +344,7 @@ fn copy(
                     }
                     None
                 },
-                world,
+                world.now(),
                 session,
             );
             let from_target = match from_target {
@@ -392,7 +392,7 @@ fn pass(
     scratch: &mut [u8],
     cx: &mut Context<'_>,
     observe: impl FnOnce(&[u8], u64) -> Option<&'static str>,
-    world: &impl World,
+    now: Time,
     session: &Session,
 ) -> Moved {
     match way.poll_drain(to, cx) {
@@ -403,7 +403,6 @@ fn pass(
     }
     // the fence is asked before anything is read: what is taken out of a stream goes on, or the stream ends there. A chunk that was read
     // and dropped would make the client take the middle of a later row for the rest of this one
-    let now = world.now();
     if let Some(why) = session.fenced(now) {
         return Moved::Fenced(why);
     }
@@ -424,5 +423,67 @@ fn pass(
     match way.poll_send(buffer.filled(), to, cx) {
         Ok(()) => Moved::Some,
         Err(_) => Moved::Broken,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sessions::{Opening, Sessions};
+    use daypass_core::{ids::*, plan::Backend};
+    use std::task::Waker;
+    use tokio::io::AsyncReadExt;
+    use uuid::Uuid;
+
+    fn session(until: Time) -> Arc<Session> {
+        let account = "jit_maria_aaaa";
+        Sessions::default().open(Opening {
+            id: SessionId::new(Uuid::nil()),
+            pass: PassId::new(Uuid::nil()),
+            environment: EnvironmentId::new(Uuid::nil()),
+            environment_name: "uat".to_owned(),
+            account: account.parse().unwrap(),
+            address: [127, 0, 0, 1].into(),
+            opened_at: Time::ZERO,
+            until,
+            idle: None,
+            record: true,
+            cancel: None,
+            target: TargetId::new(Uuid::nil()),
+            upstream: ([127, 0, 0, 1], 1).into(),
+            there: Backend { account: account.to_owned(), id: 1 },
+        })
+    }
+
+    /// One step with what the server has sent; gives whether it was fenced, what the client got, and what is still to be read.
+    async fn step(session: &Session, now: Time, sent: &[u8], observe: impl FnOnce(&[u8], u64) -> Option<&'static str>) -> (Moved, Vec<u8>, Vec<u8>) {
+        let (mut server, mut from) = tokio::io::duplex(4096);
+        let (mut to, mut client) = tokio::io::duplex(4096);
+        server.write_all(sent).await.unwrap();
+        drop(server);
+        let mut way = Way::new(Time::ZERO);
+        let moved = pass(&mut from, &mut to, &mut way, &mut [0; 64], &mut Context::from_waker(Waker::noop()), observe, now, session);
+        drop(to);
+        let (mut got, mut left) = (Vec::new(), Vec::new());
+        client.read_to_end(&mut got).await.unwrap();
+        from.read_to_end(&mut left).await.unwrap();
+        (moved, got, left)
+    }
+
+    #[tokio::test]
+    async fn what_is_taken_out_of_a_stream_goes_on_or_the_stream_ends_there() {
+        let end = Time::from_micros(1_000_000);
+        let (moved, got, left) = step(&session(end), Time::ZERO, b"row", |_, _| None).await;
+        assert!(matches!(moved, Moved::Some) && got == b"row" && left.is_empty());
+        // by the clock, and by a cut: nothing was read, so what follows is what the client waits for
+        let (moved, got, left) = step(&session(end), end, b"row", |_, _| panic!("nobody looks at it")).await;
+        assert!(matches!(moved, Moved::Fenced(_)) && got.is_empty() && left == b"row");
+        let cut = session(end);
+        cut.cut("enough");
+        let (moved, got, left) = step(&cut, Time::ZERO, b"row", |_, _| panic!("nobody looks at it")).await;
+        assert!(matches!(moved, Moved::Fenced(why) if why == "enough") && got.is_empty() && left == b"row");
+        // a defect in the following of it: the chunk is gone, so nothing may follow, not even a reason
+        let (moved, got, _) = step(&session(end), Time::ZERO, b"row", |_, _| panic!("a defect")).await;
+        assert!(matches!(moved, Moved::Unfollowed) && got.is_empty());
     }
 }

@@ -22,6 +22,8 @@ pub struct Postgres {
     child: Option<Child>,
     /// It lives in another one's directory, which it leaves.
     guest: bool,
+    /// Settings beside the usual ones.
+    settings: Vec<String>,
 }
 
 /// Where the server's programs are: the newest version that is there.
@@ -69,6 +71,11 @@ impl Postgres {
 
     /// The same of another version.
     pub async fn start_from(bin: PathBuf, tls: bool) -> Result<Postgres> {
+        Postgres::start_with(bin, tls, &[]).await
+    }
+
+    /// The same with settings, like `max_connections=100`.
+    pub async fn start_with(bin: PathBuf, tls: bool, settings: &[&str]) -> Result<Postgres> {
         let port = free_port()?;
         let directory = std::env::temp_dir().join(format!("daypass-pg-{}-{port}", std::process::id()));
         std::fs::create_dir_all(&directory)?;
@@ -87,7 +94,17 @@ impl Postgres {
         if as_root() {
             run(Command::new("chown").arg("-R").arg("postgres:postgres").arg(&directory))?;
         }
-        let mut server = Postgres { data: directory.join("data"), directory, port, ca: made.ca, bin, tls, child: None, guest: false };
+        let mut server = Postgres {
+            data: directory.join("data"),
+            directory,
+            port,
+            ca: made.ca,
+            bin,
+            tls,
+            child: None,
+            guest: false,
+            settings: settings.iter().map(|text| (*text).to_owned()).collect(),
+        };
         server.boot().await?;
         Ok(server)
     }
@@ -104,6 +121,9 @@ impl Postgres {
             "max_prepared_transactions=8",
             "unix_socket_permissions=0777",
         ] {
+            command.arg("-c").arg(setting);
+        }
+        for setting in &self.settings {
             command.arg("-c").arg(setting);
         }
         command.arg("-c").arg(if self.tls { "ssl=on" } else { "ssl=off" });
@@ -232,7 +252,8 @@ impl Postgres {
             bail!("{}", String::from_utf8_lossy(&output.stderr).trim());
         }
         let (directory, bin) = (self.directory.clone(), self.bin.clone());
-        let mut following = Postgres { directory, data: replica, port, ca: self.ca.clone(), bin, tls: self.tls, child: None, guest: true };
+        let mut following =
+            Postgres { directory, data: replica, port, ca: self.ca.clone(), bin, tls: self.tls, child: None, guest: true, settings: self.settings.clone() };
         following.boot().await?;
         Ok(following)
     }

@@ -30,6 +30,8 @@ pub struct House<S = Postgres> {
     /// Before the program: `sh -c '…; exec "$0" "$@"'`, for limits.
     shell: Option<&'static str>,
     pub extra_config: String,
+    /// Behind `daypass serve`.
+    pub more_arguments: Vec<&'static str>,
     child: Option<Child>,
 }
 
@@ -54,6 +56,25 @@ impl House {
         house
     }
 
+    /// Around a PostgreSQL that is there already.
+    pub async fn of(postgres: Postgres, extra_config: &str) -> House {
+        postgres.administrator().await.unwrap();
+        let ca = postgres.ca.clone();
+        let mut house = House::around(postgres, &ca, extra_config, None);
+        house.start().await;
+        house.settle().await;
+        house
+    }
+
+    /// One on each version of PostgreSQL that is there.
+    pub async fn on_each_version() -> Vec<House> {
+        let mut houses = vec![House::open().await];
+        for bin in daypass_testkit::postgres::other_binaries() {
+            houses.push(House::of(Postgres::start_from(bin, false).await.unwrap(), "").await);
+        }
+        houses
+    }
+
     /// Nothing is started but PostgreSQL.
     pub async fn bare(extra_config: &str, shell: Option<&'static str>) -> House {
         let postgres = Postgres::start().await.unwrap();
@@ -76,7 +97,23 @@ impl House {
     }
 
     pub async fn environment(&self, database: &str, port: u16) {
-        self.environment_with(database, port, &[], "admin-secret").await;
+        let more: &[&str] = if self.server.has_tls() { &[] } else { &["--without-tls"] };
+        self.environment_with(database, port, more, "admin-secret").await;
+    }
+
+    /// psql straight to the server, past the gateway.
+    pub async fn psql_past(&self, user: &str, password: &str, sql: &str) -> (bool, String) {
+        let output = tokio::time::timeout(PATIENCE * 3, self.psql_past_command(user, password, sql).output()).await.expect("psql ends").unwrap();
+        (output.status.success(), format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr)))
+    }
+
+    pub fn psql_past_command(&self, user: &str, password: &str, sql: &str) -> Command {
+        let tls = if self.server.has_tls() { "require" } else { "disable" };
+        let way = format!("host=127.0.0.1 port={} dbname=uat user={user} sslmode={tls} connect_timeout=5", self.server.port);
+        let mut command = Command::new(self.server.psql());
+        command.args([way.as_str(), "-X", "-A", "-t", "-c", sql]).env("PGPASSWORD", password).stdin(Stdio::null()).kill_on_drop(true);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
     }
 
     /// psql through the gateway; gives success and all that it printed.
@@ -176,7 +213,7 @@ impl<S> House<S> {
         let directory = std::env::temp_dir().join(format!("daypass-house-{}-{}", std::process::id(), api.port()));
         std::fs::create_dir_all(&directory).unwrap();
         std::fs::write(directory.join("server-ca.pem"), ca).unwrap();
-        House { server, directory, api, gateway, sqlserver, shell, extra_config: extra_config.to_owned(), child: None }
+        House { server, directory, api, gateway, sqlserver, shell, extra_config: extra_config.to_owned(), more_arguments: Vec::new(), child: None }
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -209,7 +246,7 @@ impl<S> House<S> {
                 command
             }
         };
-        command.args(["serve", "--config"]).arg(config).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).kill_on_drop(true);
+        command.args(["serve", "--config"]).arg(config).args(&self.more_arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).kill_on_drop(true);
         self.child = Some(command.spawn().unwrap());
         let deadline = Instant::now() + PATIENCE;
         while tokio::net::TcpStream::connect(self.api).await.is_err() || !self.path("data/first-link").exists() && !self.path("ada").exists() {

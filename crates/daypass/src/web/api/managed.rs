@@ -19,6 +19,7 @@ use daypass_core::{
 };
 use daypass_gateway::{Who, World, probe_as};
 use daypass_store::Change;
+use daypass_targets::Target as _;
 
 /// Makes an environment self-service or managed. What only a managed one has goes, with its secrets.
 #[utoipa::path(put, path = "/environments/{environment}/kind", params(("environment" = String, Path)), request_body = NewKind, responses((status = 204), (status = "default", body = Problem, content_type = "application/problem+json")))]
@@ -63,6 +64,11 @@ pub async fn add(State(app): State<App>, caller: Caller, Path(name): Path<String
             let said = format!("{account} does not get into {} with this password: {error}.", env.spec.database);
             Refusal::state(said, "Only an account that works is kept. Give the password that it has now.")
         })?;
+        // what cannot be ended is not lent
+        let way = app.node.target(env.target).await.map_err(|e| Problem::unavailable(e.to_string()))?;
+        if let Some(why) = way.outranks(&account).await.map_err(|e| Problem::unavailable(e.to_string()))? {
+            return Err(Refusal::state(format!("{why}."), "Then add it again.").into());
+        }
     }
     let changes = vec![Change::Put { id: standing::secret(id), secret: password.clone() }];
     let events = app.control.run_job(Job { command, by: caller.actor(), changes, secrets: None }).await?;

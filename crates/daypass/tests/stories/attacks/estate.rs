@@ -1,0 +1,96 @@
+//! "I leave something behind that works for me when I am gone."
+
+use crate::house::House;
+
+/// The way in that I leave: it runs what I say with the rights of whoever owns it.
+const BACK_DOOR: &str =
+    "CREATE FUNCTION sales.maintenance(q text) RETURNS text LANGUAGE plpgsql SECURITY DEFINER AS $$ BEGIN EXECUTE q; RETURN 'done'; END $$;";
+/// Nobody has to call it: whoever looks after the table runs it.
+const SELF_STARTING: &str = "CREATE TABLE sales.notes (a int); INSERT INTO sales.notes SELECT generate_series(1, 1000); \
+     CREATE FUNCTION sales.norm(a int) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT a'; CREATE INDEX ON sales.notes (sales.norm(a)); \
+     CREATE OR REPLACE FUNCTION sales.norm(a int) RETURNS int LANGUAGE plpgsql VOLATILE AS $$ BEGIN EXECUTE 'CREATE ROLE back_door LOGIN SUPERUSER'; RETURN a; END $$;";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_in_which_everybody_may_create_lets_nobody_in_before_that_is_closed() {
+    let house = House::open().await;
+    // as every database has it that was born on 14 or before
+    house.server.sql("uat", "GRANT CREATE ON SCHEMA public TO PUBLIC").await.unwrap();
+    house.json("maria", &["allow", "uat"]).await;
+    let mut asking = house.command("maria", &["request", "uat", "--reason", "a look"]).spawn().unwrap();
+    let waits = house.until_json("maria", &["passes"], |passes| passes[0]["because"].as_str().is_some_and(|why| why.contains("REVOKE CREATE"))).await;
+    assert!(waits[0]["because"].as_str().unwrap().contains("REVOKE CREATE ON SCHEMA public FROM PUBLIC"), "{waits}");
+    assert!(house.accounts().await.is_empty());
+    let test = house.daypass("ada", &["env", "test", "uat"]).await;
+    assert!(format!("{test:?}").contains("REVOKE CREATE ON SCHEMA public FROM PUBLIC"), "{test:?}");
+    // whoever does what it says is let in at once
+    house.server.sql("uat", "REVOKE CREATE ON SCHEMA public FROM PUBLIC").await.unwrap();
+    house.until_json("maria", &["passes"], |passes| passes[0]["state"] == "ready").await;
+    let _ = asking.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_i_made_runs_for_nobody_with_more_rights_than_i_had() {
+    for house in House::on_each_version().await {
+        // the database belongs to a superuser, to whom the administrator does not belong
+        house.server.sql("postgres", "ALTER DATABASE uat OWNER TO postgres").await.unwrap();
+        let mine = house.account("maria", "read", "1h").await;
+        // somebody was kind enough
+        house.server.sql("uat", &format!("GRANT CREATE ON SCHEMA sales TO {}", mine.name)).await.unwrap();
+        let planted = house.psql(&mine, &format!("{BACK_DOOR} {SELF_STARTING}")).await;
+        assert!(planted.0, "{planted:?}");
+        house.json("maria", &["end", &mine.name]).await;
+        house.until_no_accounts().await;
+        let fresh = house.account_only("maria", "read", "1h").await;
+        let used = house.psql(&fresh, "SELECT sales.maintenance('DELETE FROM sales.orders')").await;
+        assert!(!used.0 && used.1.contains("does not exist"), "{used:?}");
+        assert_eq!(house.server.sql("uat", "SELECT count(*) FROM sales.orders").await.unwrap(), "400");
+        // the table is there, and whoever looks after it runs nothing of mine
+        assert_eq!(house.server.sql("uat", "ANALYZE sales.notes; SELECT count(*) FROM sales.notes").await.unwrap(), "1000");
+        assert_eq!(house.server.sql("uat", "SELECT count(*) FROM pg_roles WHERE rolname = 'back_door'").await.unwrap(), "0");
+        let owner = house.server.sql("uat", "SELECT pg_get_userbyid(relowner) FROM pg_class WHERE relname = 'notes'").await.unwrap();
+        assert!(owner.ends_with("_estate"), "{owner}");
+        // the text is on record, so that I can make it again as myself
+        let passes = house.json("maria", &["passes", "--all"]).await;
+        assert!(passes.to_string().contains("SECURITY DEFINER") && passes.to_string().contains("EXECUTE q"), "{passes}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_i_make_as_the_group_is_nobodys_for_long() {
+    let house = House::open().await;
+    let mine = house.account("maria", "read_write", "1h").await;
+    let group = "SELECT rolname FROM pg_roles WHERE rolname LIKE 'daypass\\_%\\_read\\_write' AND EXISTS (SELECT FROM pg_auth_members m JOIN pg_roles j ON j.oid = m.member \
+                 WHERE m.roleid = pg_roles.oid AND j.rolname LIKE 'jit%')";
+    let group = house.server.sql("postgres", group).await.unwrap();
+    let sleeper = format!("SET ROLE {group}; BEGIN; UPDATE sales.orders SET amount = 0; LOCK TABLE sales.orders; PREPARE TRANSACTION 'sleeper'");
+    let planted = house.psql(&mine, &sleeper).await;
+    assert!(planted.0, "{planted:?}");
+    house.json("maria", &["end", &mine.name]).await;
+    house.until_no_accounts().await;
+    house.until("SELECT count(*) FROM pg_prepared_xacts", "0").await;
+    assert_eq!(house.server.sql("uat", "SELECT count(*) FROM sales.orders WHERE amount = 0").await.unwrap(), "0");
+    let log = house.daypass("vera", &["log", "find", "--env", "uat"]).await;
+    assert!(String::from_utf8_lossy(&log.stdout).contains("sleeper"), "{log:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn however_much_i_leave_others_end_in_time() {
+    let house = House::open().await;
+    let mine = house.account("maria", "read", "1h").await;
+    let made = house.psql(&mine, "SELECT count(lo_create(0)) FROM generate_series(1, 60000)").await;
+    assert!(made.0, "{made:?}");
+    let other = house.account("ben", "read", "1h").await;
+    let mut running = house.psql_command(&other, "uat", "", "SELECT pg_sleep(300)").spawn().unwrap();
+    let busy = format!("SELECT count(*) FROM pg_stat_activity WHERE usename = '{}'", other.name);
+    house.until(&busy, "1").await;
+    house.json("maria", &["end", &mine.name]).await;
+    let began = std::time::Instant::now();
+    house.json("ben", &["end", &other.name]).await;
+    house.until(&busy, "0").await;
+    assert!(began.elapsed() < std::time::Duration::from_secs(5), "{:?}", began.elapsed());
+    let _ = running.kill().await;
+    // and mine goes as well, in the time that it takes
+    house.until_json("maria", &["passes", "--all"], |passes| passes[0]["state"] == "ended").await;
+    let passes = house.json("maria", &["passes", "--all"]).await;
+    assert!(passes.to_string().contains("60000 large objects"), "{passes}");
+}

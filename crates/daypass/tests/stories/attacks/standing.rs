@@ -1,0 +1,58 @@
+//! "The account that everybody shares becomes mine."
+
+use crate::house::{Account, House};
+
+const SECRET: &str = "canary-standing-secret";
+
+async fn managed(role: &str) -> (House, std::process::Output) {
+    let house = House::open().await;
+    house
+        .server
+        .sql(
+            "uat",
+            &format!("{role}; GRANT CONNECT ON DATABASE uat TO erp_app; GRANT USAGE ON SCHEMA sales TO erp_app; GRANT SELECT ON sales.orders TO erp_app"),
+        )
+        .await
+        .unwrap();
+    assert!(house.daypass("ada", &["env", "kind", "uat", "managed"]).await.status.success());
+    let added = house.daypass_with("ada", &["standing", "add", "uat", "erp_app", "--password-stdin"], SECRET).await;
+    (house, added)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn i_give_the_shared_account_a_password_of_mine_and_come_back_by_myself() {
+    let (house, added) = managed(&format!("CREATE ROLE erp_app LOGIN PASSWORD '{SECRET}'")).await;
+    assert!(added.status.success(), "{added:?}");
+    house.json("maria", &["allow", "uat"]).await;
+    let way = house.json("maria", &["request", "uat", "--access", "read_write", "--standing", "erp_app", "--reason", "a repair"]).await;
+    let account = Account { name: way["account"].as_str().unwrap().into(), password: way["password"].as_str().unwrap().into(), ends_at: String::new() };
+    let (client, _connection) = house.client(&account).await.unwrap();
+    client.batch_execute("ALTER ROLE CURRENT_USER PASSWORD 'mine'").await.unwrap();
+    let mut past = house.psql_past_command("erp_app", "mine", "SELECT pg_sleep(600)").spawn().unwrap();
+    // it is noticed while I am in: the password is the vault's again, and who came in by mine is out
+    let ours = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'erp_app' AND application_name !~ 'daypass'";
+    house.until(ours, "0").await;
+    let deadline = std::time::Instant::now() + crate::house::PATIENCE;
+    while house.psql_past("erp_app", "mine", "SELECT 1").await.0 {
+        assert!(std::time::Instant::now() < deadline, "{}", house.log());
+    }
+    assert!(client.query_one("SELECT 1", &[]).await.is_ok(), "my session through the gateway is not touched");
+    // and again just before I leave
+    client.batch_execute("ALTER ROLE CURRENT_USER PASSWORD 'mine'").await.unwrap();
+    house.json("sam", &["end", &account.name, "--reason", "enough"]).await;
+    while house.psql_past("erp_app", "mine", "SELECT 1").await.0 {
+        assert!(std::time::Instant::now() < deadline, "{}", house.log());
+    }
+    assert!(house.psql_past("erp_app", SECRET, "SELECT 1").await.0, "the vault's is the one that works");
+    assert!(!house.psql_past("erp_app", "mine", "SELECT 1").await.0);
+    let _ = past.kill().await;
+    let doctor = house.daypass("ada", &["doctor"]).await;
+    assert!(format!("{doctor:?}").contains("somebody set another password for erp_app"), "{doctor:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_account_that_outranks_the_administrator_is_not_lent() {
+    let (_house, added) = managed(&format!("CREATE ROLE erp_app LOGIN SUPERUSER PASSWORD '{SECRET}'")).await;
+    let said = String::from_utf8_lossy(&added.stderr).into_owned();
+    assert!(!added.status.success() && said.contains("superuser") && said.contains("could not be ended"), "{said}");
+}
