@@ -22,7 +22,8 @@ macro_rules! texts {
         }
         impl<'de> Deserialize<'de> for $name {
             fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-                std::borrow::Cow::<'de, str>::deserialize(from)?.parse().map_err(D::Error::custom)
+                // what was written before turned letters were refused is read all the same
+                read_back(&std::borrow::Cow::<'de, str>::deserialize(from)?).parse().map_err(D::Error::custom)
             }
         }
         impl fmt::Display for $name {
@@ -32,6 +33,16 @@ macro_rules! texts {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result { fmt::Debug::fmt(&self.0, f) }
         }
     )+};
+}
+
+/// Whether a character makes others be shown in another order than they stand in (Unicode Standard Annex 9, section 2): what an approver
+/// reads would not be what was asked for.
+fn turns(c: char) -> bool {
+    matches!(c, '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+fn read_back(text: &str) -> std::borrow::Cow<'_, str> {
+    if text.contains(turns) { text.replace(turns, "\u{fffd}").into() } else { text.into() }
 }
 
 texts! {
@@ -76,6 +87,9 @@ texts! {
         }
         if text.chars().any(|c| c.is_control() && c != '\n' && c != '\t') {
             return Err("a reason is plain text, without control characters".to_owned());
+        }
+        if text.chars().any(turns) {
+            return Err("a reason is plain text, without characters that turn the direction of letters (like U+202E)".to_owned());
         }
         Ok(text.to_owned())
     };
@@ -148,7 +162,7 @@ pub fn server_label(text: &str, suffix: Option<&str>) -> Option<String> {
 
 /// What a person typed, made safe for a message: short, and without terminal escapes.
 pub fn shown(text: &str) -> String {
-    let mut safe: String = text.chars().take(64).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
+    let mut safe: String = text.chars().take(64).map(|c| if c.is_control() || turns(c) { '\u{fffd}' } else { c }).collect();
     if text.chars().count() > 64 {
         safe.push('…');
     }
@@ -161,6 +175,8 @@ mod tests {
 
     #[test]
     fn names_are_refused_with_the_rule() {
+        assert!("repair \u{202e}txt.exe".parse::<Reason>().unwrap_err().contains("U+202E"));
+        assert_eq!(serde_json::from_str::<Reason>("\"an old \u{202e}one\"").unwrap().as_str(), "an old \u{fffd}one");
         assert!("uat-2".parse::<Name>().is_ok());
         for wrong in ["", "Uat", "2uat", "a b", "ä", &"a".repeat(41)] {
             assert!(wrong.parse::<Name>().unwrap_err().contains("a-z"), "{wrong}");

@@ -50,16 +50,21 @@ pub struct Job {
 
 type Answer = oneshot::Sender<Result<Vec<Event>, ControlError>>;
 
+/// Two ways to the writer: what ends access stands behind nothing else.
 #[derive(Clone)]
-pub struct Control(mpsc::Sender<(Job, Answer)>);
+pub struct Control {
+    ends: mpsc::Sender<(Job, Answer)>,
+    others: mpsc::Sender<(Job, Answer)>,
+}
 
 impl Control {
     /// Starts the writer. `head` is where the log stands, `ledger` what follows from it.
     pub fn start(node: Arc<Node>, head: Head, watch: &Watch) -> Control {
-        let (sender, queue) = mpsc::channel(QUEUE);
+        let (ends, ending) = mpsc::channel(QUEUE);
+        let (others, queue) = mpsc::channel(QUEUE);
         let ahead = node.ledger(Ledger::clone);
-        watch.spawn("the writer", Writer { node, head, ahead, unwritten: Vec::new() }.run(queue));
-        Control(sender)
+        watch.spawn("the writer", Writer { node, head, ahead, unwritten: Vec::new() }.run(ending, queue));
+        Control { ends, others }
     }
 
     pub async fn run(&self, command: Command, by: Actor) -> Result<Vec<Event>, ControlError> {
@@ -68,7 +73,8 @@ impl Control {
 
     pub async fn run_job(&self, job: Job) -> Result<Vec<Event>, ControlError> {
         let (answer, done) = oneshot::channel();
-        self.0.send((job, answer)).await.map_err(|_| ControlError::Stopping)?;
+        let way = if ends_access(&job.command) { &self.ends } else { &self.others };
+        way.send((job, answer)).await.map_err(|_| ControlError::Stopping)?;
         done.await.map_err(|_| ControlError::Stopping)?
     }
 }
@@ -84,6 +90,7 @@ struct Writer {
 
 /// A job that was decided, waiting for its events to be durable.
 struct Decided {
+    by: Actor,
     events: Vec<Event>,
     ends_access: bool,
     secrets: Option<(PassId, PassSecrets)>,
@@ -91,18 +98,26 @@ struct Decided {
 }
 
 impl Writer {
-    async fn run(mut self, mut queue: mpsc::Receiver<(Job, Answer)>) {
-        let mut batch = Vec::with_capacity(BATCH);
+    async fn run(mut self, mut ends: mpsc::Receiver<(Job, Answer)>, mut others: mpsc::Receiver<(Job, Answer)>) {
+        let (mut batch, mut rest) = (Vec::with_capacity(BATCH), Vec::with_capacity(BATCH));
         loop {
+            let taking = async {
+                tokio::select! {
+                    biased;
+                    taken = ends.recv_many(&mut batch, BATCH) => taken,
+                    taken = others.recv_many(&mut rest, BATCH) => taken,
+                }
+            };
             if self.unwritten.is_empty() {
-                if queue.recv_many(&mut batch, BATCH).await == 0 {
+                if taking.await == 0 {
                     return;
                 }
             } else {
                 // something waits to be written: try again, with or without new commands
-                let _ = tokio::time::timeout(RETRY, queue.recv_many(&mut batch, BATCH)).await;
+                let _ = tokio::time::timeout(RETRY, taking).await;
                 self.write_backlog().await;
             }
+            batch.append(&mut rest);
             self.batch(&mut batch).await;
         }
     }
@@ -136,7 +151,7 @@ impl Writer {
                     if let Some((pass, secrets)) = &secrets {
                         changes.push(Change::Put { id: PassSecrets::id(*pass), secret: secrets.sealed() });
                     }
-                    waiting.push(Decided { ends_access: ends_access(&job.command), events, secrets, answer });
+                    waiting.push(Decided { by: job.by, ends_access: ends_access(&job.command), events, secrets, answer });
                 }
             }
         }
@@ -195,7 +210,7 @@ impl Writer {
             }
             let mut forced = Vec::new();
             for event in &done.events {
-                let entry = Entry { seq: self.ahead.seq() + 1, at: self.ahead.clamp(self.node.now()), by: Actor::System, event: event.clone() };
+                let entry = Entry { seq: self.ahead.seq() + 1, at: self.ahead.clamp(self.node.now()), by: done.by, event: event.clone() };
                 if self.ahead.apply(&entry).is_ok() {
                     forced.push(entry);
                 }

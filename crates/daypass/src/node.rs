@@ -197,6 +197,11 @@ impl Node {
         self.targets.lock().remove(&id);
     }
 
+    /// Runs something on the threads of what ends access.
+    pub fn on_ends(&self, work: impl Future<Output = ()> + Send + 'static) {
+        self.ends.spawn(work);
+    }
+
     pub fn set_room(&self, target: TargetId, room: Option<u32>) {
         let mut rooms = self.rooms.lock();
         match room {
@@ -357,13 +362,17 @@ impl World for Node {
         self.vault(|vault| vault.salted.get(&pass).cloned())
     }
 
-    fn is_same_database(&self, environment: EnvironmentId, identity: &str, position: Option<u64>) -> bool {
+    fn position(&self, environment: EnvironmentId) -> Option<u64> {
+        self.positions.known(environment)
+    }
+
+    fn is_same_database(&self, environment: EnvironmentId, identity: &str, position: Option<u64>, before: Option<u64>) -> bool {
         let (known, lenient) = self.ledger(|ledger| {
             let env = ledger.environment(environment);
             let lenient = env.and_then(|env| env.failover_until).is_some_and(|until| ledger.clamp(self.now()) < until);
             (env.and_then(|env| env.identity.as_ref()).map(|identity| identity.0.clone()), lenient)
         });
-        let same = known.is_some_and(|known| known == identity) && (lenient || !self.positions.is_set_back(environment, position));
+        let same = known.is_some_and(|known| known == identity) && (lenient || position.zip(before).is_none_or(|(position, before)| position >= before));
         if !same {
             // the keeper sees to the rest at once
             self.wake();
@@ -519,6 +528,10 @@ impl Positions {
 
     fn lock(&self) -> Held<'_, (BTreeMap<EnvironmentId, u64>, Option<std::time::Instant>)> {
         self.known.lock()
+    }
+
+    pub fn known(&self, environment: EnvironmentId) -> Option<u64> {
+        self.lock().0.get(&environment).copied()
     }
 
     pub fn is_set_back(&self, environment: EnvironmentId, position: Option<u64>) -> bool {

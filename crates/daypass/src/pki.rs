@@ -42,6 +42,11 @@ impl Ca {
         Ok(Ca { certificate_pem, key })
     }
 
+    /// What only this installation knows, to derive other such things from.
+    pub fn private(&self) -> Vec<u8> {
+        self.key.serialize_der()
+    }
+
     /// A certificate for these names and addresses, with its chain.
     pub fn issue(&self, names: &[String]) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)> {
         let key = KeyPair::generate()?;

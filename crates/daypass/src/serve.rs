@@ -95,7 +95,7 @@ pub async fn start(config: Config, accept_clock: bool) -> Result<Running> {
         per_address: config.gateway.logins_per_address,
         in_all: config.gateway.logins_in_all,
     };
-    let door = Gateway::new(node.clone(), node.sessions.clone(), certificate.clone(), limits, config.gateway.suffix.clone());
+    let door = Gateway::new(node.clone(), node.sessions.clone(), certificate.clone(), limits, config.gateway.suffix.clone(), salts_of_nobody(&ca));
     watch.spawn("the fence", daypass_gateway::keep_fence(node.clone(), node.sessions.clone()));
     tokio::spawn(daypass_gateway::serve(door.clone(), Engine::Postgres, gateway_listener, workers.clone()));
     tokio::spawn(daypass_gateway::serve(door, Engine::SqlServer, sqlserver_listener, workers));
@@ -125,16 +125,26 @@ pub async fn start(config: Config, accept_clock: bool) -> Result<Running> {
         devices: Arc::default(),
         url: url.clone().into(),
         channels: channels.into(),
+        budgets: Arc::new(web::budget::Budgets::new(config.limits)),
         first_link: first_link_file.into(),
     };
     let first_link = first_link(&node, &control).await?.map(|code| Secret::new(format!("{url}/first/{}", code.expose())));
-    tokio::spawn(web::serve(api_listener, web::router(app).0, certificate.clone()));
+    let router = web::router(app).0;
+    let socket = config.data_dir.join("control.sock");
+    web::serve_local(&socket, router.clone()).with_context(|| format!("{} cannot be listened on", socket.display()))?;
+    tokio::spawn(web::serve(api_listener, router, certificate.clone()));
     tokio::spawn(pki::keep(config.gateway.clone(), ca, certificate));
     tokio::spawn(notify::run(node.clone(), notifier));
     watch.spawn("the mover", mover::run(node.clone(), control.clone(), moving));
     watch.spawn("the clock", keep_clock(node.clone(), config.data_dir.clone()));
     watch.spawn("the keepers", keeper::keep_all(node.clone(), control.clone(), watch.clone()));
     Ok(Running { node, api, gateway, sqlserver, first_link })
+}
+
+/// Salts of accounts that do not exist follow from it: the same after a restart, as those of accounts that do.
+fn salts_of_nobody(ca: &Ca) -> [u8; 32] {
+    use sha2::{Digest, Sha256};
+    Sha256::new().chain_update(b"daypass salts of nobody").chain_update(ca.private()).finalize().into()
 }
 
 /// What is open ends: the clock cannot say for how long it has been.

@@ -14,10 +14,10 @@ use daypass_core::{
     pass::State,
     secret::Secret,
 };
-use daypass_gateway::{UpstreamError, Who, World, probe_as};
+use daypass_gateway::{UpstreamError, Who, World, probe_as, sessions::Sessions};
 use daypass_store::Change;
-use daypass_targets::Target;
-use std::{collections::BTreeSet, sync::Arc};
+use daypass_targets::{AnyTarget, Target};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 /// Under what its password is sealed.
 pub fn secret(id: StandingId) -> String {
@@ -54,17 +54,32 @@ pub async fn put_back(node: &Node, id: StandingId) -> Result<(), String> {
     tracing::warn!(account = %known.name, environment = %env.spec.name, "a standing account had another password than the vault's; it is put back");
     let target = node.target(spec.id).await.map_err(|e| e.to_string())?;
     target.set_password(&env.spec.database, &known.name, &password).await.map_err(|e| e.to_string())?;
-    let databases = crate::keeper::databases(node, spec.id);
-    let observed = target.observe(&databases, &[known.name.to_string()]).await.map_err(|e| e.to_string())?;
-    let (live, _) = node.sessions.there();
-    let strange: Vec<_> = observed.backends.into_iter().filter(|backend| backend.account == known.name.as_str() && !live.contains(backend)).collect();
-    target.shut(&[], &strange, &databases).await.map_err(|e| e.to_string())?;
-    node.troubles.note(
-        format!("taken:{id}"),
-        format!("somebody set another password for {} from inside; it was put back, and {} connections were ended", known.name, strange.len()),
-        node.now(),
-    );
+    let why = format!("somebody set another password for {} from inside; it was put back, and connections that were none of ours were ended", known.name);
+    node.troubles.note(format!("taken:{id}"), why, node.now());
+    end_strange(&target, &node.sessions, &known).await?;
+    // a login with the other password that was under way is seen when it is in
+    let sessions = node.sessions.clone();
+    node.on_ends(async move {
+        for wait in AFTER {
+            tokio::time::sleep(wait).await;
+            if let Err(why) = end_strange(&target, &sessions, &known).await {
+                tracing::warn!(account = %known.name, %why, "connections of a standing account could not be ended");
+            }
+        }
+    });
     Ok(())
+}
+
+/// When, after a password was put back, it is looked again for who came in by the other one: a login takes ten seconds at most.
+const AFTER: [Duration; 4] = [Duration::from_millis(500), Duration::from_millis(1_500), Duration::from_secs(4), Duration::from_secs(8)];
+
+/// Ends every connection of the account that is no session of ours.
+async fn end_strange(target: &AnyTarget, sessions: &Sessions, known: &Standing) -> Result<(), String> {
+    let name = known.name.to_string();
+    let observed = target.observe(&[], std::slice::from_ref(&name)).await.map_err(|e| e.to_string())?;
+    let (live, _) = sessions.there();
+    let strange: Vec<_> = observed.backends.into_iter().filter(|backend| backend.account == name && !live.contains(backend)).collect();
+    if strange.is_empty() { Ok(()) } else { target.shut(&[], &strange, &[]).await.map_err(|e| e.to_string()) }
 }
 
 fn of(node: &Node, id: StandingId) -> Option<(Standing, Environment, TargetOf)> {

@@ -62,9 +62,7 @@ pub struct Gateway<W> {
 
 impl<W: World> Gateway<W> {
     /// One for all listeners. Its fence is kept by [`crate::keep_fence`], on threads that relay nothing.
-    pub fn new(world: Arc<W>, sessions: Arc<Sessions>, certificate: Arc<Certificate>, limits: Limits, suffix: Option<String>) -> Arc<Self> {
-        let mut mock_secret = [0; 32];
-        crate::random(&mut mock_secret);
+    pub fn new(world: Arc<W>, sessions: Arc<Sessions>, certificate: Arc<Certificate>, limits: Limits, suffix: Option<String>, mock_secret: [u8; 32]) -> Arc<Self> {
         Arc::new(Gateway {
             world,
             sessions,

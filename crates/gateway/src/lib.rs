@@ -65,8 +65,11 @@ pub trait World: Send + Sync + 'static {
     fn keep_salted(&self, pass: PassId, salted: SaltedPassword);
     fn salted(&self, pass: PassId) -> Option<SaltedPassword>;
 
-    /// Whether the database that a login found itself in is still the environment's. `position` is how far its log is, where that is known.
-    fn is_same_database(&self, environment: EnvironmentId, identity: &str, position: Option<u64>) -> bool;
+    /// How far the log of an environment's server was at the last look. Asked before a login begins: a look that comes meanwhile sees more.
+    fn position(&self, environment: EnvironmentId) -> Option<u64>;
+    /// Whether the database that a login found itself in is still the environment's. `position` is how far its log is, where that is known, and
+    /// `before` how far it was before the login.
+    fn is_same_database(&self, environment: EnvironmentId, identity: &str, position: Option<u64>, before: Option<u64>) -> bool;
     /// What a login at a SQL Server asks of the database that it found itself in; none while there is nothing to compare the answer with.
     fn question(&self, environment: EnvironmentId) -> Option<String>;
     /// The same, with the answer to that question.

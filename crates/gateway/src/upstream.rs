@@ -242,6 +242,7 @@ async fn login_postgres(
     parameters: Vec<(String, String)>,
 ) -> Result<Upstreamed, UpstreamError> {
     let tls = world.target_tls(target.id);
+    let before = world.position(env.id);
     let credentials = Credentials {
         user: who.user.clone(),
         password: Zeroizing::new(who.password.expose().to_owned()),
@@ -261,7 +262,7 @@ async fn login_postgres(
     if let (Some(salted), Some(pass)) = (machine.salted(), who.pass) {
         world.keep_salted(pass, salted);
     }
-    if !world.is_same_database(env.id, &ready.seen.identity, ready.seen.position) {
+    if !world.is_same_database(env.id, &ready.seen.identity, ready.seen.position, before) {
         return Err(UpstreamError::Replaced);
     }
     Ok(Upstreamed { stream, peer, ready: Ready::Postgres(ready), user: who.user.clone(), door: None })

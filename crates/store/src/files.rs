@@ -12,8 +12,16 @@ pub fn at(path: &Path) -> impl FnOnce(std::io::Error) -> StoreError {
     move |source| StoreError::File { path, source }
 }
 
+/// Made when it is not there. One that others can look into is closed to them: what lies in it is nobody else's to read.
 pub fn private_directory(directory: &Path) -> Result<(), StoreError> {
-    DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(at(directory))
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(at(directory))?;
+    let mode = fs::metadata(directory).map_err(at(directory))?.mode() & 0o777;
+    if mode & 0o077 != 0 {
+        fs::set_permissions(directory, fs::Permissions::from_mode(mode & 0o700)).map_err(at(directory))?;
+        tracing::warn!(directory = %directory.display(), mode = format!("{mode:o}"), "the data directory was open to others; it is closed now");
+    }
+    Ok(())
 }
 
 /// The lock goes with the process, however it ends.

@@ -99,7 +99,18 @@ impl LogStore {
             }
         }
         tx.commit().await.map_err(cannot_write)?;
+        if changes.iter().any(|change| matches!(change, Change::Erase { .. })) {
+            self.forget_pages().await;
+        }
         Ok(head)
+    }
+
+    /// What was erased lies in the write-ahead log until that is written back and begun anew (SQLite, "PRAGMA wal_checkpoint", TRUNCATE). It is sealed
+    /// there as well; a look that cannot be made now is made at the next erasure.
+    async fn forget_pages(&self) {
+        if let Err(error) = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&self.pool).await {
+            tracing::debug!(%error, "the write-ahead log could not be begun anew");
+        }
     }
 
     /// Up to `limit` lines after number `after`, in order.

@@ -148,7 +148,18 @@ impl Client {
     /// With the sign-in that is kept.
     pub fn signed_in() -> Result<Client, Failure> {
         let SignIn { server, token, ca } = SignIn::load()?;
-        Client::new(&server, token, ca.as_deref())
+        match std::env::var_os("DAYPASS_SOCKET").filter(|path| !path.is_empty()) {
+            Some(path) => Client::local(path.into(), token),
+            None => Client::new(&server, token, ca.as_deref()),
+        }
+    }
+
+    /// Over the socket in Daypass's data directory, which needs no port and no certificate; the sign-in is the same.
+    fn local(path: PathBuf, token: String) -> Result<Client, Failure> {
+        let http = reqwest::Client::builder().unix_socket(path).timeout(Duration::from_secs(120)).build();
+        let http = http.map_err(|e| Failure::failed(format!("the socket cannot be used: {e}")))?;
+        let base = "http://daypass".parse().map_err(|e| Failure::failed(format!("{e}")))?;
+        Ok(Client { http, base, token: Secret::new(token) })
     }
 
     /// Calls `/api/v1/<path…>`; each part of the path is escaped by itself.

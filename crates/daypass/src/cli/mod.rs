@@ -39,7 +39,8 @@ pub mod exit {
     arg_required_else_help = true,
     after_help = "Exit codes: 0 done, 1 failed, 2 wrong command line, 3 refused by Daypass, 4 not signed in, 5 not reachable.\n\
                   Where you are signed in is kept in ~/.config/daypass (DAYPASS_CONFIG_DIR overrides it). For scripts: DAYPASS_SERVER, DAYPASS_TOKEN and\n\
-                  DAYPASS_CA (a file) take the place of a sign-in."
+                  DAYPASS_CA (a file) take the place of a sign-in. On the machine of Daypass itself, DAYPASS_SOCKET=DATA_DIR/control.sock goes\n\
+                  past its ports."
 )]
 pub struct Cli {
     /// Print results and errors as JSON

@@ -8,10 +8,23 @@ use tokio::signal::unix::{SignalKind, signal};
 /// Sessions get this long to tell their clients that Daypass stops.
 const GOODBYE: Duration = Duration::from_secs(2);
 
+/// No image of the memory is written when the process dies, and no other process of the same user looks into it: passwords lie there.
+fn keep_memory_private() {
+    use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    if let Err(error) = setrlimit(Resource::Core, none) {
+        tracing::warn!(%error, "core dumps cannot be switched off");
+    }
+    if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
+        tracing::warn!(%error, "the memory cannot be kept from other processes of this user");
+    }
+}
+
 /// Runs Daypass until it is told to stop.
 pub async fn serve(file: Option<&Path>, accept_clock: bool) -> Result<(), Failure> {
     let filter = tracing_subscriber::EnvFilter::try_from_env("DAYPASS_LOG").unwrap_or_else(|_| "info".into());
     tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_ansi(false).with_writer(std::io::stderr).init();
+    keep_memory_private();
     let config = Config::load(file)?;
     let data = config.data_dir.clone();
     let unset = |e: std::io::Error| Failure::failed(format!("signals cannot be received: {e}"));

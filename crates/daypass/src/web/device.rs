@@ -74,7 +74,7 @@ impl Devices {
 #[utoipa::path(post, path = "/device", responses((status = 200, body = DeviceIssued), (status = "default", body = Problem, content_type = "application/problem+json")))]
 pub async fn begin(State(app): State<App>, extensions: Extensions) -> Result<Json<DeviceIssued>, Problem> {
     let address = auth::address(&extensions);
-    app.sign_ins.attempt(None, address)?;
+    app.sign_ins.attempt(address)?;
     let mut bytes = [0; 8];
     crate::random::fill(&mut bytes);
     let letters: String = bytes.iter().map(|byte| LETTERS[usize::from(byte & 15)] as char).collect();

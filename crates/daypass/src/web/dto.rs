@@ -225,7 +225,7 @@ pub struct NewEnvironment {
     #[serde(default)]
     #[schema(value_type = String, example = "granted")]
     pub grants: Grants,
-    /// The role that receives what an account owned; none: the owner of the database.
+    /// The role that may use what accounts leave (it becomes a member of the role that gets it); none: the owner of the database.
     #[serde(default)]
     pub heir: Option<String>,
     /// `self-service`, or `managed`: it may have standing accounts.
@@ -548,7 +548,7 @@ pub struct PolicyView {
     /// And so many seconds after somebody was shown the old one.
     #[serde(default)]
     pub rotate_after_reveal: Option<u64>,
-    /// Whether what an account owns when it ends is dropped; else it is given to the environment's heir.
+    /// Whether all that an account owns when it ends is dropped; else what runs is, and plain data goes to a role without rights.
     #[serde(default)]
     pub drop_leftovers: bool,
     /// On SQL Server, besides reading or writing rows: `execute`, `view_definition`, `showplan`.

@@ -7,10 +7,15 @@ use super::{
 };
 use axum::{
     extract::{Request, State},
+    http::Method,
     middleware::Next,
     response::{IntoResponse, Response},
 };
 use daypass_core::people::Permission;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 use daypass_gateway::World;
 use utoipa::openapi::{
     extensions::Extensions,
@@ -82,11 +87,34 @@ async fn api(State((app, need, refuse)): State<(App, Need, Refuse)>, mut request
         return next.run(request).await;
     }
     let Some(caller) = auth::bearer(&app, request.headers(), request.extensions()) else { return refuse(Problem::not_signed_in()) };
-    if let Err(problem) = check(&app, &caller, need) {
+    if let Err(problem) = check(&app, &caller, need).and_then(|()| app.budgets.request(caller.user, request.method(), ends_access(&request))) {
         return refuse(problem);
     }
+    signed_in(&request);
     request.extensions_mut().insert(caller);
     next.run(request).await
+}
+
+/// Whether somebody has signed in on this connection: the others have a short life.
+#[derive(Clone, Default)]
+pub struct SignedIn(pub Arc<AtomicBool>);
+
+/// Tells the connection of a request that its person is known.
+pub fn signed_in(request: &Request) {
+    if let Some(known) = request.extensions().get::<SignedIn>() {
+        known.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Whether a request only ends access, by its address: none of these waits for a budget.
+pub fn ends_access(request: &Request) -> bool {
+    let path = request.uri().path();
+    let last = path.rsplit('/').next().unwrap_or_default();
+    match *request.method() {
+        Method::DELETE => true,
+        Method::POST => matches!(last, "end" | "lock" | "kill" | "deny" | "withdraw" | "movements"),
+        _ => false,
+    }
 }
 
 pub fn check(app: &App, caller: &Caller, need: Need) -> Result<(), Problem> {

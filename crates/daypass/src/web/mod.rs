@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod auth;
+pub mod budget;
 pub mod console;
 mod device;
 pub mod dto;
@@ -61,6 +62,8 @@ pub struct App {
     pub url: Arc<str>,
     /// Where people may sign in besides here.
     pub provider: Option<Arc<oidc::Provider>>,
+    /// What one person may ask for in a stretch of time.
+    pub budgets: Arc<budget::Budgets>,
     /// The file with the one-time link, for as long as there is nobody.
     pub first_link: Arc<std::path::Path>,
 }
@@ -73,6 +76,8 @@ const CONNECTIONS: usize = 1024;
 const OF_ADDRESS: usize = CONNECTIONS / 2;
 /// How often a quiet connection of HTTP/2 is asked whether somebody is there.
 const ALIVE: Duration = Duration::from_secs(30);
+/// A connection on which nobody has signed in lives no longer than this.
+const STRANGERS: Duration = Duration::from_secs(60);
 /// A client that has not sent the head of its request by then is gone; the body has as long again.
 const HEADERS: Duration = Duration::from_secs(10);
 
@@ -142,6 +147,36 @@ pub async fn serve(listener: TcpListener, router: Router, certificate: Arc<Certi
     }
 }
 
+/// Serves the same over a socket in the file system, for whoever may open it: no port can be taken away from them, and the thread is its own.
+/// Who asks is asked for all the same: the socket saves the way, not the sign-in.
+pub fn serve_local(path: &std::path::Path, router: Router) -> std::io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    // one of a process that died; two processes never share a data directory
+    let _ = std::fs::remove_file(path);
+    let listener = std::os::unix::net::UnixListener::bind(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    listener.set_nonblocking(true)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    std::thread::Builder::new().name("control-socket".to_owned()).spawn(move || {
+        runtime.block_on(async move {
+            let Ok(listener) = tokio::net::UnixListener::from_std(listener) else { return };
+            let router = router.layer(axum::Extension(axum::extract::ConnectInfo(SocketAddr::from(([127, 0, 0, 1], 0)))));
+            loop {
+                let Ok((stream, _)) = listener.accept().await else {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                    continue;
+                };
+                let router = router.clone();
+                tokio::spawn(async move {
+                    let builder = Builder::new(TokioExecutor::new());
+                    let _ = builder.http1_only().serve_connection(TokioIo::new(stream), TowerToHyperService::new(router)).await;
+                });
+            }
+        });
+    })?;
+    Ok(())
+}
+
 async fn serve_connection(tls: tokio_rustls::server::TlsStream<tokio::net::TcpStream>, router: Router, peer: SocketAddr) {
     let asked = Arc::new(AtomicBool::new(false));
     let seen = asked.clone();
@@ -149,7 +184,8 @@ async fn serve_connection(tls: tokio_rustls::server::TlsStream<tokio::net::TcpSt
         seen.store(true, Relaxed);
         std::future::ready(request)
     };
-    let router = router.layer(axum::Extension(axum::extract::ConnectInfo(peer))).layer(axum::middleware::map_request(note));
+    let signed_in = guard::SignedIn::default();
+    let router = router.layer(axum::Extension(axum::extract::ConnectInfo(peer))).layer(axum::Extension(signed_in.clone())).layer(axum::middleware::map_request(note));
     // which of the two it is stands in the handshake
     let is_two = tls.get_ref().1.alpn_protocol() == Some(b"h2");
     let builder = Builder::new(TokioExecutor::new());
@@ -160,7 +196,12 @@ async fn serve_connection(tls: tokio_rustls::server::TlsStream<tokio::net::TcpSt
     // whoever asks nothing gives the place to others, whatever they say on the level of the protocol
     let silent = async {
         tokio::time::sleep(HEADERS).await;
-        if asked.load(Relaxed) {
+        if !asked.load(Relaxed) {
+            return;
+        }
+        // whoever asks and signs nobody in has the time that signing in takes, on either version of HTTP
+        tokio::time::sleep(STRANGERS).await;
+        if signed_in.0.load(Relaxed) {
             std::future::pending::<()>().await;
         }
     };

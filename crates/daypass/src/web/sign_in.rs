@@ -1,7 +1,7 @@
 //! Proving who one is: name and password, and the code of a second factor where one is set. API and console come through here.
 //!
-//! Attempts are counted by name and address together, so that nobody can lock another person out, and by address alone, so that trying
-//! many names brings nothing.
+//! Attempts are counted by name and address together, so that nobody can lock another person out. No address is closed to everybody for
+//! what somebody does from there: who has signed in from a place before has a lane of their own, and the others wait in another one.
 
 use super::{App, Problem, auth};
 use crate::random;
@@ -15,13 +15,16 @@ use daypass_core::{
     secret::{Secret, TokenHash},
     time::Ttl,
 };
-use daypass_gateway::{World, places::network};
+use daypass_gateway::{
+    World,
+    places::{Place, Places, network},
+};
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     net::IpAddr,
     num::NonZeroU32,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -31,8 +34,13 @@ pub use daypass_core::ledger::SIGNED_IN;
 
 /// Attempts in a row of one name from one address, and how long until there is another one.
 const OF_NAME: (u32, Duration) = (10, Duration::from_secs(20));
-/// Attempts in a row of one address, whatever the names: an office behind one address signs in in the morning.
+/// Sign-ins of command lines that were begun in a row from one address, and forms of the provider; nothing else is counted with them.
 const OF_ADDRESS: (u32, Duration) = (60, Duration::from_secs(2));
+/// Password checks that wait in the lane for people who have not been seen at a place before; and of one address.
+const STRANGERS: usize = 64;
+const STRANGERS_OF_ADDRESS: usize = 32;
+/// Names and places that are known at most.
+const KNOWN: usize = 10_000;
 /// Codes in a row of one person who gave the right password, and how long until there is another one.
 const OF_CODE: (u32, Duration) = (10, Duration::from_secs(60));
 /// More keys than this are swept: those that have been quiet lose nothing by it.
@@ -40,8 +48,13 @@ const KEYS: usize = 10_000;
 
 /// What sign-ins share.
 pub struct SignIns {
-    /// Password checks at once: each takes 19 MiB and a core for a while.
-    checks: Semaphore,
+    /// Password checks at once, each of which takes 19 MiB and a core for a while: one of people where they have been seen before, and one of
+    /// everybody else.
+    known_lane: Semaphore,
+    strangers_lane: Semaphore,
+    in_line: Arc<Places>,
+    /// Who has signed in from where.
+    known: Mutex<HashSet<(UserName, IpAddr)>>,
     of_name: DefaultKeyedRateLimiter<(UserName, IpAddr)>,
     of_address: DefaultKeyedRateLimiter<IpAddr>,
     /// Codes of a second factor, by whoever knows the password: wherever they come from.
@@ -57,7 +70,10 @@ impl Default for SignIns {
             Quota::with_period(period).unwrap_or_else(|| Quota::per_minute(burst)).allow_burst(burst)
         };
         SignIns {
-            checks: Semaphore::new(2),
+            known_lane: Semaphore::new(1),
+            strangers_lane: Semaphore::new(1),
+            in_line: Places::new(STRANGERS, STRANGERS_OF_ADDRESS),
+            known: Mutex::default(),
             of_name: RateLimiter::keyed(quota(OF_NAME)),
             of_address: RateLimiter::keyed(quota(OF_ADDRESS)),
             of_code: RateLimiter::keyed(quota(OF_CODE)),
@@ -67,20 +83,56 @@ impl Default for SignIns {
 }
 
 impl SignIns {
-    /// A place among those who work with passwords.
+    /// A place among those who work with passwords, for somebody who is signed in.
     pub async fn place(&self) -> Result<SemaphorePermit<'_>, Problem> {
-        self.checks.acquire().await.map_err(|_| Problem::unavailable("Daypass is stopping."))
+        self.known_lane.acquire().await.map_err(|_| Problem::unavailable("Daypass is stopping."))
     }
 
-    pub fn attempt(&self, name: Option<&UserName>, address: IpAddr) -> Result<(), Problem> {
-        if self.of_name.len() > KEYS || self.of_address.len() > KEYS {
+    /// The same for somebody who is about to sign in.
+    async fn place_of(&self, name: Option<&UserName>, address: IpAddr) -> Result<(SemaphorePermit<'_>, Option<Place>), Problem> {
+        let known = name.is_some_and(|name| self.known.lock().unwrap_or_else(PoisonError::into_inner).contains(&(name.clone(), network(address))));
+        if known {
+            return Ok((self.place().await?, None));
+        }
+        let busy = || {
+            let words = "Too many people whom Daypass does not know yet are signing in at this moment.";
+            Problem::new(StatusCode::TOO_MANY_REQUESTS, "too_many", words, "Try again in some seconds; who has signed in from here before does not wait.")
+        };
+        let in_line = self.in_line.take(address).ok_or_else(busy)?;
+        let place = self.strangers_lane.acquire().await.map_err(|_| Problem::unavailable("Daypass is stopping."))?;
+        Ok((place, Some(in_line)))
+    }
+
+    fn has_signed_in(&self, name: UserName, address: IpAddr) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= KNOWN {
+            known.clear();
+        }
+        known.insert((name, network(address)));
+    }
+
+    /// A try with a name and a password.
+    fn attempt_password(&self, name: Option<&UserName>, address: IpAddr) -> Result<(), Problem> {
+        if self.of_name.len() > KEYS {
             self.of_name.retain_recent();
+        }
+        // a name that is none is counted like one
+        let nobody = || "nobody".parse::<UserName>().ok();
+        match name.cloned().or_else(nobody) {
+            Some(ref name) if self.of_name.check_key(&(name.clone(), network(address))).is_err() => {
+                let words = "There were too many attempts to sign in with this name from here.";
+                Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, "too_many", words, "Wait a minute, then try again."))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What is begun without a name: a sign-in of a command line, or one with a provider.
+    pub fn attempt(&self, address: IpAddr) -> Result<(), Problem> {
+        if self.of_address.len() > KEYS {
             self.of_address.retain_recent();
         }
-        let address = network(address);
-        // every try counts for both: one does not hide behind the other
-        let by_name = name.is_none_or(|name| self.of_name.check_key(&(name.clone(), address)).is_ok());
-        if self.of_address.check_key(&address).is_ok() && by_name {
+        if self.of_address.check_key(&network(address)).is_ok() {
             return Ok(());
         }
         Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, "too_many", "There were too many attempts to sign in from here.", "Wait a minute, then try again."))
@@ -127,8 +179,8 @@ fn wrong() -> Problem {
 /// The person, if the proof holds. A wrong name takes as long as a wrong password and is told in the same words.
 pub async fn prove(app: &App, proof: Proof<'_>) -> Result<UserId, Problem> {
     let name = proof.name.parse::<UserName>().ok();
-    app.sign_ins.attempt(name.as_ref(), proof.address)?;
-    let known = name.and_then(|name| app.node.ledger(|ledger| ledger.user_named(&name).map(|user| (user.id, user.second_factor, user.locked.is_some()))));
+    app.sign_ins.attempt_password(name.as_ref(), proof.address)?;
+    let known = name.as_ref().and_then(|name| app.node.ledger(|ledger| ledger.user_named(name).map(|user| (user.id, user.second_factor, user.locked.is_some()))));
     // nobody's password is looked up as well, so that a name that is not there takes no less work
     let looked_up = known.map_or(auth::NOBODY, |(user, ..)| user);
     // somebody who signs in with a provider only has none: then nobody's is compared as well
@@ -138,10 +190,13 @@ pub async fn prove(app: &App, proof: Proof<'_>) -> Result<UserId, Problem> {
         None => (secret(auth::NOBODY).await?, false),
     };
     let hash = kept.map(|hash| hash.expose().to_owned()).unwrap_or_default();
-    let place = app.sign_ins.place().await?;
+    let place = app.sign_ins.place_of(name.as_ref(), proof.address).await?;
     let good = auth::check_password(proof.password, hash, known_hash).await;
     drop(place);
     let (user, second_factor, _) = known.filter(|(.., locked)| good && !locked).ok_or_else(wrong)?;
+    if let Some(name) = name {
+        app.sign_ins.has_signed_in(name, proof.address);
+    }
     if !second_factor {
         return Ok(user);
     }
@@ -266,7 +321,7 @@ pub const FIRST: &str = "first";
 /// Makes the first administrator, for whoever has the one-time link.
 pub async fn first(app: &App, code: &str, name: &str, password: String, address: IpAddr) -> Result<UserId, Problem> {
     use subtle::ConstantTimeEq;
-    app.sign_ins.attempt(None, address)?;
+    app.sign_ins.attempt(address)?;
     let kept = app.node.store.log.secret(FIRST).await?;
     let same = kept.is_some_and(|kept| bool::from(kept.expose().as_bytes().ct_eq(code.trim().as_bytes())));
     if !same {

@@ -70,6 +70,7 @@ impl Installation {
             mover: Arc::new(crate::mover::Mover::new(crate::config::Movement::default(), &directory)),
             place: Arc::new(place),
             sign_ins: Arc::default(),
+            budgets: Arc::new(crate::web::budget::Budgets::new(crate::web::budget::Limits { requests: 100_000, changes: 100_000, replays: 2 })),
             recent: Ttl::minutes(15),
             devices: Arc::default(),
             url: "https://localhost".into(),

@@ -141,7 +141,8 @@ impl House {
             account.name,
             self.path("data/ca.pem").display()
         );
-        let mut command = Command::new(self.server.psql());
+        // the one of this machine: it has TLS, which not every build of the server has
+        let mut command = Command::new(daypass_testkit::postgres::binaries().unwrap().join("psql"));
         command.args([way.as_str(), "-X", "-A", "-t"]).env("PGPASSWORD", &account.password).stdin(Stdio::null());
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         command

@@ -37,7 +37,7 @@ use std::{
     time::Duration,
 };
 use tokio::sync::Mutex;
-use tokio_postgres::{Client, Config, NoTls, config::SslMode};
+use tokio_postgres::{Client, Config, NoTls, config::SslMode, error::SqlState};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 /// A connect and login that takes longer is given up.
@@ -87,6 +87,8 @@ impl Use {
     }
 }
 
+/// How often a statement on a role is tried again that its account changes from inside meanwhile.
+const TURNS: usize = 5;
 /// Connections that stay open beside what our accounts may take, for the work of a moment.
 const HEADROOM: i64 = 6;
 
@@ -229,8 +231,15 @@ impl Target for Postgres {
     async fn open_door(&self, account: &str, verifier: &str) -> Result<(), TargetError> {
         let sql = format!("ALTER ROLE {} LOGIN PASSWORD {}", escape_identifier(account), escape_literal(verifier));
         self.on_kept(&self.doors, Use::Doors, |client| async move {
-            let result = client.batch_execute(&sql).await.map_err(TargetError::from);
-            (client, result)
+            let mut result = client.batch_execute(&sql).await;
+            // somebody changes the role from inside in the same moment ("tuple concurrently updated"): not for ever
+            for _ in 0..TURNS {
+                match &result {
+                    Err(error) if error.code() == Some(&SqlState::INTERNAL_ERROR) => result = client.batch_execute(&sql).await,
+                    _ => break,
+                }
+            }
+            (client, result.map_err(TargetError::from))
         })
         .await
     }

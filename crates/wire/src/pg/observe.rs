@@ -45,6 +45,9 @@ struct Batches {
     /// Rows were sent since the last command was complete.
     sent_rows: bool,
     transaction: u8,
+    /// The client waits for answers: it sent what makes the server flush them (PostgreSQL manual, "Extended Query"). An Execute without Sync or
+    /// Flush keeps no session from being idle.
+    waits: bool,
 }
 
 impl Observer {
@@ -88,7 +91,7 @@ impl Observe for Observer {
     }
 
     fn is_busy(&self) -> bool {
-        !self.state.pending.is_empty()
+        self.state.waits && !self.state.pending.is_empty()
     }
 
     fn aside(&self, words: &str) -> Option<Vec<u8>> {
@@ -237,6 +240,7 @@ impl Consumer for FromClient<'_> {
             b'Q' => {
                 let statement = state.statement(text_of(body), frame.length.saturating_sub(1), Vec::new());
                 state.push(Pending::Simple(statement));
+                state.waits = true;
             }
             b'P' => {
                 let name = take_cstr(&mut rest).unwrap_or_default();
@@ -265,12 +269,14 @@ impl Consumer for FromClient<'_> {
                     None => (format!("(portal {}, declared in SQL or not kept)", String::from_utf8_lossy(portal)).into(), 0, Vec::new()),
                 };
                 let statement = state.statement(text, whole, values);
+                state.waits &= !state.pending.is_empty();
                 state.push(Pending::Execute(statement));
             }
             b'F' => {
                 let oid = take_u32(&mut rest).unwrap_or_default();
                 let statement = state.statement(format!("(function call by oid {oid})").into(), 0, Vec::new());
                 state.push(Pending::Simple(statement));
+                state.waits = true;
             }
             b'C' => match rest.split_first() {
                 Some((b'S', mut name)) => state.prepared.remove(take_cstr(&mut name).unwrap_or_default()),
@@ -279,7 +285,11 @@ impl Consumer for FromClient<'_> {
                 }
                 _ => {}
             },
-            b'S' => state.push(Pending::Sync),
+            b'S' => {
+                state.push(Pending::Sync);
+                state.waits = true;
+            }
+            b'H' => state.waits = true,
             b'd' => {
                 if let Some(statement) = state.current() {
                     statement.bytes += frame.length as u64;
@@ -424,6 +434,15 @@ mod tests {
         seen.client(&frames(&[(b'd', &[b'x'; 100]), (b'd', &[b'x'; 20]), (b'c', b"")]), 3);
         let done: Vec<_> = seen.server(&frames(&[(b'C', b"COPY 2\0"), (b'Z', b"I")]), 4).collect();
         assert_eq!(done[0].bytes, 120);
+        assert!(!seen.is_busy());
+        // one Execute without a Sync keeps nobody's session from being idle; with one it is work
+        let execute: (u8, &[u8]) = (b'E', b"\0\0\0\0\0");
+        seen.client(&frames(&[(b'P', b"\0select 1\0\0\0"), (b'B', b"\0\0\0\0\0\0\0\0"), execute]), 5);
+        assert!(!seen.is_busy());
+        seen.client(&frames(&[(b'S', b"")]), 5);
+        assert!(seen.is_busy());
+        seen.server(&frames(&[(b'1', b""), (b'2', b""), (b'C', b"SELECT 1\0"), (b'Z', b"I")]), 5);
+        assert!(!seen.is_busy());
         seen.client(&frames(&[(b'Q', b"select pg_sleep(60)\0")]), 5);
         let cut = seen.end(9);
         assert!(matches!(&cut[0].outcome, Outcome::Failed { message, .. } if message.contains("session ended")));

@@ -91,6 +91,9 @@ impl std::fmt::Debug for Login7 {
 /// The oldest version with the layout that is read here: TDS 7.2, SQL Server 2005.
 const OLDEST: u32 = 0x7209_0002;
 
+/// fUserType in OptionFlags2 ([MS-TDS] 2.2.6.4): 0 is a person's.
+const USER_TYPE: u8 = 0x70;
+
 impl Login7 {
     /// Whether this is a login of a version whose layout is another one.
     pub fn is_too_old(message: &[u8]) -> bool {
@@ -204,7 +207,8 @@ impl Login7 {
         for number in [(FIXED + data.len()) as u32, self.tds_version, self.packet_size, self.program_version, self.process, self.connection] {
             out.extend(number.to_le_bytes());
         }
-        out.extend([self.flags1, self.flags2 & !0x80, self.type_flags, flags3]);
+        // neither integrated security, nor a kind of user that is none of a person's: fUserType is for the server's own and replication's logins
+        out.extend([self.flags1, self.flags2 & !(0x80 | USER_TYPE), self.type_flags, flags3]);
         out.extend(self.time_zone.to_le_bytes());
         out.extend(self.locale.to_le_bytes());
         out.extend(&places);

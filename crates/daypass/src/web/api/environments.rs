@@ -27,10 +27,16 @@ use daypass_store::Change;
 use daypass_targets::{AnyTarget, Check, Target as _};
 use std::collections::HashMap;
 
-/// Projects.
+/// The projects that the caller sees something of.
 #[utoipa::path(get, path = "/projects", responses((status = 200, body = Vec<String>), (status = "default", body = Problem, content_type = "application/problem+json")))]
-pub async fn projects(State(app): State<App>, _caller: Caller) -> Json<Vec<String>> {
-    Json(app.node.ledger(|ledger| ledger.projects().map(|(_, name)| name.to_string()).collect()))
+pub async fn projects(State(app): State<App>, caller: Caller) -> Json<Vec<String>> {
+    Json(app.node.ledger(|ledger| {
+        let sees = |project| {
+            ledger.may_on_project(caller.user, Permission::SeeEnvironment, project)
+                || ledger.environments().any(|env| env.project == project && ledger.may(caller.user, Permission::SeeEnvironment, Some(env.id)))
+        };
+        ledger.projects().filter(|(id, _)| sees(*id)).map(|(_, name)| name.to_string()).collect()
+    }))
 }
 
 /// Adds a project.

@@ -1,7 +1,10 @@
 //! Passes: asking, waiting, showing, extending, ending.
 
 use crate::web::{App, Problem, auth::Caller, dto::*, environment, panel::settings, person_name, place::Way, problem::Body};
-use crate::{control::Job, node::PassSecrets};
+use crate::{
+    control::Job,
+    node::{Node, PassSecrets},
+};
 use axum::{
     Json,
     extract::{Path, Query, State},
@@ -101,7 +104,15 @@ pub async fn list(
         }
         Some(text) => {
             let at: Time = text.parse()?;
-            let past = replay(&app, at).await?;
+            let place = app.budgets.replay(caller.user).await?;
+            // on threads of their own: it takes as long as the log is long
+            let (node, handle) = (app.node.clone(), tokio::runtime::Handle::current());
+            let past = tokio::task::spawn_blocking(move || {
+                let past = handle.block_on(replay(&node, at));
+                drop(place);
+                past
+            });
+            let past = past.await.map_err(|e| Problem::unavailable(e.to_string()))??;
             Ok(Json(visible(&past, at, true)))
         }
     }
@@ -136,10 +147,10 @@ pub fn ending(app: &App, caller: &Caller, environment: EnvironmentId) -> Vec<Pas
 }
 
 /// The ledger as it was at a moment, from the log.
-async fn replay(app: &App, at: Time) -> Result<Ledger, Problem> {
+async fn replay(node: &Node, at: Time) -> Result<Ledger, Problem> {
     let (mut ledger, mut head) = (Ledger::default(), chain::Head::EMPTY);
     loop {
-        let lines = app.node.store.log.read(head.seq, 5_000).await?;
+        let lines = node.store.log.read(head.seq, 5_000).await?;
         if lines.is_empty() {
             return Ok(ledger);
         }

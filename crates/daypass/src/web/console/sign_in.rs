@@ -51,7 +51,7 @@ pub async fn page(State(app): State<App>, Query(query): Query<HashMap<String, St
 pub async fn with_provider(State(app): State<App>, extensions: Extensions, Query(query): Query<HashMap<String, String>>) -> Response {
     let to = local(query.get("to").map_or("/environments", String::as_str));
     let Some(provider) = &app.provider else { return Redirect::to("/sign-in").into_response() };
-    if let Err(problem) = app.sign_ins.attempt(None, auth::address(&extensions)) {
+    if let Err(problem) = app.sign_ins.attempt(auth::address(&extensions)) {
         return refused(SignInPage { to: to.to_owned(), ..SignInPage::new(&app) }, problem);
     }
     match provider.begin(to, app.recent, query.contains_key("again")).await {

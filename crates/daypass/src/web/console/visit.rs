@@ -232,9 +232,11 @@ pub async fn guard(State((app, need)): State<(App, Need)>, jar: CookieJar, mut r
     }
     let caller = jar.get(COOKIE).and_then(|cookie| auth::of_token(&app, cookie.value(), TokenKind::Browser, request.extensions()));
     let Some(caller) = caller else { return to_sign_in(&request) };
-    if let Err(problem) = guard::check(&app, &caller, need) {
+    let within = guard::check(&app, &caller, need).and_then(|()| app.budgets.request(caller.user, request.method(), guard::ends_access(&request)));
+    if let Err(problem) = within {
         return Fault(problem).into_response();
     }
+    guard::signed_in(&request);
     request.extensions_mut().insert(caller);
     next.run(request).await
 }

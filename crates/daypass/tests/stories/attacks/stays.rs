@@ -47,7 +47,7 @@ async fn i_take_every_connection_so_that_nobody_can_come_to_end_mine() {
         }
     }
     // most get in, and what is left is kept for ending access: the others are told so
-    let inside = "SELECT count(*) >= 80 FROM pg_stat_activity WHERE usename LIKE 'jit\\_%'";
+    let inside = "SELECT count(*) >= 75 FROM pg_stat_activity WHERE usename LIKE 'jit\\_%'";
     house.until(inside, "t").await;
     let mut said = String::new();
     for account in accounts.iter().cycle().take(15) {
@@ -116,7 +116,8 @@ async fn a_password_of_my_own_opens_nothing_and_locks_me_out_of_nothing() {
     for house in House::on_each_version().await {
         let account = house.account("maria", "read", "1h").await;
         let (client, _connection) = house.client(&account).await.unwrap();
-        client.batch_execute("ALTER ROLE CURRENT_USER PASSWORD 'mine'").await.unwrap();
+        // when the gateway closes the door in the same moment, it takes another try
+        while client.batch_execute("ALTER ROLE CURRENT_USER PASSWORD 'mine'").await.is_err() {}
         let past = house.psql_past(&account.name, "mine", "SELECT 1").await;
         assert!(!past.0 && past.1.contains("not permitted to log in"), "{past:?}");
         // who changed it by `\password` without meaning harm goes on working
@@ -126,7 +127,9 @@ async fn a_password_of_my_own_opens_nothing_and_locks_me_out_of_nothing() {
         }
         assert!(!house.psql_past(&account.name, "mine", "SELECT 1").await.0);
         // nor does one hold the door open from inside: the gateway's next login does not wait for a transaction of one's own for ever
-        client.batch_execute("BEGIN; ALTER ROLE CURRENT_USER PASSWORD 'mine'").await.unwrap();
+        while client.batch_execute("BEGIN; ALTER ROLE CURRENT_USER PASSWORD 'mine'").await.is_err() {
+            client.batch_execute("ROLLBACK").await.unwrap();
+        }
         let other = house.account("ben", "read", "1h").await;
         let began = Instant::now();
         assert!(house.psql(&other, "SELECT 1").await.0, "somebody else is not held up");
@@ -163,9 +166,9 @@ async fn while_the_door_is_open_for_the_gateway_nobody_slips_in_beside_it_for_lo
     let (_, _, got_in) = tokio::join!(setting, knocking, slipping);
     assert_eq!(got_in, 0, "a statement of ten minutes ran to its end");
     // what is no session of ours is ended, also while others of the account live
-    let (sessions, deadline) = (house.json("sam", &["sessions", "ls"]).await.as_array().unwrap().len(), Instant::now() + PATIENCE);
+    let deadline = Instant::now() + PATIENCE;
     let inside = format!("SELECT count(*) FROM pg_stat_activity WHERE usename = '{}'", account.name);
-    while house.server.sql("postgres", &inside).await.unwrap() != sessions.to_string() {
+    while house.server.sql("postgres", &inside).await.unwrap() != house.json("sam", &["sessions", "ls"]).await.as_array().unwrap().len().to_string() {
         assert!(Instant::now() < deadline, "{}", house.log());
     }
 }
