@@ -62,7 +62,14 @@ pub struct Gateway<W> {
 
 impl<W: World> Gateway<W> {
     /// One for all listeners. Its fence is kept by [`crate::keep_fence`], on threads that relay nothing.
-    pub fn new(world: Arc<W>, sessions: Arc<Sessions>, certificate: Arc<Certificate>, limits: Limits, suffix: Option<String>, mock_secret: [u8; 32]) -> Arc<Self> {
+    pub fn new(
+        world: Arc<W>,
+        sessions: Arc<Sessions>,
+        certificate: Arc<Certificate>,
+        limits: Limits,
+        suffix: Option<String>,
+        mock_secret: [u8; 32],
+    ) -> Arc<Self> {
         Arc::new(Gateway {
             world,
             sessions,

@@ -200,15 +200,15 @@ CREATE FUNCTION sales.evil(q text) RETURNS text LANGUAGE plpgsql SECURITY DEFINE
 CREATE FUNCTION sales.norm(a int) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT a';
 CREATE PROCEDURE sales.proc() LANGUAGE sql AS 'SELECT 1';
 CREATE AGGREGATE sales.agg(int) (SFUNC = int4pl, STYPE = int, INITCOND = '0');
-CREATE VIEW sales.glance AS SELECT query_to_xml('SELECT 1', true, true, '') AS x;
+CREATE VIEW sales.glance AS SELECT set_config('a.b', 'c', true) AS x;
 CREATE MATERIALIZED VIEW sales.mat AS SELECT 1 AS n;
 CREATE TYPE sales.mood AS ENUM ('good', 'bad');
 CREATE TYPE sales.pair AS (a int, b int);
-CREATE DOMAIN sales.checked AS text DEFAULT pg_catalog.current_query() CHECK (pg_catalog.query_to_xml('SELECT ' || VALUE, true, true, '') IS NOT NULL);
+CREATE DOMAIN sales.checked AS text DEFAULT pg_catalog.current_query() CHECK (pg_catalog.set_config('a.b', VALUE, true) IS NOT NULL);
 CREATE DOMAIN sales.short AS text CHECK (length(VALUE) < 40);
 CREATE TABLE sales.kept (id serial PRIMARY KEY, n int CHECK (n > 0), m sales.mood DEFAULT 'good', at timestamptz DEFAULT now(), short sales.short,
-  trap int DEFAULT sales.norm(1), worse xml DEFAULT query_to_xml('SELECT 1', true, true, ''), twice int GENERATED ALWAYS AS (n * 2) STORED,
-  norm int GENERATED ALWAYS AS (sales.norm(n)) STORED, w varchar(20) DEFAULT 'x(y)', CHECK (query_to_xml('SELECT 1', true, true, '') IS NOT NULL));
+  trap int DEFAULT sales.norm(1), worse text DEFAULT set_config('a.b', 'c', true), twice int GENERATED ALWAYS AS (n * 2) STORED,
+  norm int GENERATED ALWAYS AS (sales.norm(n)) STORED, w varchar(20) DEFAULT 'x(y)', CHECK (set_config('a.b', 'c', true) IS NOT NULL));
 INSERT INTO sales.kept (n) SELECT g FROM generate_series(1, 100) g;
 CREATE INDEX by_norm ON sales.kept (sales.norm(n));
 CREATE INDEX partial_one ON sales.kept (n) WHERE sales.norm(n) > 3;

@@ -12,11 +12,11 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use daypass_core::people::Permission;
+use daypass_gateway::World;
 use std::sync::{
     Arc,
     atomic::{AtomicBool, Ordering},
 };
-use daypass_gateway::World;
 use utoipa::openapi::{
     extensions::Extensions,
     path::{Operation, PathItem},

@@ -185,7 +185,8 @@ async fn serve_connection(tls: tokio_rustls::server::TlsStream<tokio::net::TcpSt
         std::future::ready(request)
     };
     let signed_in = guard::SignedIn::default();
-    let router = router.layer(axum::Extension(axum::extract::ConnectInfo(peer))).layer(axum::Extension(signed_in.clone())).layer(axum::middleware::map_request(note));
+    let router =
+        router.layer(axum::Extension(axum::extract::ConnectInfo(peer))).layer(axum::Extension(signed_in.clone())).layer(axum::middleware::map_request(note));
     // which of the two it is stands in the handshake
     let is_two = tls.get_ref().1.alpn_protocol() == Some(b"h2");
     let builder = Builder::new(TokioExecutor::new());

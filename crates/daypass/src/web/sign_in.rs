@@ -180,7 +180,8 @@ fn wrong() -> Problem {
 pub async fn prove(app: &App, proof: Proof<'_>) -> Result<UserId, Problem> {
     let name = proof.name.parse::<UserName>().ok();
     app.sign_ins.attempt_password(name.as_ref(), proof.address)?;
-    let known = name.as_ref().and_then(|name| app.node.ledger(|ledger| ledger.user_named(name).map(|user| (user.id, user.second_factor, user.locked.is_some()))));
+    let known =
+        name.as_ref().and_then(|name| app.node.ledger(|ledger| ledger.user_named(name).map(|user| (user.id, user.second_factor, user.locked.is_some()))));
     // nobody's password is looked up as well, so that a name that is not there takes no less work
     let looked_up = known.map_or(auth::NOBODY, |(user, ..)| user);
     // somebody who signs in with a provider only has none: then nobody's is compared as well

@@ -212,7 +212,11 @@ fn set_form(policy: &Policy, with_extras: bool, of: &str, action: &str) -> Form 
                 .value(&policy.rotate_after_reveal.map(|time| short(time.as_seconds())).unwrap_or_default())
                 .hint("Like 1h; empty for never"),
         )
-        .with(Field::tick("drop_leftovers", "All that an account owns when it ends is dropped; else what runs is, and data goes to a role without rights", policy.drop_leftovers))
+        .with(Field::tick(
+            "drop_leftovers",
+            "All that an account owns when it ends is dropped; else what runs is, and data goes to a role without rights",
+            policy.drop_leftovers,
+        ))
         .with(number("keep_days", "Days that a replaced database is kept", policy.keep_days.into()));
     if with_extras {
         for extra in Extra::ALL {
