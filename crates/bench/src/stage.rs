@@ -202,7 +202,7 @@ async fn bouncer(directory: &Path, to: &Way, tls: bool) -> Result<(Child, u16, P
 pub async fn daypass(directory: &Path) -> Result<(Child, u16, u16, u16)> {
     let (api, gateway, sqlserver) = (free_port()?, free_port()?, free_port()?);
     let config = format!(
-        "data_dir = {:?}\n[api]\nlisten = \"127.0.0.1:{api}\"\n[gateway]\nlisten = \"127.0.0.1:{gateway}\"\nlisten_sqlserver = \"127.0.0.1:{sqlserver}\"\nlogins_per_address = 2000\n",
+        "data_dir = {:?}\n[api]\nlisten = \"127.0.0.1:{api}\"\n[gateway]\nlisten = \"127.0.0.1:{gateway}\"\nlisten_sqlserver = \"127.0.0.1:{sqlserver}\"\nlogins_per_address = 2000\n[limits]\nrequests = 100000\nchanges = 100000\n",
         directory.join("data")
     );
     std::fs::write(directory.join("daypass.toml"), config)?;

@@ -178,6 +178,8 @@ impl GroupRole {
 #[serde(deny_unknown_fields, default)]
 pub struct Api {
     pub listen: SocketAddr,
+    /// A connection on which nobody signs in lives no longer than this.
+    pub strangers_seconds: u64,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -237,7 +239,7 @@ impl Default for Config {
 
 impl Default for Api {
     fn default() -> Self {
-        Api { listen: SocketAddr::from(([127, 0, 0, 1], 7480)) }
+        Api { listen: SocketAddr::from(([127, 0, 0, 1], 7480)), strangers_seconds: 60 }
     }
 }
 
@@ -317,6 +319,9 @@ impl Config {
         }
         if !(1..=64).contains(&self.movement.jobs) {
             return Err("movement.jobs is between 1 and 64".to_owned());
+        }
+        if !(10..=600).contains(&self.api.strangers_seconds) {
+            return Err("api.strangers_seconds is between 10 and 600".to_owned());
         }
         if !(1..=60).contains(&self.gateway.login_seconds) {
             return Err("gateway.login_seconds is between 1 and 60".to_owned());

@@ -47,9 +47,11 @@ pub async fn run(node: Arc<Node>, id: TargetId) {
             Err(error) => {
                 tracing::warn!(target = %id, %error, "accounts of a target could not be shut; trying again");
                 node.troubles.note(&trouble, format!("accounts whose time is over could not be shut: {error}"), node.now());
-                if matches!(error, TargetError::Unreachable(_) | TargetError::Silent(_)) {
-                    node.forget_target(id);
+                if error.is_full() {
+                    // nobody else comes in before ends have their connection again
+                    node.set_room(id, Some(0));
                 }
+                node.target_failed(id, &error);
                 pause = (pause * 2).clamp(AGAIN, LONGEST_PAUSE);
             }
         }
@@ -78,7 +80,6 @@ struct Ender {
 impl Ender {
     async fn look(&mut self) -> Result<(), TargetError> {
         let target = self.node.target(self.id).await?;
-        target.reserve().await?;
         let databases = crate::keeper::databases(&self.node, self.id);
         // by name as well as by mark: a mark can be taken off
         let names: Vec<String> = self.node.ledger(|ledger| {
@@ -115,7 +116,7 @@ impl Ender {
         if !doors.is_empty() {
             all = all.and(target.close_doors(&doors).await);
         }
-        all
+        all.and(target.reserve().await)
     }
 
     /// Connections of accounts that are good, and of no session of ours. What is over by its own record goes at once; what may be a login under

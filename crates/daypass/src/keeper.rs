@@ -101,8 +101,7 @@ async fn keep(node: Arc<Node>, control: Control, id: TargetId) {
             Err(error) => {
                 tracing::warn!(target = %id, %error, "a target does not do what it should; trying again");
                 node.troubles.note(&trouble, error.to_string(), node.now());
-                // a changed password is picked up with the next try
-                node.forget_target(id);
+                node.target_failed(id, &error);
                 pause = (pause * 2).clamp(SHORTEST_PAUSE, LONGEST_PAUSE);
             }
         }
@@ -255,11 +254,13 @@ impl Keeper {
                 .is_some_and(|known| identified.get(environment) == Some(&known))
         };
         let actions = self.node.ledger(|ledger| plan(ledger, self.id, &observed, now));
+        // nor before what ends access has its connections
+        let reserved = self.target.reserve().await;
         let mut some = false;
         for action in actions {
             let key = match &action {
                 Action::Provide { pass, environment, .. } | Action::Restore { pass, environment, .. } => {
-                    if !is_known(environment) {
+                    if !is_known(environment) || reserved.is_err() {
                         continue;
                     }
                     Key::Make(*pass)
@@ -273,6 +274,7 @@ impl Keeper {
                 work.spawn(key, async move { keeper.act(action).await });
             }
         }
+        reserved?;
         if !some && work.may(&Key::Grants) {
             let keeper = self.clone();
             work.spawn(Key::Grants, async move {

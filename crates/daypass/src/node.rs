@@ -192,7 +192,15 @@ impl Node {
             .clone())
     }
 
-    /// It failed in a way that a changed password would explain: the next one asks the store again.
+    /// When it failed in a way that a changed password would explain, the next one asks the store again. In all other cases it is kept: with it
+    /// would go the connection that ends access, and somebody could take its place.
+    pub fn target_failed(&self, id: TargetId, error: &TargetError) {
+        if error.is_refused_login() {
+            self.forget_target(id);
+        }
+    }
+
+    /// Its settings or its password were changed.
     pub fn forget_target(&self, id: TargetId) {
         self.targets.lock().remove(&id);
     }
@@ -396,6 +404,7 @@ impl World for Node {
     }
 
     async fn open_door(&self, target: &Target, pass: PassId, account: &str, again: bool) -> Result<Door, String> {
+        let way = self.target(target.id).await.map_err(|e| e.to_string())?;
         let gate = {
             let mut doors = self.doors.lock();
             let door = doors.entry(account.to_owned()).or_default();
@@ -405,7 +414,6 @@ impl World for Node {
         // from here on it is counted: whatever becomes of this login, the door is closed behind it
         let by_moment = target.spec.engine.logs_in_by_moment();
         let (doors, ends, name, closing) = (self.doors.clone(), self.ends.clone(), account.to_owned(), gate.clone());
-        let way = self.target(target.id).await.map_err(|e| e.to_string())?;
         let closed_by = way.clone();
         let door = Door::new(move || {
             let last = {

@@ -132,7 +132,7 @@ pub async fn start(config: Config, accept_clock: bool) -> Result<Running> {
     let router = web::router(app).0;
     let socket = config.data_dir.join("control.sock");
     web::serve_local(&socket, router.clone()).with_context(|| format!("{} cannot be listened on", socket.display()))?;
-    tokio::spawn(web::serve(api_listener, router, certificate.clone()));
+    tokio::spawn(web::serve(api_listener, router, certificate.clone(), Duration::from_secs(config.api.strangers_seconds)));
     tokio::spawn(pki::keep(config.gateway.clone(), ca, certificate));
     tokio::spawn(notify::run(node.clone(), notifier));
     watch.spawn("the mover", mover::run(node.clone(), control.clone(), moving));

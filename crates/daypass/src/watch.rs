@@ -98,21 +98,52 @@ fn millis() -> i64 {
 }
 
 fn watchdog(steps: &Mutex<Vec<Arc<Step>>>) {
-    // how often each step was found standing still: a process that was stopped and goes on finds old steps once
-    let mut seen: Vec<(Arc<Step>, i64)> = Vec::new();
+    let mut seen = Vec::new();
     loop {
         std::thread::sleep(LOOK);
-        let now = millis();
-        let still = |step: &Arc<Step>| {
-            let began = step.began.load(Ordering::Acquire);
-            (began != 0 && now - began >= STANDS_STILL.as_millis() as i64).then(|| (step.clone(), began))
-        };
-        let found: Vec<_> = steps.lock().unwrap_or_else(PoisonError::into_inner).iter().filter_map(still).collect();
-        if let Some((step, _)) = found.iter().find(|(step, began)| seen.iter().any(|(known, at)| Arc::ptr_eq(known, step) && at == began)) {
+        let known = steps.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(name) = stands_still(&known, &mut seen, millis()) {
             // without the runtime's help: its threads may be what stands still
-            tracing::error!(task = step.name, "it has not moved for {} s: Daypass ends itself, and is to be started again", STANDS_STILL.as_secs());
+            tracing::error!(task = name, "it has not moved for {} s: Daypass ends itself, and is to be started again", STANDS_STILL.as_secs());
             std::process::abort();
         }
-        seen = found;
+    }
+}
+
+/// The task whose step was found standing still at two looks. Once is not enough: a process that was stopped and goes on finds old steps.
+fn stands_still(steps: &[Arc<Step>], seen: &mut Vec<(&'static str, i64)>, now: i64) -> Option<&'static str> {
+    let still = |step: &Arc<Step>| {
+        let began = step.began.load(Ordering::Acquire);
+        (began != 0 && now - began >= STANDS_STILL.as_millis() as i64).then_some((step.name, began))
+    };
+    let found: Vec<_> = steps.iter().filter_map(still).collect();
+    let twice = found.iter().find(|one| seen.contains(one)).map(|(name, _)| *name);
+    *seen = found;
+    twice
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_that_is_found_standing_still_twice_is_the_end() {
+        let step = |began| Arc::new(Step { name: "the writer", began: AtomicI64::new(began) });
+        let mut seen = Vec::new();
+        // nothing is being done; a step of a moment
+        assert_eq!(stands_still(&[step(0), step(9_000)], &mut seen, 10_000), None);
+        // an old one, once: the process may have been stopped. Another one at the next look is another one
+        assert_eq!(stands_still(&[step(1_000)], &mut seen, 10_000), None);
+        assert_eq!(stands_still(&[step(2_000)], &mut seen, 11_000), None);
+        assert_eq!(stands_still(&[step(2_000)], &mut seen, 12_000), Some("the writer"));
+    }
+
+    #[tokio::test]
+    async fn a_step_is_noted_while_it_is_made_and_no_longer() {
+        let step = Arc::new(Step { name: "the fence", began: AtomicI64::new(0) });
+        let known = step.clone();
+        let task = Box::pin(AssertUnwindSafe(async move { assert!(known.began.load(Ordering::Acquire) > 0) }));
+        Stepped { task, step: step.clone() }.await;
+        assert_eq!(step.began.load(Ordering::Acquire), 0);
     }
 }

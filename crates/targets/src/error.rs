@@ -14,6 +14,22 @@ pub enum TargetError {
     StillConnected,
 }
 
+impl TargetError {
+    /// The server has no connection left (PostgreSQL: SQLSTATE 53300; SQL Server: 10928, 10929, 17809).
+    pub fn is_full(&self) -> bool {
+        self.has_code(&["53300", "10928", "10929", "17809"])
+    }
+
+    /// The server does not take the administrator's password.
+    pub fn is_refused_login(&self) -> bool {
+        self.has_code(&["28P01", "28000", "18456"])
+    }
+
+    fn has_code(&self, codes: &[&str]) -> bool {
+        matches!(self, TargetError::Refused(why) if codes.iter().any(|code| why.starts_with(&format!("{code}:"))))
+    }
+}
+
 impl From<tokio_postgres::Error> for TargetError {
     fn from(error: tokio_postgres::Error) -> Self {
         match error.as_db_error() {

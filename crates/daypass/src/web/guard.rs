@@ -91,6 +91,7 @@ async fn api(State((app, need, refuse)): State<(App, Need, Refuse)>, mut request
         return refuse(problem);
     }
     signed_in(&request);
+    app.sign_ins.seen(&caller.name, caller.address);
     request.extensions_mut().insert(caller);
     next.run(request).await
 }

@@ -76,8 +76,6 @@ const CONNECTIONS: usize = 1024;
 const OF_ADDRESS: usize = CONNECTIONS / 2;
 /// How often a quiet connection of HTTP/2 is asked whether somebody is there.
 const ALIVE: Duration = Duration::from_secs(30);
-/// A connection on which nobody has signed in lives no longer than this.
-const STRANGERS: Duration = Duration::from_secs(60);
 /// A client that has not sent the head of its request by then is gone; the body has as long again.
 const HEADERS: Duration = Duration::from_secs(10);
 
@@ -126,7 +124,7 @@ fn person_name(ledger: &Ledger, id: UserId) -> String {
 }
 
 /// Serves the API for as long as the process lives. A slow handshake holds up nobody else.
-pub async fn serve(listener: TcpListener, router: Router, certificate: Arc<Certificate>) {
+pub async fn serve(listener: TcpListener, router: Router, certificate: Arc<Certificate>, strangers: Duration) {
     let places = Places::new(CONNECTIONS, OF_ADDRESS);
     loop {
         let Ok((tcp, peer)) = listener.accept().await else {
@@ -142,7 +140,7 @@ pub async fn serve(listener: TcpListener, router: Router, certificate: Arc<Certi
             let _ = tcp.set_nodelay(true);
             let handshake = tokio::time::timeout(HEADERS, TlsAcceptor::from(Arc::new(config)).accept(tcp));
             let Ok(Ok(tls)) = handshake.await else { return };
-            serve_connection(tls, router, peer).await;
+            serve_connection(tls, router, peer, strangers).await;
         });
     }
 }
@@ -177,7 +175,7 @@ pub fn serve_local(path: &std::path::Path, router: Router) -> std::io::Result<()
     Ok(())
 }
 
-async fn serve_connection(tls: tokio_rustls::server::TlsStream<tokio::net::TcpStream>, router: Router, peer: SocketAddr) {
+async fn serve_connection(tls: tokio_rustls::server::TlsStream<tokio::net::TcpStream>, router: Router, peer: SocketAddr, strangers: Duration) {
     let asked = Arc::new(AtomicBool::new(false));
     let seen = asked.clone();
     let note = move |request: axum::extract::Request| {
@@ -201,7 +199,7 @@ async fn serve_connection(tls: tokio_rustls::server::TlsStream<tokio::net::TcpSt
             return;
         }
         // whoever asks and signs nobody in has the time that signing in takes, on either version of HTTP
-        tokio::time::sleep(STRANGERS).await;
+        tokio::time::sleep(strangers).await;
         if signed_in.0.load(Relaxed) {
             std::future::pending::<()>().await;
         }

@@ -103,12 +103,17 @@ impl SignIns {
         Ok((place, Some(in_line)))
     }
 
-    fn has_signed_in(&self, name: UserName, address: IpAddr) {
+    /// Somebody who is signed in was seen at this place.
+    pub fn seen(&self, name: &UserName, address: IpAddr) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (name.clone(), network(address));
+        if known.contains(&key) {
+            return;
+        }
         if known.len() >= KNOWN {
             known.clear();
         }
-        known.insert((name, network(address)));
+        known.insert(key);
     }
 
     /// A try with a name and a password.
@@ -195,8 +200,8 @@ pub async fn prove(app: &App, proof: Proof<'_>) -> Result<UserId, Problem> {
     let good = auth::check_password(proof.password, hash, known_hash).await;
     drop(place);
     let (user, second_factor, _) = known.filter(|(.., locked)| good && !locked).ok_or_else(wrong)?;
-    if let Some(name) = name {
-        app.sign_ins.has_signed_in(name, proof.address);
+    if let Some(name) = &name {
+        app.sign_ins.seen(name, proof.address);
     }
     if !second_factor {
         return Ok(user);

@@ -30,6 +30,8 @@ pub struct House<S = Postgres> {
     /// Before the program: `sh -c '…; exec "$0" "$@"'`, for limits.
     shell: Option<&'static str>,
     pub extra_config: String,
+    /// Under `[api]`.
+    pub api_config: String,
     /// Behind `daypass serve`.
     pub more_arguments: Vec<&'static str>,
     child: Option<Child>,
@@ -214,7 +216,18 @@ impl<S> House<S> {
         let directory = std::env::temp_dir().join(format!("daypass-house-{}-{}", std::process::id(), api.port()));
         std::fs::create_dir_all(&directory).unwrap();
         std::fs::write(directory.join("server-ca.pem"), ca).unwrap();
-        House { server, directory, api, gateway, sqlserver, shell, extra_config: extra_config.to_owned(), more_arguments: Vec::new(), child: None }
+        House {
+            server,
+            directory,
+            api,
+            gateway,
+            sqlserver,
+            shell,
+            extra_config: extra_config.to_owned(),
+            api_config: String::new(),
+            more_arguments: Vec::new(),
+            child: None,
+        }
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -223,9 +236,10 @@ impl<S> House<S> {
 
     pub fn write_config(&self) -> PathBuf {
         let config = format!(
-            "data_dir = {:?}\n[api]\nlisten = \"{}\"\n[gateway]\nlisten = \"{}\"\nlisten_sqlserver = \"{}\"\n{}\n",
+            "data_dir = {:?}\n[api]\nlisten = \"{}\"\n{}[gateway]\nlisten = \"{}\"\nlisten_sqlserver = \"{}\"\n{}\n",
             self.path("data"),
             self.api,
+            self.api_config,
             self.gateway,
             self.sqlserver,
             self.extra_config

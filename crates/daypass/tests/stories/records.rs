@@ -104,6 +104,10 @@ async fn no_secret_stands_in_a_log_or_in_the_store() {
     let mut files = vec![("the export".to_owned(), export.into_bytes()), ("the server's log".to_owned(), house.log().into_bytes())];
     for entry in std::fs::read_dir(house.path("data")).unwrap() {
         let path = entry.unwrap().path();
+        // the socket holds nothing
+        if !path.is_file() {
+            continue;
+        }
         files.push((path.display().to_string(), std::fs::read(&path).unwrap()));
     }
     for (name, secret) in

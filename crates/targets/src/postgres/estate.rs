@@ -8,12 +8,14 @@ use super::{MAINTENANCE, Postgres, group, removal};
 use crate::{Estate, TargetError};
 use daypass_core::{ids::EnvironmentId, movement::Swept, names::DatabaseName, pass::Access};
 use postgres_protocol::escape::{escape_identifier, escape_literal};
+use std::collections::HashSet;
 use tokio_postgres::Client;
 
 /// What of an account is listed at most, and how much text in all (bytes); a record is no inventory.
 const MOST: usize = 50;
 const TEXT: usize = 64 * 1024;
-/// Large objects that change hands in one transaction: each takes a lock, and a server has room for some thousands.
+/// Things of one kind that are read at once, and large objects that change hands in one transaction: each takes a lock, and a server has room for
+/// some thousands.
 const AT_ONCE: usize = 1_000;
 /// And that are asked for at once.
 const ASKED: i64 = 100_000;
@@ -201,7 +203,7 @@ pub async fn remains(target: &Postgres, account: &str) -> Result<Vec<String>, Ta
 
 async fn list(client: &Client, role: &str, database: &str, record: &mut Record) -> Result<(), TargetError> {
     for look in code() {
-        for row in client.query(&look, &[&role]).await? {
+        for row in client.query(&format!("{look} LIMIT {}", MOST + 1), &[&role]).await? {
             let text: Option<String> = row.try_get(1)?;
             let text: String = text.unwrap_or_default();
             record.add(format!("dropped in {database}: {}", text.trim()));
@@ -280,27 +282,26 @@ async fn own_nothing(client: &Client, me: &Me, role: &str, estate: Estate<'_>) -
             Err(error) => tracing::warn!(role, %error, "what a role owned cannot be dropped whole; what runs of it is dropped, and data put aside"),
         }
     }
-    // what one statement takes away may be what the next one would have: until a look finds nothing, and some times at most
-    let mut failed = None;
-    for _ in 0..4 {
-        let mut found = false;
+    // what one statement takes away may be what the next one would have: until a look finds nothing, or nothing goes any more
+    let mut tried = HashSet::new();
+    loop {
+        let (mut gone, mut failed) = (0_usize, None);
         for look in code() {
-            for row in client.query(&look, &[&role]).await? {
-                found = true;
+            for row in client.query(&format!("{look} LIMIT {AT_ONCE}"), &[&role]).await? {
                 let sql: String = row.try_get(0)?;
-                if let Err(error) = client.batch_execute(&sql).await {
-                    failed = Some(TargetError::from(error));
+                match client.batch_execute(&sql).await {
+                    Ok(()) if tried.insert(sql.clone()) => gone += 1,
+                    // said to be done before, and found again
+                    Ok(()) => failed = Some(TargetError::Refused(format!("something of {role} does not go: {sql}"))),
+                    Err(error) => failed = Some(TargetError::from(error)),
                 }
             }
         }
-        match (found, failed.take()) {
-            (false, _) => break,
-            (true, None) => {}
-            (true, Some(error)) => failed = Some(error),
+        match (gone, failed) {
+            (0, None) => break,
+            (0, Some(error)) => return Err(error),
+            _ => {}
         }
-    }
-    if let Some(error) = failed {
-        return Err(error);
     }
     let heir = of(estate.environment);
     ensure(client, me, &heir, estate.heir).await?;

@@ -237,6 +237,7 @@ pub async fn guard(State((app, need)): State<(App, Need)>, jar: CookieJar, mut r
         return Fault(problem).into_response();
     }
     guard::signed_in(&request);
+    app.sign_ins.seen(&caller.name, caller.address);
     request.extensions_mut().insert(caller);
     next.run(request).await
 }
