@@ -110,7 +110,8 @@ impl Writer {
             };
             if self.unwritten.is_empty() {
                 if taking.await == 0 {
-                    return;
+                    // nobody is left who could ask for anything: the process is stopping
+                    return std::future::pending().await;
                 }
             } else {
                 // something waits to be written: try again, with or without new commands
