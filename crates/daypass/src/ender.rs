@@ -90,10 +90,16 @@ impl Ender {
         self.node.set_room(self.id, observed.room);
         let now = self.node.now();
         let over: Vec<String> = self.node.ledger(|ledger| ended(ledger, &observed, now).into_iter().map(str::to_owned).collect());
-        let loose = self.loose(&observed, &over);
+        let by_moment = self.node.ledger(|ledger| ledger.target(self.id).is_some_and(|target| target.spec.engine.logs_in_by_moment()));
+        let mut loose = self.loose(&observed, &over);
+        if !by_moment {
+            // nobody but the gateway knows a password there, and the number that a login is told is not promised to be the one in the views: only
+            // what was a session of ours and is over
+            let (_, closed) = self.node.sessions.there();
+            loose.retain(|backend| closed.contains(backend));
+        }
         let at_the_door = self.node.at_the_door();
         let open = |name: &&String| at_the_door.contains(*name);
-        let by_moment = self.node.ledger(|ledger| ledger.target(self.id).is_some_and(|target| target.spec.engine.logs_in_by_moment()));
         let doors = observed.accounts.iter().filter(|account| by_moment && account.can_login).map(|account| &account.name);
         let doors: Vec<String> = doors.filter(|name| !over.contains(name) && !open(name)).cloned().collect();
         let is_connected = |name: &String| observed.backends.iter().any(|backend| backend.account == *name);
