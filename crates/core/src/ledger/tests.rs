@@ -13,7 +13,7 @@ use crate::{
     movement::MovementKind,
     net::Range,
     pass::{Access, Approver, Review, Wish},
-    plan::{Action, Observation, ObservedAccount, plan},
+    plan::{Action, Backend, Observation, ObservedAccount, ended, plan},
     policy::{Approvals, Reveal},
     refusal::{Code, Refusal},
     time::Ttl,
@@ -537,6 +537,34 @@ fn one_server_under_two_names_is_two_targets_and_neither_removes_the_others_acco
     assert!(matches!(plan(&office.ledger, own, &seen(&office), office.now)[..], [Action::Remove { pass: Some(_), .. }]));
     office.done(Command::Observed(Observed::Gone { pass }), Actor::System);
     assert!(matches!(plan(&office.ledger, other, &seen(&office), office.now)[..], [Action::Remove { pass: None, .. }]), "what is final is a stray anywhere");
+}
+
+#[test]
+fn gone_is_no_account_of_that_name_and_nobody_in_and_a_moved_end_is_put_back() {
+    let mut office = Office::open();
+    let pass = office.ready(office.maria);
+    let account = office.ledger.pass(pass).unwrap().account.to_string();
+    let target = office.ledger.environment(office.uat).unwrap().target;
+    let ends_at = office.ledger.pass(pass).unwrap().ends_at.unwrap();
+    let left = ends_at.since(office.now) / 1_000_000;
+    let seen = |expires_in| Observation { accounts: vec![ObservedAccount { name: account.clone(), can_login: false, expires_in }], ..Observation::default() };
+    let planned = |office: &Office, seen: &Observation| plan(&office.ledger, target, seen, office.now);
+    // an account of PostgreSQL that cannot log in is as it should be; one whose end is another is not
+    assert_eq!(planned(&office, &seen(Some(left - 2))), vec![]);
+    for moved in [i64::MAX, left + 60, left - 60, -1] {
+        assert!(matches!(planned(&office, &seen(Some(moved)))[..], [Action::Restore { .. }]), "{moved}");
+    }
+    assert_eq!(ended(&office.ledger, &seen(Some(left)), office.now), Vec::<&str>::new());
+    office.done(Command::EndPass { pass, why: None }, Actor::User(office.maria));
+    assert_eq!(ended(&office.ledger, &seen(Some(left)), office.now), [account.as_str()]);
+    // no account to be seen, and somebody in: that is no end
+    let inside = Observation { backends: vec![Backend { account: account.clone(), id: 7 }], ..Observation::default() };
+    assert_eq!(ended(&office.ledger, &inside, office.now), [account.as_str()]);
+    assert_eq!(planned(&office, &inside), vec![]);
+    assert!(matches!(planned(&office, &Observation::default())[..], [Action::ReportGone { .. }]));
+    // whoever is not in the log at all has nothing to look for
+    let stranger = Observation { backends: vec![Backend { account: "jit_eve_aaaa".to_owned(), id: 8 }], ..Observation::default() };
+    assert_eq!(ended(&office.ledger, &stranger, office.now), ["jit_eve_aaaa"]);
 }
 
 #[test]
