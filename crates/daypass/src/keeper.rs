@@ -198,9 +198,18 @@ impl Work {
 
     /// Until something is done; for ever when nothing is under way.
     async fn done(&mut self) {
-        match self.tasks.join_next().await {
-            Some(done) => self.note(done),
-            None => std::future::pending().await,
+        loop {
+            match self.tasks.join_next().await {
+                Some(done) => {
+                    // what is done at each look is no reason for the next one
+                    let again = !matches!(&done, Ok((Key::Standing | Key::Firewall | Key::Grants, _)));
+                    self.note(done);
+                    if again {
+                        return;
+                    }
+                }
+                None => std::future::pending().await,
+            }
         }
     }
 
@@ -378,7 +387,8 @@ impl Keeper {
             Action::Provide { pass, .. } | Action::Restore { pass, .. } | Action::ReportGone { pass } => Some(*pass),
             Action::Remove { pass, .. } => *pass,
         };
-        let trouble = pass_of(&action).map(|pass| format!("pass:{pass}"));
+        let pass = pass_of(&action);
+        let trouble = pass.map(|pass| format!("pass:{pass}"));
         let done = self.act_once(action).await;
         if let Err(error) = &done {
             tracing::warn!(target = %self.id, %error, "an account could not be made or removed; trying again");
@@ -386,6 +396,10 @@ impl Keeper {
         if let Some(trouble) = trouble {
             match &done {
                 Ok(()) => self.node.troubles.clear(&trouble),
+                // of what is over and gone there is nothing to tell
+                Err(_) if pass.is_some_and(|pass| self.node.ledger(|ledger| ledger.pass(pass).is_none_or(|pass| pass.state().is_final()))) => {
+                    self.node.troubles.clear(&trouble);
+                }
                 Err(error) => self.node.troubles.note(trouble, error.to_string(), self.node.now()),
             }
         }

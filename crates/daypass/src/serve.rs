@@ -153,6 +153,10 @@ async fn end_all(node: &Node, control: &Control) -> Result<()> {
     for pass in open {
         control.run(Command::Observed(Observed::ClockDoubted { pass }), Actor::System).await?;
     }
+    let entries: Vec<_> = node.ledger(|ledger| ledger.allow().iter().filter(|entry| entry.removed_at.is_none()).map(|entry| entry.id).collect());
+    for entry in entries {
+        control.run(Command::RemoveAllow { entry }, Actor::System).await?;
+    }
     Ok(())
 }
 

@@ -51,9 +51,23 @@ pub async fn check(node: &Node, id: StandingId) -> Result<(), String> {
 pub async fn put_back(node: &Node, id: StandingId) -> Result<(), String> {
     let Some((known, env, spec)) = of(node, id) else { return Ok(()) };
     let password = node.standing_password(id).ok_or("its password is not in the vault")?;
-    tracing::warn!(account = %known.name, environment = %env.spec.name, "a standing account had another password than the vault's; it is put back");
     let target = node.target(spec.id).await.map_err(|e| e.to_string())?;
-    target.set_password(&env.spec.database, &known.name, &password).await.map_err(|e| e.to_string())?;
+    // who came in by the other password may hold on to the role, or change it all the time: out first, then the password, while they knock anew
+    let mut failed = None;
+    for _ in 0..ROUNDS {
+        end_strange(&target, &node.sessions, &known).await?;
+        match target.set_password(&env.spec.database, &known.name, &password).await {
+            Ok(()) => {
+                failed = None;
+                break;
+            }
+            Err(error) => failed = Some(error.to_string()),
+        }
+    }
+    if let Some(why) = failed {
+        return Err(format!("{} has another password than the vault's, and it could not be put back: {why}", known.name));
+    }
+    tracing::warn!(account = %known.name, environment = %env.spec.name, "a standing account had another password than the vault's; it was put back");
     let why = format!("somebody set another password for {} from inside; it was put back, and connections that were none of ours were ended", known.name);
     node.troubles.note(format!("taken:{id}"), why, node.now());
     end_strange(&target, &node.sessions, &known).await?;
@@ -70,6 +84,8 @@ pub async fn put_back(node: &Node, id: StandingId) -> Result<(), String> {
     Ok(())
 }
 
+/// How often a password is tried to be put back in a row.
+const ROUNDS: usize = 10;
 /// When, after a password was put back, it is looked again for who came in by the other one: a login takes ten seconds at most.
 const AFTER: [Duration; 4] = [Duration::from_millis(500), Duration::from_millis(1_500), Duration::from_secs(4), Duration::from_secs(8)];
 

@@ -222,6 +222,9 @@ CREATE OPERATOR sales.=== (LEFTARG = int, RIGHTARG = int, FUNCTION = int4eq);
 CREATE TABLE sales.parts (a int) PARTITION BY RANGE (a);
 CREATE TABLE sales.part PARTITION OF sales.parts FOR VALUES FROM (1) TO (9);
 CREATE SEQUENCE sales.counts;
+CREATE COLLATION sales.sorts (locale = 'C');
+CREATE TABLE sales.sorted (t text COLLATE sales.sorts);
+GRANT SELECT ON sales.kept TO PUBLIC;
 SELECT count(lo_create(0)) FROM generate_series(1, 2500);
 CREATE PUBLICATION news FOR TABLE sales.kept";
 
@@ -252,7 +255,7 @@ async fn nothing_that_runs_outlives_an_account_and_plain_data_goes_to_a_role_wit
             "SELECT string_agg(DISTINCT (pg_identify_object(classid, objid, 0)).type, ', ' ORDER BY (pg_identify_object(classid, objid, 0)).type) FROM pg_shdepend \
              WHERE refobjid = '{estate}'::regrole AND deptype = 'o' AND dbid = (SELECT oid FROM pg_database WHERE datname = current_database())"
         );
-        assert_eq!(server.sql("uat", &owned).await, "large object, sequence, table, type");
+        assert_eq!(server.sql("uat", &owned).await, "collation, large object, sequence, table, type");
         let code = "SELECT coalesce(string_agg(p.oid::regprocedure::text, ', '), 'none') FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace WHERE n.nspname = 'sales'";
         assert_eq!(server.sql("uat", code).await, "none");
         assert_eq!(server.sql("uat", "SELECT count(*) FROM pg_class WHERE relkind IN ('v', 'm') AND relnamespace = 'sales'::regnamespace AND relname <> 'by_customer'").await, "0");
@@ -260,6 +263,9 @@ async fn nothing_that_runs_outlives_an_account_and_plain_data_goes_to_a_role_wit
                      (SELECT count(*) FROM pg_statistic_ext), (SELECT count(*) FROM pg_index WHERE indexprs IS NOT NULL OR indpred IS NOT NULL), \
                      (SELECT count(*) FROM pg_rewrite r JOIN pg_class c ON c.oid = r.ev_class WHERE c.relnamespace = 'sales'::regnamespace AND c.relname <> 'by_customer')";
         assert_eq!(server.sql("uat", hooks).await, "0|0|0|0|0|0");
+        // what it gave to others on its own goes with it, and the estate may create nowhere
+        assert_eq!(server.sql("uat", "SELECT coalesce(array_length(relacl, 1), 0) > 1 FROM pg_class WHERE oid = 'sales.kept'::regclass").await, "f");
+        assert_eq!(server.sql("uat", &format!("SELECT has_schema_privilege('{estate}', 'sales', 'CREATE')")).await, "f");
         // the data is whole, and what is harmless of the table stays
         assert_eq!(server.sql("uat", "SELECT count(*), sum(n), sum(twice), count(DISTINCT m) FROM sales.kept").await, "100|5050|10100|1");
         let defaults = "SELECT string_agg(attname, ',' ORDER BY attnum) FROM pg_attribute JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum WHERE attrelid = 'sales.kept'::regclass";

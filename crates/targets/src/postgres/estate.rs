@@ -9,7 +9,7 @@ use crate::{Estate, TargetError};
 use daypass_core::{ids::EnvironmentId, movement::Swept, names::DatabaseName, pass::Access};
 use postgres_protocol::escape::{escape_identifier, escape_literal};
 use std::collections::HashSet;
-use tokio_postgres::Client;
+use tokio_postgres::{Client, error::SqlState};
 
 /// What of an account is listed at most, and how much text in all (bytes); a record is no inventory.
 const MOST: usize = 50;
@@ -57,6 +57,7 @@ fn code() -> Vec<String> {
     let own_table = "c.relowner = (SELECT oid FROM pg_roles WHERE rolname = $1) AND c.relkind IN ('r', 'p')";
     let mine = "s.dbid = (SELECT oid FROM pg_database WHERE datname = current_database()) AND s.refclassid = 'pg_authid'::regclass \
                 AND s.refobjid = (SELECT oid FROM pg_roles WHERE rolname = $1) AND s.deptype = 'o'";
+    let plain = "c.relowner = (SELECT oid FROM pg_roles WHERE rolname = $1) AND c.relkind IN ('r', 'p', 'S')";
     let default = calls("pg_get_expr(d.adbin, d.adrelid)");
     let check = calls("pg_get_expr(k.conbin, k.conrelid)");
     let of_domain = calls("t.typdefault");
@@ -108,6 +109,13 @@ fn code() -> Vec<String> {
         format!(
             "SELECT format('ALTER DOMAIN %s DROP DEFAULT', t.oid::regtype), format('ALTER DOMAIN %s SET DEFAULT %s', t.oid::regtype, t.typdefault) \
              FROM pg_type t WHERE t.typtype = 'd' AND t.typdefault IS NOT NULL AND t.typowner = (SELECT oid FROM pg_roles WHERE rolname = $1) AND {of_domain}"
+        ),
+        // rights that it gave on what it leaves are its own doing as well
+        format!(
+            "SELECT format('REVOKE ALL ON %s %s FROM %s CASCADE', CASE c.relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END, c.oid::regclass, \
+             CASE x.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(x.grantee)) END), \
+             format('GRANT %s ON %s TO %s', x.privilege_type, c.oid::regclass, CASE x.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(x.grantee)) END) \
+             FROM pg_class c, aclexplode(c.relacl) x WHERE {plain} AND x.grantee <> c.relowner"
         ),
         "SELECT format('DROP USER MAPPING IF EXISTS FOR %I SERVER %I', $1::text, m.srvname), format('user mapping on server %I', m.srvname) \
          FROM pg_user_mappings m WHERE m.usename = $1"
@@ -182,7 +190,7 @@ impl Record {
 /// What the account owns, in every database, and what it has prepared or scheduled. It can add nothing any more.
 pub async fn remains(target: &Postgres, account: &str) -> Result<Vec<String>, TargetError> {
     let server = target.connect(MAINTENANCE).await?;
-    let Some(places) = removal::lock_and_kill(&server, account).await? else { return Ok(Vec::new()) };
+    let Some(places) = removal::lock_and_kill(target, &server, account).await? else { return Ok(Vec::new()) };
     let mut record = Record::default();
     for database in places {
         let client = target.connect(&database).await?;
@@ -266,15 +274,25 @@ pub async fn settle(client: &Client, account: &str, estate: Estate<'_>) -> Resul
     Ok(())
 }
 
+/// Rolls back what a role has prepared in the database that this connection is in.
+pub async fn roll_back(client: &Client, role: &str, gid: &str) -> Result<(), TargetError> {
+    me(client).await?.join(client, role).await?;
+    // one by one: it may not stand in a transaction, and several statements in one message are one
+    for sql in [format!("SET ROLE {}", escape_identifier(role)), format!("ROLLBACK PREPARED {}", escape_literal(gid)), "RESET ROLE".to_owned()] {
+        match client.batch_execute(&sql).await {
+            // another look did it
+            Err(error) if error.code() == Some(&SqlState::UNDEFINED_OBJECT) => {}
+            done => done?,
+        }
+    }
+    Ok(())
+}
+
 async fn own_nothing(client: &Client, me: &Me, role: &str, estate: Estate<'_>) -> Result<(), TargetError> {
     let quoted = escape_identifier(role);
     let prepared = client.query("SELECT gid FROM pg_prepared_xacts WHERE owner = $1 AND database = current_database()", &[&role]).await?;
     for row in prepared {
-        let gid: String = row.try_get(0)?;
-        // one by one: it may not stand in a transaction, and several statements in one message are one
-        for sql in [format!("SET ROLE {quoted}"), format!("ROLLBACK PREPARED {}", escape_literal(&gid)), "RESET ROLE".to_owned()] {
-            client.batch_execute(&sql).await?;
-        }
+        roll_back(client, role, row.try_get(0)?).await?;
     }
     if estate.drop {
         match client.batch_execute(&format!("DROP OWNED BY {quoted}")).await {
@@ -320,7 +338,15 @@ async fn own_nothing(client: &Client, me: &Me, role: &str, estate: Estate<'_>) -
             client.batch_execute(&sql.join(";")).await?;
         }
     }
-    client.batch_execute(&format!("REASSIGN OWNED BY {quoted} TO {heir}")).await?;
+    // who gets a collation has to be one who could make it there (unlike a table's): for the moment of the change
+    let look = "SELECT DISTINCT format('%I', n.nspname) FROM pg_collation l JOIN pg_namespace n ON n.oid = l.collnamespace \
+                WHERE l.collowner = (SELECT oid FROM pg_roles WHERE rolname = $1)";
+    let schemas: Vec<String> = client.query(look, &[&role]).await?.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
+    let mut sql: Vec<String> = schemas.iter().map(|schema| format!("GRANT CREATE ON SCHEMA {schema} TO {heir}")).collect();
+    sql.push(format!("REASSIGN OWNED BY {quoted} TO {heir}"));
+    sql.extend(schemas.iter().map(|schema| format!("REVOKE CREATE ON SCHEMA {schema} FROM {heir}")));
+    // one message, one transaction
+    client.batch_execute(&sql.join(";")).await?;
     Ok(())
 }
 

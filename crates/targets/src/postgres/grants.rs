@@ -7,12 +7,10 @@ use daypass_core::{environment::Grants, ids::EnvironmentId, names::DatabaseName,
 use postgres_protocol::escape::{escape_identifier, escape_literal};
 use tokio_postgres::{Client, GenericClient};
 
-/// Two looks at once on one database would grant the same twice and fail on each other's rows.
-const LOCK: &str = "SELECT pg_catalog.pg_advisory_xact_lock(727379968, 1)";
-
 /// Sees to it that the group of `access` exists and has its rights; none: both groups, if they exist. With [`Grants::Predefined`]
 /// the group only opens the database; the rest comes from the server's own roles.
 pub async fn ensure(target: &Postgres, environment: EnvironmentId, database: &DatabaseName, access: Option<Access>, grants: Grants) -> Result<(), TargetError> {
+    let _one_at_a_time = target.granting.lock().await;
     let mut client = target.connect(database.as_str()).await?;
     for level in [Access::Read, Access::ReadWrite] {
         let name = group(environment, level);
@@ -21,7 +19,6 @@ pub async fn ensure(target: &Postgres, environment: EnvironmentId, database: &Da
             continue;
         }
         let tx = client.transaction().await?;
-        tx.batch_execute(LOCK).await?;
         if !exists {
             create(&tx, &name, target.store.to_string()).await?;
         }

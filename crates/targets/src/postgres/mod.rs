@@ -87,8 +87,6 @@ impl Use {
     }
 }
 
-/// How often a statement on a role is tried again that its account changes from inside meanwhile.
-const TURNS: usize = 5;
 /// Connections that stay open beside what our accounts may take, for the work of a moment.
 const HEADROOM: i64 = 6;
 
@@ -102,12 +100,15 @@ pub struct Postgres {
     server: Mutex<Option<Client>>,
     ends: Mutex<Option<Client>>,
     doors: Mutex<Option<Client>>,
+    /// Two looks at once on one database would grant the same twice and fail on each other's rows. In here and not on the server: there it would
+    /// be a lock that anybody could take.
+    granting: Mutex<()>,
 }
 
 impl Postgres {
     /// `tls` is none only for a target whose environment says in plain words that it has no TLS.
     pub fn new(spec: TargetSpec, password: Secret, tls: Option<Arc<rustls::ClientConfig>>, store: StoreId) -> Self {
-        Postgres { spec, password, tls, store, server: Mutex::new(None), ends: Mutex::new(None), doors: Mutex::new(None) }
+        Postgres { spec, password, tls, store, server: Mutex::new(None), ends: Mutex::new(None), doors: Mutex::new(None), granting: Mutex::new(()) }
     }
 
     fn config(&self, database: &str, purpose: Use) -> Config {
@@ -222,7 +223,7 @@ impl Target for Postgres {
 
     async fn shut(&self, accounts: &[String], backends: &[Backend], _databases: &[DatabaseName]) -> Result<(), TargetError> {
         self.on_kept(&self.ends, Use::Ends, |client| async move {
-            let result = removal::shut(&client, accounts, backends).await;
+            let result = removal::shut(self, &client, accounts, backends).await;
             (client, result)
         })
         .await
@@ -231,14 +232,7 @@ impl Target for Postgres {
     async fn open_door(&self, account: &str, verifier: &str) -> Result<(), TargetError> {
         let sql = format!("ALTER ROLE {} LOGIN PASSWORD {}", escape_identifier(account), escape_literal(verifier));
         self.on_kept(&self.doors, Use::Doors, |client| async move {
-            let mut result = client.batch_execute(&sql).await;
-            // somebody changes the role from inside in the same moment ("tuple concurrently updated"): not for ever
-            for _ in 0..TURNS {
-                match &result {
-                    Err(error) if error.code() == Some(&SqlState::INTERNAL_ERROR) => result = client.batch_execute(&sql).await,
-                    _ => break,
-                }
-            }
+            let result = removal::alter(&client, &sql).await;
             (client, result.map_err(TargetError::from))
         })
         .await
@@ -248,8 +242,16 @@ impl Target for Postgres {
         self.on_kept(&self.doors, Use::Doors, |client| async move {
             let mut all = Ok(());
             for account in accounts {
-                let closed = client.batch_execute(&format!("ALTER ROLE {} NOLOGIN", escape_identifier(account))).await;
-                all = all.and(removal::but_for_the_missing(closed));
+                let closed = removal::alter(&client, &format!("ALTER ROLE {} NOLOGIN", escape_identifier(account))).await;
+                let closed = match removal::but_for_the_missing(closed) {
+                    // somebody inside holds the door open: then nobody of that account stays inside
+                    Err(error @ TargetError::Refused(_)) => {
+                        tracing::warn!(account, %error, "an account's role is held on to from inside; all its connections are ended");
+                        removal::evict(self, &client, account).await
+                    }
+                    closed => closed,
+                };
+                all = all.and(closed);
             }
             (client, all)
         })
@@ -332,11 +334,21 @@ impl Target for Postgres {
         if account.as_str() == self.spec.admin || account.as_str().starts_with("jit_") || account.as_str().starts_with("daypass_") {
             return Err(TargetError::Refused(format!("{account} belongs to Daypass itself, and is no standing account")));
         }
-        self.on_server(|client| async move {
+        self.on_kept(&self.ends, Use::Ends, |client| async move {
             // the password itself never reaches the server, nor its log
             let verifier = postgres_protocol::password::scram_sha_256(password.expose().as_bytes());
             let sql = format!("ALTER ROLE {} PASSWORD {}", escape_identifier(account.as_str()), escape_literal(&verifier));
-            let result = client.batch_execute(&sql).await.map_err(TargetError::from);
+            let set = async {
+                match removal::alter(&client, &sql).await {
+                    // something that was prepared as this account holds on to it
+                    Err(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => {
+                        removal::let_go(self, &client, &[account.to_string()]).await?;
+                        Ok(removal::alter(&client, &sql).await?)
+                    }
+                    done => Ok(done?),
+                }
+            };
+            let result = set.await;
             (client, result)
         })
         .await

@@ -6,15 +6,31 @@ use crate::{Estate, TargetError};
 use daypass_core::plan::Backend;
 use postgres_protocol::escape::{escape_identifier, escape_literal};
 use std::time::{Duration, Instant};
-use tokio_postgres::Client;
+use tokio_postgres::{Client, error::SqlState};
 
 /// How long its connections get to end after they were told to.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+const KILL: &str = "SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity WHERE usename = ANY($1)";
+
+/// How often a statement on a role is tried again that its account changes from inside in the same moment ("tuple concurrently updated").
+const TURNS: usize = 300;
+
+/// Alters a role, also while somebody alters it from inside in a loop: what they do cannot be kept from them, but it has to come to an end.
+pub async fn alter(client: &Client, sql: &str) -> Result<(), tokio_postgres::Error> {
+    let mut done = client.batch_execute(sql).await;
+    for _ in 0..TURNS {
+        match &done {
+            Err(error) if error.code() == Some(&SqlState::INTERNAL_ERROR) => done = client.batch_execute(sql).await,
+            _ => break,
+        }
+    }
+    done
+}
+
 /// Nobody is in with these accounts any more, they cannot log in, and they have lost their groups: what they left runs with no rights. In this
-/// order, because a session can hold on to its own role: without it, nothing is in the way. All are tried; the first failure is told.
-pub async fn shut(client: &Client, accounts: &[String], backends: &[Backend]) -> Result<(), TargetError> {
-    const KILL: &str = "SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity WHERE usename = ANY($1)";
+/// order: what can be done whatever a session of theirs holds on to comes first. All are tried; the first failure is told.
+pub async fn shut(target: &Postgres, client: &Client, accounts: &[String], backends: &[Backend]) -> Result<(), TargetError> {
     if !accounts.is_empty() {
         client.query(KILL, &[&accounts]).await?;
     }
@@ -26,25 +42,54 @@ pub async fn shut(client: &Client, accounts: &[String], backends: &[Backend]) ->
                     JOIN ROWS FROM (pg_catalog.unnest($1::text[]), pg_catalog.unnest($2::int[])) AS t (name, pid) ON t.pid = a.pid AND t.name = a.usename";
         all = client.query(kill, &[&names, &pids]).await.map(drop).map_err(TargetError::from);
     }
+    if accounts.is_empty() {
+        return all;
+    }
+    let groups = "SELECT pg_catalog.format('REVOKE %I FROM %I', g.rolname, r.rolname) FROM pg_catalog.pg_auth_members m \
+                  JOIN pg_catalog.pg_roles r ON r.oid = m.member JOIN pg_catalog.pg_roles g ON g.oid = m.roleid WHERE r.rolname = ANY($1)";
+    for row in client.query(groups, &[&accounts]).await? {
+        all = all.and(but_for_the_missing(client.batch_execute(row.try_get(0)?).await));
+    }
+    all = all.and(let_go(target, client, accounts).await);
     for account in accounts {
-        all = all.and(but_for_the_missing(client.batch_execute(&format!("ALTER ROLE {} NOLOGIN", escape_identifier(account))).await));
+        all = all.and(but_for_the_missing(alter(client, &format!("ALTER ROLE {} NOLOGIN", escape_identifier(account))).await));
     }
-    if !accounts.is_empty() {
-        let groups = "SELECT pg_catalog.format('REVOKE %I FROM %I', g.rolname, r.rolname) FROM pg_catalog.pg_auth_members m \
-                      JOIN pg_catalog.pg_roles r ON r.oid = m.member JOIN pg_catalog.pg_roles g ON g.oid = m.roleid WHERE r.rolname = ANY($1)";
-        for row in client.query(groups, &[&accounts]).await? {
-            all = all.and(but_for_the_missing(client.batch_execute(row.try_get(0)?).await));
-        }
-        // a login that was under way while we locked
-        client.query(KILL, &[&accounts]).await?;
-    }
+    // a login that was under way while we locked
+    client.query(KILL, &[&accounts]).await?;
     all
+}
+
+/// Nobody is in with an account, and it cannot log in; its groups stay. For one whose door does not close otherwise.
+pub async fn evict(target: &Postgres, client: &Client, account: &str) -> Result<(), TargetError> {
+    let account = [account.to_owned()];
+    client.query(KILL, &[&account.as_slice()]).await?;
+    let_go(target, client, &account).await?;
+    but_for_the_missing(alter(client, &format!("ALTER ROLE {} NOLOGIN", escape_identifier(&account[0]))).await)?;
+    client.query(KILL, &[&account.as_slice()]).await?;
+    Ok(())
+}
+
+/// Rolls back what these roles have prepared that holds on to a role: it would be in the way of locking them, for as long as it is there. What else
+/// they prepared is the clean-up's, which puts it on record.
+pub async fn let_go(target: &Postgres, client: &Client, roles: &[String]) -> Result<(), TargetError> {
+    // a prepared transaction has no process; that its number is locked shows which locks are its own (PostgreSQL manual, "pg_locks")
+    let look = "SELECT x.gid, x.database::text, x.owner::text FROM pg_catalog.pg_prepared_xacts x WHERE x.owner = ANY($1) \
+                AND EXISTS (SELECT FROM pg_catalog.pg_locks t JOIN pg_catalog.pg_locks l ON l.virtualtransaction = t.virtualtransaction \
+                WHERE t.locktype = 'transactionid' AND t.transactionid = x.transaction AND t.pid IS NULL AND l.pid IS NULL \
+                AND l.relation = 'pg_catalog.pg_authid'::pg_catalog.regclass)";
+    for row in client.query(look, &[&roles]).await? {
+        let (gid, database, owner): (String, String, String) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+        tracing::warn!(%owner, %gid, %database, "a prepared transaction that holds on to its own role is rolled back");
+        let inside = target.connect(&database).await?;
+        estate::roll_back(&inside, &owner, &gid).await?;
+    }
+    Ok(())
 }
 
 /// An account that is gone by now needs nothing.
 pub fn but_for_the_missing(done: Result<(), tokio_postgres::Error>) -> Result<(), TargetError> {
     match done {
-        Err(error) if error.code() == Some(&tokio_postgres::error::SqlState::UNDEFINED_OBJECT) => Ok(()),
+        Err(error) if error.code() == Some(&SqlState::UNDEFINED_OBJECT) => Ok(()),
         done => Ok(done?),
     }
 }
@@ -55,9 +100,9 @@ pub fn by_hand(account: &str, database: &str, heir: Option<&str>) -> String {
     let heir = heir.map_or_else(|| "a role without rights".to_owned(), escape_identifier);
     format!(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = {literal};\n\
-         ALTER ROLE {role} NOLOGIN;\n\
-         -- each of these, in its database:\n\
+         -- each of these, in its database, as the account (SET ROLE) or a superuser; before the next line, which may wait for one of them:\n\
          SELECT format('ROLLBACK PREPARED %L', gid), database FROM pg_prepared_xacts WHERE owner = {literal};\n\
+         ALTER ROLE {role} NOLOGIN;\n\
          -- whoever is no superuser needs this; from PostgreSQL 16 on WITH INHERIT TRUE, SET TRUE\n\
          GRANT {role} TO CURRENT_USER;\n\
          -- in each database in which it owns something, first of all {database}. Look at what it owns before: functions, views, triggers and\n\
@@ -71,7 +116,7 @@ pub fn by_hand(account: &str, database: &str, heir: Option<&str>) -> String {
 pub async fn remove(target: &Postgres, account: &str, estate: Estate<'_>) -> Result<(), TargetError> {
     // a connection of its own: waiting for sessions to end must not hold up other work on this target
     let server = target.connect(MAINTENANCE).await?;
-    let Some(places) = lock_and_kill(&server, account).await? else { return Ok(()) };
+    let Some(places) = lock_and_kill(target, &server, account).await? else { return Ok(()) };
     for database in places {
         let client = target.connect(&database).await?;
         estate::settle(&client, account, estate).await?;
@@ -88,11 +133,11 @@ pub async fn remove(target: &Postgres, account: &str, estate: Estate<'_>) -> Res
 }
 
 /// No login any more, no connection any more. Gives the databases in which the account has something; none: it is gone.
-pub async fn lock_and_kill(client: &Client, account: &str) -> Result<Option<Vec<String>>, TargetError> {
+pub async fn lock_and_kill(target: &Postgres, client: &Client, account: &str) -> Result<Option<Vec<String>>, TargetError> {
     if client.query_opt("SELECT 1 FROM pg_catalog.pg_roles WHERE rolname = $1", &[&account]).await?.is_none() {
         return Ok(None);
     }
-    client.batch_execute(&format!("ALTER ROLE {} NOLOGIN", escape_identifier(account))).await?;
+    evict(target, client, account).await?;
     let deadline = Instant::now() + PATIENCE;
     // a login that was under way while we locked shows up a moment later: two empty looks, not one
     let mut empty = 0;

@@ -51,6 +51,32 @@ async fn i_give_the_shared_account_a_password_of_mine_and_come_back_by_myself() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn i_change_the_shared_password_in_a_loop_from_sixteen_places_and_one_that_is_prepared() {
+    let (house, added) = managed(&format!("CREATE ROLE erp_app LOGIN PASSWORD '{SECRET}'")).await;
+    assert!(added.status.success(), "{added:?}");
+    house.json("maria", &["allow", "uat"]).await;
+    let way = house.json("maria", &["request", "uat", "--access", "read_write", "--standing", "erp_app", "--reason", "a repair"]).await;
+    let account = Account { name: way["account"].as_str().unwrap().into(), password: way["password"].as_str().unwrap().into(), ends_at: String::new() };
+    let (client, _connection) = house.client(&account).await.unwrap();
+    client.batch_execute("ALTER ROLE CURRENT_USER PASSWORD 'mine'").await.unwrap();
+    let looping = "DO $$ BEGIN LOOP BEGIN ALTER ROLE CURRENT_USER PASSWORD 'mine'; EXCEPTION WHEN OTHERS THEN NULL; END; COMMIT; END LOOP; END $$";
+    let mut loops: Vec<_> = (0..16).map(|_| house.psql_past_command("erp_app", "mine", looping).spawn().unwrap()).collect();
+    let _ = client.batch_execute("BEGIN; ALTER ROLE CURRENT_USER PASSWORD 'other'; PREPARE TRANSACTION 'mine'").await;
+    house.json("sam", &["end", &account.name, "--reason", "enough"]).await;
+    let theirs = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'erp_app' AND application_name !~ 'daypass'";
+    house.until(theirs, "0").await;
+    let deadline = std::time::Instant::now() + crate::house::PATIENCE;
+    while !house.psql_past("erp_app", SECRET, "SELECT 1").await.0 {
+        assert!(std::time::Instant::now() < deadline, "{}", house.log());
+    }
+    assert!(!house.psql_past("erp_app", "mine", "SELECT 1").await.0);
+    house.until(theirs, "0").await;
+    for one in &mut loops {
+        let _ = one.kill().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_account_that_outranks_the_administrator_is_not_lent() {
     let (_house, added) = managed(&format!("CREATE ROLE erp_app LOGIN SUPERUSER PASSWORD '{SECRET}'")).await;
     let said = String::from_utf8_lossy(&added.stderr).into_owned();

@@ -234,3 +234,82 @@ async fn a_clock_that_was_a_week_ahead_does_not_make_fifteen_seconds_a_week() {
     let doctor = house.daypass("ada", &["doctor"]).await;
     assert!(format!("{doctor:?}").contains("the time that Daypass counts by"), "{doctor:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_i_prepared_holds_on_to_my_role_and_keeps_nobody_from_ending_me() {
+    let house = House::open().await;
+    let mine: Vec<Account> = vec![house.account("maria", "read_write", "1h").await, house.account_only("maria", "read_write", "1h").await];
+    for (n, account) in mine.iter().enumerate() {
+        let prepared = format!("BEGIN; ALTER ROLE CURRENT_USER PASSWORD 'x'; UPDATE sales.orders SET amount = 0; PREPARE TRANSACTION 'mine-{n}'");
+        let table = if n == 0 { prepared } else { "BEGIN; ALTER ROLE CURRENT_USER PASSWORD 'x'; PREPARE TRANSACTION 'mine-1'".to_owned() };
+        // the gateway's door may be changed in the same moment
+        let deadline = Instant::now() + PATIENCE;
+        while !house.psql(account, &table).await.0 {
+            assert!(Instant::now() < deadline);
+        }
+    }
+    let other = house.account("ben", "read", "1h").await;
+    let mut running = house.psql_command(&other, "uat", "", "SELECT pg_sleep(300)").spawn().unwrap();
+    house.until(&format!("SELECT count(*) FROM pg_stat_activity WHERE usename = '{}'", other.name), "1").await;
+    let began = Instant::now();
+    for account in mine.iter().chain([&other]) {
+        house.json("sam", &["end", &account.name, "--reason", "enough"]).await;
+    }
+    house.until("SELECT count(*) FROM pg_stat_activity WHERE usename LIKE 'jit\\_%'", "0").await;
+    house.until("SELECT count(*) FROM pg_prepared_xacts", "0").await;
+    house.until_no_accounts().await;
+    assert!(began.elapsed() < Duration::from_secs(12), "{:?}", began.elapsed());
+    assert_eq!(house.server.sql("uat", "SELECT count(*) FROM sales.orders WHERE amount = 0").await.unwrap(), "0");
+    let _ = running.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn i_change_my_role_all_the_time_so_that_the_door_stays_open() {
+    let house = House::open().await;
+    let account = house.account("maria", "read", "1h").await;
+    let looping = "DO $$ BEGIN LOOP BEGIN ALTER ROLE CURRENT_USER PASSWORD 'mine'; EXCEPTION WHEN OTHERS THEN NULL; END; COMMIT; END LOOP; END $$";
+    let mut loops: Vec<_> = (0..6).map(|_| house.psql_command(&account, "uat", "", looping).spawn().unwrap()).collect();
+    // the door closes all the same: whoever holds it open is out
+    let closed = format!("SELECT rolcanlogin FROM pg_roles WHERE rolname = '{}'", account.name);
+    house.until(&closed, "f").await;
+    let deadline = Instant::now() + Duration::from_secs(4);
+    let mut open_seen = 0;
+    while Instant::now() < deadline {
+        open_seen += u32::from(house.server.sql("postgres", &closed).await.unwrap() == "t");
+    }
+    // of some hundred looks: moments, not a state
+    assert!(open_seen < 20, "the door stood open in {open_seen} looks");
+    let began = Instant::now();
+    house.json("sam", &["end", &account.name, "--reason", "enough"]).await;
+    house.until_no_accounts().await;
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    for one in &mut loops {
+        let _ = one.kill().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lock_that_anybody_can_take_is_in_nobodys_way() {
+    let house = House::open().await;
+    let account = house.account("maria", "read", "1h").await;
+    let (client, _connection) = house.client(&account).await.unwrap();
+    // what Daypass used when it granted rights
+    client.batch_execute("SELECT pg_advisory_lock(727379968, 1)").await.unwrap();
+    let other = house.account("ben", "read", "1h").await;
+    assert!(house.psql(&other, "SELECT 1").await.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daypass_that_has_nothing_to_do_lets_its_targets_be() {
+    let house = House::open().await;
+    let _account = house.account("maria", "read", "1h").await;
+    let count = "SELECT sum(xact_commit + xact_rollback) FROM pg_stat_database";
+    let now = async || house.server.sql("postgres", count).await.unwrap().parse::<u64>().unwrap();
+    let (before, began) = (now().await, Instant::now());
+    while began.elapsed() < Duration::from_secs(7) {
+        tokio::time::timeout(Duration::from_secs(1), std::future::pending::<()>()).await.unwrap_err();
+    }
+    let each_second = (now().await - before) / began.elapsed().as_secs();
+    // two looks each three seconds, some statements and connections each, and the autovacuum's own
+    assert!(each_second < 60, "{each_second} transactions a second on an idle target");
+}
