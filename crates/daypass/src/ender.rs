@@ -96,7 +96,8 @@ impl Ender {
             // nobody but the gateway knows a password there, and the number that a login is told is not promised to be the one in the views: only
             // what was a session of ours and is over
             let (_, closed) = self.node.sessions.there();
-            loose.retain(|backend| closed.contains(backend));
+            let coming = self.node.at_the_door();
+            loose.retain(|backend| closed.contains(backend) && !coming.contains(&backend.account));
         }
         let at_the_door = self.node.at_the_door();
         let open = |name: &&String| at_the_door.contains(*name);
@@ -108,6 +109,9 @@ impl Ender {
         let to_shut: Vec<String> = over.into_iter().filter(|name| !self.shut.contains(name) || is_connected(name) || can_login(name)).collect();
         if to_shut.iter().any(is_connected) {
             tokio::time::sleep(HEAD_START).await;
+            // what has become a session meanwhile is one
+            let (live, _) = self.node.sessions.there();
+            loose.retain(|backend| !live.contains(backend));
         }
         let mut all = Ok(());
         if !to_shut.is_empty() || !loose.is_empty() {

@@ -85,8 +85,7 @@ async fn keep(node: Arc<Node>, control: Control, id: TargetId) {
                     replaced = now;
                     scan.at_once();
                 }
-                // when nothing else waits
-                if matches!(done, Ok(false)) {
+                if done.is_ok() {
                     scan.look(&node, &control, id, &*keeper.target, &databases(&node, id)).await;
                 }
                 done
@@ -178,6 +177,8 @@ impl Work {
             Ok((key, result)) => {
                 self.under_way.remove(&key);
                 match result {
+                    // dear, and no more often than a look
+                    Ok(()) if key == Key::Grants => drop(self.pauses.insert(key, (Duration::ZERO, Instant::now() + LOOK))),
                     Ok(()) => drop(self.pauses.remove(&key)),
                     Err(_) => {
                         let last = self.pauses.get(&key).map_or(Duration::ZERO, |(pause, _)| *pause);
@@ -284,7 +285,8 @@ impl Keeper {
             }
         }
         reserved?;
-        if !some && work.may(&Key::Grants) {
+        // also while an account cannot be removed: it is no reason for the others
+        if work.may(&Key::Grants) {
             let keeper = self.clone();
             work.spawn(Key::Grants, async move {
                 keeper.refresh_grants().await;
@@ -358,20 +360,24 @@ impl Keeper {
             if let Err(error) = self.target.refresh_grants(environment, &database).await {
                 tracing::warn!(%environment, %error, "rights on new objects could not be granted");
             }
+        }
+        let here = |env: &&Environment| env.target == self.id && env.identity.is_some();
+        let all: Vec<EnvironmentId> = self.node.ledger(|ledger| ledger.environments().filter(here).map(|env| env.id).collect());
+        for environment in all {
             self.tidy_groups(environment).await;
         }
     }
 
     /// What was made or prepared as one of the groups that accounts belong to is nobody's, and would outlive them all.
     async fn tidy_groups(&self, environment: EnvironmentId) {
-        let Some((database, heir, drop)) = self.node.ledger(|ledger| {
+        let Some((database, heir)) = self.node.ledger(|ledger| {
             let env = ledger.environment(environment)?;
-            Some((env.spec.database.clone(), env.spec.heir.clone(), ledger.policy(env).drop_leftovers))
+            Some((env.spec.database.clone(), env.spec.heir.clone()))
         }) else {
             return;
         };
         let trouble = format!("groups:{environment}");
-        match self.target.tidy_groups(environment, &database, Estate { environment: Some(environment), heir: heir.as_deref(), drop }).await {
+        match self.target.tidy_groups(environment, &database, Estate { environment: Some(environment), heir: heir.as_deref(), drop: false }).await {
             Ok(swept) => {
                 self.node.troubles.clear(&trouble);
                 if !swept.is_empty() {

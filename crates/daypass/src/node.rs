@@ -52,6 +52,8 @@ pub struct Node {
     rooms: Ranked<BTreeMap<TargetId, u32>>,
     /// Logins that are under way, by account.
     doors: Doors,
+    /// Standing accounts whose password was put back, and until when they are watched.
+    watched: Ranked<BTreeMap<StandingId, std::time::Instant>>,
 }
 
 type Doors = Arc<Ranked<HashMap<String, AtTheDoor>>>;
@@ -127,6 +129,7 @@ impl Node {
             targets: Ranked::new(Rank::Targets, BTreeMap::new()),
             rooms: Ranked::new(Rank::Rooms, BTreeMap::new()),
             doors: Arc::new(Ranked::new(Rank::Doors, HashMap::new())),
+            watched: Ranked::new(Rank::Watched, BTreeMap::new()),
             store,
             sessions: Arc::default(),
             troubles: Troubles::default(),
@@ -176,7 +179,11 @@ impl Node {
         }
         let password = self.store.log.secret(&target_secret(id)).await.ok().flatten();
         let password = password.ok_or_else(|| TargetError::Refused("the administrator's password is not in the store".to_owned()))?;
-        let made = Arc::new(AnyTarget::new(spec.clone(), password, self.target_tls(id), store));
+        let tls = self.target_tls(id);
+        let made = {
+            let _home = self.ends.enter();
+            Arc::new(AnyTarget::new(spec.clone(), password, tls, store))
+        };
         // two that make it at once keep the first: its reserved connections are the ones that are there
         Ok(self
             .targets
@@ -205,9 +212,16 @@ impl Node {
         self.targets.lock().remove(&id);
     }
 
-    /// Runs something on the threads of what ends access.
-    pub fn on_ends(&self, work: impl Future<Output = ()> + Send + 'static) {
-        self.ends.spawn(work);
+    /// Each look ends connections of this standing account that are none of ours, for so long.
+    pub fn watch_standing(&self, standing: StandingId, how_long: std::time::Duration) {
+        self.watched.lock().insert(standing, std::time::Instant::now() + how_long);
+        self.wake();
+    }
+
+    pub fn watched_standings(&self) -> Vec<StandingId> {
+        let mut watched = self.watched.lock();
+        watched.retain(|_, until| std::time::Instant::now() < *until);
+        watched.keys().copied().collect()
     }
 
     pub fn set_room(&self, target: TargetId, room: Option<u32>) {
@@ -412,7 +426,9 @@ impl World for Node {
             door.open.clone()
         };
         // from here on it is counted: whatever becomes of this login, the door is closed behind it
-        let by_moment = target.spec.engine.logs_in_by_moment();
+        // a standing account belongs to somebody else, who may log in as well: it is counted only
+        let standing = self.ledger(|ledger| ledger.pass(pass).is_none_or(|pass| pass.wish.standing.is_some()));
+        let by_moment = target.spec.engine.logs_in_by_moment() && !standing;
         let (doors, ends, name, closing) = (self.doors.clone(), self.ends.clone(), account.to_owned(), gate.clone());
         let closed_by = way.clone();
         let door = Door::new(move || {
@@ -555,13 +571,21 @@ impl Positions {
         }
         known.1 = Some(std::time::Instant::now());
         let text: BTreeMap<String, u64> = known.0.iter().map(|(id, at)| (id.to_string(), *at)).collect();
-        let part = self.file.with_extension("part");
-        let written = serde_json::to_vec(&text)
-            .map_err(std::io::Error::from)
-            .and_then(|text| std::fs::write(&part, text))
-            .and_then(|()| std::fs::rename(&part, &self.file));
-        if let Err(error) = written {
-            tracing::warn!(%error, "how far the targets' logs are could not be written");
+        let file = self.file.clone();
+        let write = move || {
+            let part = file.with_extension("part");
+            let written = serde_json::to_vec(&text)
+                .map_err(std::io::Error::from)
+                .and_then(|text| std::fs::write(&part, text))
+                .and_then(|()| std::fs::rename(&part, &file));
+            if let Err(error) = written {
+                tracing::warn!(%error, "how far the targets' logs are could not be written");
+            }
+        };
+        // a disk that is slow holds up no look
+        match Handle::try_current() {
+            Ok(handle) => drop(handle.spawn_blocking(write)),
+            Err(_) => write(),
         }
     }
 }

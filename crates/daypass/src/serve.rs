@@ -163,7 +163,9 @@ async fn end_all(node: &Node, control: &Control) -> Result<()> {
 /// Writes where running time is, and tells when the machine's clock is far from it.
 async fn keep_clock(node: Arc<Node>, data_dir: std::path::PathBuf) {
     loop {
-        if let Err(error) = node.clock.keep_anchor(&data_dir) {
+        let (kept, directory) = (node.clone(), data_dir.clone());
+        let written = tokio::task::spawn_blocking(move || kept.clock.keep_anchor(&directory)).await;
+        if let Ok(Err(error)) = written {
             tracing::warn!(%error, "the clock's anchor could not be written");
         }
         match node.clock.apart() {

@@ -14,7 +14,7 @@ use daypass_core::{
     pass::State,
     secret::Secret,
 };
-use daypass_gateway::{UpstreamError, Who, World, probe_as, sessions::Sessions};
+use daypass_gateway::{UpstreamError, Who, World, probe_as};
 use daypass_store::Change;
 use daypass_targets::{AnyTarget, Target};
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
@@ -42,7 +42,7 @@ pub async fn check(node: &Node, id: StandingId) -> Result<(), String> {
     let who = Who { user: known.name.to_string(), password, pass: None };
     match probe_as(node, who, &env, &spec).await {
         Ok(()) => Ok(()),
-        Err(UpstreamError::Refused(why)) if why.contains("28P01") || why.contains("18456") => put_back(node, id).await,
+        Err(UpstreamError::Refused(why)) if why.starts_with("it answered 28P01") || why.starts_with("18456") => put_back(node, id).await,
         Err(error) => Err(error.to_string()),
     }
 }
@@ -50,12 +50,16 @@ pub async fn check(node: &Node, id: StandingId) -> Result<(), String> {
 /// Puts the password of the vault back, and ends every session of the account that is none of ours: one of them may have come in by the other.
 pub async fn put_back(node: &Node, id: StandingId) -> Result<(), String> {
     let Some((known, env, spec)) = of(node, id) else { return Ok(()) };
+    // while it is being changed, either of two may be the right one
+    if known.rotating {
+        return Ok(());
+    }
     let password = node.standing_password(id).ok_or("its password is not in the vault")?;
     let target = node.target(spec.id).await.map_err(|e| e.to_string())?;
     // who came in by the other password may hold on to the role, or change it all the time: out first, then the password, while they knock anew
     let mut failed = None;
     for _ in 0..ROUNDS {
-        end_strange(&target, &node.sessions, &known).await?;
+        end_strange(node, &target, &known).await?;
         match target.set_password(&env.spec.database, &known.name, &password).await {
             Ok(()) => {
                 failed = None;
@@ -70,30 +74,30 @@ pub async fn put_back(node: &Node, id: StandingId) -> Result<(), String> {
     tracing::warn!(account = %known.name, environment = %env.spec.name, "a standing account had another password than the vault's; it was put back");
     let why = format!("somebody set another password for {} from inside; it was put back, and connections that were none of ours were ended", known.name);
     node.troubles.note(format!("taken:{id}"), why, node.now());
-    end_strange(&target, &node.sessions, &known).await?;
-    // a login with the other password that was under way is seen when it is in
-    let sessions = node.sessions.clone();
-    node.on_ends(async move {
-        for wait in AFTER {
-            tokio::time::sleep(wait).await;
-            if let Err(why) = end_strange(&target, &sessions, &known).await {
-                tracing::warn!(account = %known.name, %why, "connections of a standing account could not be ended");
-            }
-        }
-    });
+    end_strange(node, &target, &known).await?;
+    // a login with the other password that was under way is seen when it is in: the look goes on for a while
+    node.watch_standing(id, AFTER);
     Ok(())
 }
 
 /// How often a password is tried to be put back in a row.
 const ROUNDS: usize = 10;
-/// When, after a password was put back, it is looked again for who came in by the other one: a login takes ten seconds at most.
-const AFTER: [Duration; 4] = [Duration::from_millis(500), Duration::from_millis(1_500), Duration::from_secs(4), Duration::from_secs(8)];
+/// For how long, after a password was put back, each look ends who came in by the other one: a login takes ten seconds at most.
+const AFTER: Duration = Duration::from_secs(15);
 
 /// Ends every connection of the account that is no session of ours.
-async fn end_strange(target: &AnyTarget, sessions: &Sessions, known: &Standing) -> Result<(), String> {
+async fn end_strange(node: &Node, target: &AnyTarget, known: &Standing) -> Result<(), String> {
     let name = known.name.to_string();
+    // only where the numbers of sessions are what the views show
+    if !matches!(target, AnyTarget::Postgres(_)) {
+        return Ok(());
+    }
     let observed = target.observe(&[], std::slice::from_ref(&name)).await.map_err(|e| e.to_string())?;
-    let (live, _) = sessions.there();
+    // a login of ours that is under way is let be: the next look sees what became of it
+    if node.at_the_door().contains(&name) {
+        return Ok(());
+    }
+    let (live, _) = node.sessions.there();
     let strange: Vec<_> = observed.backends.into_iter().filter(|backend| backend.account == name && !live.contains(backend)).collect();
     if strange.is_empty() { Ok(()) } else { target.shut(&[], &strange, &[]).await.map_err(|e| e.to_string()) }
 }
@@ -122,6 +126,17 @@ pub async fn look<T: Target>(node: &Arc<Node>, control: &Control, target: Target
         let used = ledger.open_passes().filter(|pass| here(pass.environment) && matches!(pass.state(), State::Ready { .. }));
         used.filter(|pass| ledger.over(pass, now).is_none()).filter_map(|pass| pass.wish.standing).collect()
     });
+    for id in node.watched_standings() {
+        if let Some((known, _, spec)) = of(node, id).filter(|(.., spec)| spec.id == target) {
+            let ended = match node.target(spec.id).await {
+                Ok(way) => end_strange(node, &way, &known).await,
+                Err(error) => Err(error.to_string()),
+            };
+            if let Err(why) = ended {
+                tracing::warn!(account = %known.name, %why, "connections of a standing account could not be ended");
+            }
+        }
+    }
     for id in in_use {
         let trouble = format!("standing-check:{id}");
         match check(node, id).await {

@@ -249,6 +249,8 @@ impl Sessions {
         if let Some(keys) = &session.cancel {
             live.by_pid.insert(keys.ours.pid, id);
         }
+        // its target may give a number again
+        live.over.retain(|(_, backend)| *backend != session.there);
         live.by_id.insert(id, session.clone());
         drop(live);
         self.changed.send_modify(|count| *count += 1);

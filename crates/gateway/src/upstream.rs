@@ -193,10 +193,13 @@ pub async fn login(world: &impl World, pass: &Pass, env: &Environment, target: &
     match first {
         Err(UpstreamError::Refused(why)) if ["it answered 28P01", "it answered 28000", "18456"].iter().any(|code| why.starts_with(code)) => {
             tracing::warn!(account = %who.user, "the target did not take the password that only the gateway knows; it is set again");
-            if let Some(standing) = pass.wish.standing {
+            // one that was changed by us meanwhile is no password of somebody else's
+            let mut fresh = Who::of(world, pass)?;
+            if let Some(standing) = pass.wish.standing.filter(|_| fresh.password.expose() == who.password.expose()) {
                 world.put_back(standing).await.map_err(UpstreamError::Door)?;
+                fresh = Who::of(world, pass)?;
             }
-            login_once(world, pass, &who, env, target, carried, true).await
+            login_once(world, pass, &fresh, env, target, carried, true).await
         }
         done => done,
     }
@@ -211,13 +214,9 @@ async fn login_once(
     carried: Carried,
     again: bool,
 ) -> Result<Upstreamed, UpstreamError> {
-    // standing accounts belong to somebody else, who may log in as well
-    let door = match pass.wish.standing {
-        Some(_) => None,
-        None => Some(world.open_door(target, pass.id, &who.user, again).await.map_err(UpstreamError::Door)?),
-    };
+    let door = world.open_door(target, pass.id, &who.user, again).await.map_err(UpstreamError::Door)?;
     let upstreamed = login_as(world, who, env, target, carried).await?;
-    Ok(Upstreamed { door, ..upstreamed })
+    Ok(Upstreamed { door: Some(door), ..upstreamed })
 }
 
 async fn login_as(world: &impl World, who: &Who, env: &Environment, target: &Target, carried: Carried) -> Result<Upstreamed, UpstreamError> {

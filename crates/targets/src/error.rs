@@ -20,6 +20,11 @@ impl TargetError {
         self.has_code(&["53300", "10928", "10929", "17809"])
     }
 
+    /// Somebody holds on to what is to be changed (PostgreSQL: 55P03), or changes it in the same moment (XX000).
+    pub fn is_held_on_to(&self) -> bool {
+        self.has_code(&["55P03", "XX000"])
+    }
+
     /// The server does not take the administrator's password.
     pub fn is_refused_login(&self) -> bool {
         self.has_code(&["28P01", "28000", "18456"])

@@ -29,8 +29,8 @@ pub fn of(environment: Option<EnvironmentId>) -> String {
 /// `search_path = pg_catalog`, so a name without a schema is one of the server's own.
 fn calls(expression: &str) -> String {
     let steps = [
-        // texts, and the widths of types
-        ("''([^'']|'''')*''", ""),
+        // texts and quoted names, whichever begins first; then the widths of types
+        ("''([^'']|'''')*''|\"([^\"]|\"\")*\"", "q"),
         ("\\m(character varying|varchar|character|bpchar|numeric|timestamp|time|bit varying|bit|interval)\\s*\\([0-9, ]+\\)", ""),
         // words of the language
         ("\\m(ANY|ALL|AND|OR|NOT|ARRAY|IN|CASE|WHEN|THEN|ELSE|IS|LIKE|ROW)\\s*\\(", "("),

@@ -103,12 +103,25 @@ pub struct Postgres {
     /// Two looks at once on one database would grant the same twice and fail on each other's rows. In here and not on the server: there it would
     /// be a lock that anybody could take.
     granting: Mutex<()>,
+    /// Where connections live: those that end access depend on no thread that does anything else.
+    home: tokio::runtime::Handle,
 }
 
 impl Postgres {
-    /// `tls` is none only for a target whose environment says in plain words that it has no TLS.
+    /// `tls` is none only for a target whose environment says in plain words that it has no TLS. Its connections live on the runtime that this
+    /// is called on.
     pub fn new(spec: TargetSpec, password: Secret, tls: Option<Arc<rustls::ClientConfig>>, store: StoreId) -> Self {
-        Postgres { spec, password, tls, store, server: Mutex::new(None), ends: Mutex::new(None), doors: Mutex::new(None), granting: Mutex::new(()) }
+        Postgres {
+            spec,
+            password,
+            tls,
+            store,
+            server: Mutex::new(None),
+            ends: Mutex::new(None),
+            doors: Mutex::new(None),
+            granting: Mutex::new(()),
+            home: tokio::runtime::Handle::current(),
+        }
     }
 
     fn config(&self, database: &str, purpose: Use) -> Config {
@@ -132,13 +145,13 @@ impl Postgres {
     }
 
     async fn connect_for(&self, database: &str, purpose: Use) -> Result<Client, TargetError> {
-        let config = self.config(database, purpose);
-        let connecting = async {
-            match &self.tls {
+        let (config, tls) = (self.config(database, purpose), self.tls.clone());
+        let connecting = async move {
+            match tls {
                 Some(tls) => {
-                    let (client, connection) = config.connect(MakeRustlsConnect::new((**tls).clone())).await?;
+                    let (client, connection) = config.connect(MakeRustlsConnect::new((*tls).clone())).await?;
                     tokio::spawn(connection);
-                    Ok(client)
+                    Ok::<_, TargetError>(client)
                 }
                 None => {
                     let (client, connection) = config.connect(NoTls).await?;
@@ -147,7 +160,8 @@ impl Postgres {
                 }
             }
         };
-        tokio::time::timeout(CONNECT, connecting).await.map_err(|_| TargetError::Silent(CONNECT.as_secs()))?
+        let connected = self.home.spawn(tokio::time::timeout(CONNECT, connecting)).await;
+        connected.map_err(|error| TargetError::Unreachable(error.to_string()))?.map_err(|_| TargetError::Silent(CONNECT.as_secs()))?
     }
 
     /// Runs server-wide work on the kept connection; a connection that failed is thrown away.
@@ -245,7 +259,7 @@ impl Target for Postgres {
                 let closed = removal::alter(&client, &format!("ALTER ROLE {} NOLOGIN", escape_identifier(account))).await;
                 let closed = match removal::but_for_the_missing(closed) {
                     // somebody inside holds the door open: then nobody of that account stays inside
-                    Err(error @ TargetError::Refused(_)) => {
+                    Err(error) if error.is_held_on_to() => {
                         tracing::warn!(account, %error, "an account's role is held on to from inside; all its connections are ended");
                         removal::evict(self, &client, account).await
                     }
@@ -343,7 +357,13 @@ impl Target for Postgres {
                     // something that was prepared as this account holds on to it
                     Err(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => {
                         removal::let_go(self, &client, &[account.to_string()]).await?;
-                        Ok(removal::alter(&client, &sql).await?)
+                        let done = removal::alter(&client, &sql).await;
+                        if done.as_ref().is_err_and(|error| error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE)) {
+                            // somebody who is in holds on to it
+                            removal::kill_all(&client, account.as_str()).await?;
+                            return Ok(removal::alter(&client, &sql).await?);
+                        }
+                        Ok(done?)
                     }
                     done => Ok(done?),
                 }

@@ -59,6 +59,12 @@ pub async fn shut(target: &Postgres, client: &Client, accounts: &[String], backe
     all
 }
 
+/// Ends every connection of a role.
+pub async fn kill_all(client: &Client, role: &str) -> Result<(), TargetError> {
+    client.query(KILL, &[&[role].as_slice()]).await?;
+    Ok(())
+}
+
 /// Nobody is in with an account, and it cannot log in; its groups stay. For one whose door does not close otherwise.
 pub async fn evict(target: &Postgres, client: &Client, account: &str) -> Result<(), TargetError> {
     let account = [account.to_owned()];
@@ -69,11 +75,11 @@ pub async fn evict(target: &Postgres, client: &Client, account: &str) -> Result<
     Ok(())
 }
 
-/// Rolls back what these roles have prepared that holds on to a role: it would be in the way of locking them, for as long as it is there. What else
+/// Rolls back what these roles, or whoever became one of our groups, have prepared that holds on to a role: it would be in the way of locking them, for as long as it is there. What else
 /// they prepared is the clean-up's, which puts it on record.
 pub async fn let_go(target: &Postgres, client: &Client, roles: &[String]) -> Result<(), TargetError> {
     // a prepared transaction has no process; that its number is locked shows which locks are its own (PostgreSQL manual, "pg_locks")
-    let look = "SELECT x.gid, x.database::text, x.owner::text FROM pg_catalog.pg_prepared_xacts x WHERE x.owner = ANY($1) \
+    let look = "SELECT x.gid, x.database::text, x.owner::text FROM pg_catalog.pg_prepared_xacts x WHERE (x.owner = ANY($1) OR x.owner LIKE 'daypass\\_%') \
                 AND EXISTS (SELECT FROM pg_catalog.pg_locks t JOIN pg_catalog.pg_locks l ON l.virtualtransaction = t.virtualtransaction \
                 WHERE t.locktype = 'transactionid' AND t.transactionid = x.transaction AND t.pid IS NULL AND l.pid IS NULL \
                 AND l.relation = 'pg_catalog.pg_authid'::pg_catalog.regclass)";

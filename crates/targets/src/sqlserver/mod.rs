@@ -197,6 +197,8 @@ impl Target for SqlServer {
 
     async fn observe(&self, databases: &[DatabaseName], names: &[String]) -> Result<Observation, TargetError> {
         self.on_kept(&self.ends, async |link| {
+            // an open transaction of somebody's in one database keeps nobody from being seen in the others (error 1222)
+            link.attempt("SET LOCK_TIMEOUT 500").await?;
             if link.azure { self.observe_contained(link, databases, names).await } else { self.observe_logins(link, databases, names).await }
         })
         .await
