@@ -100,7 +100,10 @@ impl Clock {
             Err(why) => bail!(why),
         };
         let clock = Clock { offset: AtomicI64::new(at.micros() - reading.boot_micros) };
-        clock.keep_anchor(data_dir)?;
+        // until all is ended that was open, each start asks again: with an anchor, the next one would know of no doubt
+        if !doubted {
+            clock.keep_anchor(data_dir)?;
+        }
         Ok((clock, doubted))
     }
 
@@ -189,7 +192,9 @@ mod tests {
             assert!(began.elapsed() < std::time::Duration::from_secs(5), "time stands still");
         }
         assert!(clock.apart().is_some_and(|words| words.contains("behind")));
-        // and the next start on this boot asks nothing, and goes on
+        // a start that did not come to end what was open asks again; after that, the next one on this boot asks nothing, and goes on
+        assert!(Clock::start(&directory, week_ahead, false).is_err());
+        clock.keep_anchor(&directory).unwrap();
         let before = clock.now();
         let (again, doubted) = Clock::start(&directory, week_ahead, false).unwrap();
         assert!(!doubted && again.now() >= before && again.now().since(before) < 5 * SECOND);

@@ -95,7 +95,10 @@ impl Oracle {
             Event::PassApproved { pass, approver, ends_at, digest, .. } => {
                 if let Approver::Person(approver) = approver {
                     let digest = digest.ok_or_else(|| format!("I5: pass {pass} was approved without saying what"))?;
-                    self.agreed(*pass, *approver, entry.by, digest)?;
+                    // who agreed before says it again when another's word has come to count: of two who agreed, one had been locked meanwhile
+                    if self.known(*pass)?.agreed.get(approver) != Some(&digest) {
+                        self.agreed(*pass, *approver, entry.by, digest)?;
+                    }
                 }
                 let environment = self.known(*pass)?.environment;
                 self.open(environment)?;
@@ -224,6 +227,11 @@ impl Oracle {
             return Err(format!("I1: a byte from {address}, which nobody allowed"));
         }
         Ok(())
+    }
+
+    /// When a pass has to be over, in true time.
+    pub fn due(&self, pass: PassId) -> Option<i64> {
+        self.passes.get(&pass)?.due
     }
 
     /// Passes that were over at `now`, by what the log says or by the clock, and are not final.
