@@ -4,9 +4,12 @@
 use crate::certificates::Certificates;
 use anyhow::{Context, Result, bail};
 use std::{
+    collections::BTreeSet,
+    hash::{BuildHasher, RandomState},
     net::TcpListener,
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 use tokio::process::{Child, Command as AsyncCommand};
@@ -45,9 +48,20 @@ pub fn other_binaries() -> Vec<PathBuf> {
         .unwrap_or_default()
 }
 
-/// A port that is free now.
+/// A port that is free now, and that no outgoing connection takes before its server does: the system gives those out of a range of their own,
+/// which begins at 32768 (Linux, ip_local_port_range). None is given twice.
 pub fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    for turn in 0..10_000_u64 {
+        let drawn = RandomState::new().hash_one(turn);
+        let port = 10_240 + u16::try_from(drawn % 22_000).unwrap_or_default();
+        let mut given = GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
+        if !given.contains(&port) && TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            given.insert(port);
+            return Ok(port);
+        }
+    }
+    bail!("no port is free between 10240 and 32239")
 }
 
 fn as_root() -> bool {
