@@ -16,10 +16,7 @@ use anyhow::{Context, Result, bail};
 use daypass_core::time::{Time, Ttl};
 use rustix::time::{ClockId, Timespec, clock_gettime};
 use serde::{Deserialize, Serialize};
-use std::{
-    path::{Path, PathBuf},
-    sync::atomic::{AtomicI64, Ordering},
-};
+use std::path::{Path, PathBuf};
 
 /// A wall clock that is further before the end of the log than this is asked about, at a start.
 const DOUBT: Ttl = Ttl::minutes(2);
@@ -30,7 +27,7 @@ pub const ANCHOR_EVERY: std::time::Duration = std::time::Duration::from_secs(5);
 
 pub struct Clock {
     /// Running time minus the boot-time clock.
-    offset: AtomicI64,
+    offset: i64,
 }
 
 /// Where running time was, on the clock that only runs.
@@ -99,7 +96,7 @@ impl Clock {
             Err(_) if accept => (latest, true),
             Err(why) => bail!(why),
         };
-        let clock = Clock { offset: AtomicI64::new(at.micros() - reading.boot_micros) };
+        let clock = Clock { offset: at.micros() - reading.boot_micros };
         // until all is ended that was open, each start asks again: with an anchor, the next one would know of no doubt
         if !doubted {
             clock.keep_anchor(data_dir)?;
@@ -109,13 +106,13 @@ impl Clock {
 
     /// Running time.
     pub fn now(&self) -> Time {
-        Time::from_micros(self.offset.load(Ordering::Acquire).saturating_add(boot_micros()))
+        Time::from_micros(self.offset.saturating_add(boot_micros()))
     }
 
     /// Writes where running time is, for the next start on the same boot.
     pub fn keep_anchor(&self, data_dir: &Path) -> Result<()> {
         let Reading { boot, boot_micros, .. } = Reading::now();
-        let at = Time::from_micros(self.offset.load(Ordering::Acquire).saturating_add(boot_micros));
+        let at = Time::from_micros(self.offset.saturating_add(boot_micros));
         let file = anchor_file(data_dir);
         let part = file.with_extension("part");
         let written = std::fs::write(&part, serde_json::to_vec(&Anchor { boot, boot_micros, at })?).and_then(|()| std::fs::rename(&part, &file));

@@ -2,7 +2,10 @@
 //! of passes that are over, and every connection of an account of ours that is no live session of ours. How much an account owns, what waits
 //! to be made, which database hangs: none of that is in its way. What is left of an account afterwards is the keeper's.
 
-use crate::node::Node;
+use crate::{
+    keeper::{accounts, databases},
+    node::Node,
+};
 use daypass_core::{
     environment::Enforce,
     ids::TargetId,
@@ -80,25 +83,13 @@ struct Ender {
 impl Ender {
     async fn look(&mut self) -> Result<(), TargetError> {
         let target = self.node.target(self.id).await?;
-        let databases = crate::keeper::databases(&self.node, self.id);
-        // by name as well as by mark: a mark can be taken off
-        let names: Vec<String> = self.node.ledger(|ledger| {
-            let here = |environment| ledger.environment(environment).is_some_and(|env| env.target == self.id);
-            ledger.open_passes().filter(|pass| here(pass.environment) && pass.wish.standing.is_none()).map(|pass| pass.account.to_string()).collect()
-        });
-        let observed = target.observe(&databases, &names).await?;
+        let databases = databases(&self.node, self.id);
+        let observed = target.observe(&databases, &accounts(&self.node, self.id)).await?;
         self.node.set_room(self.id, observed.room);
         let now = self.node.now();
         let over: Vec<String> = self.node.ledger(|ledger| ended(ledger, &observed, now).into_iter().map(str::to_owned).collect());
         let by_moment = self.node.ledger(|ledger| ledger.target(self.id).is_some_and(|target| target.spec.engine.logs_in_by_moment()));
-        let mut loose = self.loose(&observed, &over);
-        if !by_moment {
-            // nobody but the gateway knows a password there, and the number that a login is told is not promised to be the one in the views: only
-            // what was a session of ours and is over
-            let (_, closed) = self.node.sessions.there();
-            let coming = self.node.at_the_door();
-            loose.retain(|backend| closed.contains(backend) && !coming.contains(&backend.account));
-        }
+        let mut loose = self.loose(&observed, &over, by_moment);
         let at_the_door = self.node.at_the_door();
         let open = |name: &&String| at_the_door.contains(*name);
         let doors = observed.accounts.iter().filter(|account| by_moment && account.can_login).map(|account| &account.name);
@@ -131,7 +122,10 @@ impl Ender {
 
     /// Connections of accounts that are good, and of no session of ours. What is over by its own record goes at once; what may be a login under
     /// way gets the time that a login may take.
-    fn loose(&mut self, observed: &Observation, over: &[String]) -> Vec<Backend> {
+    ///
+    /// Where accounts can always log in, nobody but the gateway knows a password, and the number that a login is told is not promised to be the one
+    /// in the views: there only what was a session of ours goes, and not while a login could have been given its number.
+    fn loose(&mut self, observed: &Observation, over: &[String], by_moment: bool) -> Vec<Backend> {
         // asked in this order: a login is on one of the two lists at each moment
         let at_the_door = self.node.at_the_door();
         let (live, closed) = self.node.sessions.there();
@@ -152,7 +146,8 @@ impl Ender {
             .into_iter()
             .filter(|backend| {
                 let since = *self.strange.entry(backend.clone()).or_insert(now);
-                closed.contains(backend) || !at_the_door.contains(&backend.account) || now.duration_since(since) > LOGIN
+                let (was_ours, coming) = (closed.contains(backend), at_the_door.contains(&backend.account));
+                if by_moment { was_ours || !coming || now.duration_since(since) > LOGIN } else { was_ours && !coming }
             })
             .collect()
     }

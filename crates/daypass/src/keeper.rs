@@ -54,6 +54,14 @@ pub fn databases(node: &Node, id: TargetId) -> Vec<DatabaseName> {
     names.into_iter().collect()
 }
 
+/// The accounts that passes have on a target, or are about to have: looked for by name, since a mark can be taken off.
+pub fn accounts(node: &Node, id: TargetId) -> Vec<String> {
+    node.ledger(|ledger| {
+        let here = |environment| ledger.environment(environment).is_some_and(|env| env.target == id);
+        ledger.open_passes().filter(|pass| here(pass.environment) && pass.wish.standing.is_none()).map(|pass| pass.account.to_string()).collect()
+    })
+}
+
 /// Requests that nobody approved in time, or that cannot be approved any more.
 async fn lapse(node: &Node, control: &Control) {
     let now = node.now();
@@ -251,11 +259,7 @@ impl Keeper {
         }
         let identified = self.identify().await?;
         let databases = databases(&self.node, self.id);
-        let names: Vec<String> = self.node.ledger(|ledger| {
-            let here = |environment| ledger.environment(environment).is_some_and(|env| env.target == self.id);
-            ledger.open_passes().filter(|pass| here(pass.environment) && pass.wish.standing.is_none()).map(|pass| pass.account.to_string()).collect()
-        });
-        let observed = self.target.observe(&databases, &names).await?;
+        let observed = self.target.observe(&databases, &accounts(&self.node, self.id)).await?;
         let now = self.node.now();
         // nobody is let into a database of which it is not known, from this very look, that it is still the same
         let is_known = |environment: &EnvironmentId| {

@@ -19,15 +19,21 @@ async fn managed(role: &str) -> (House, std::process::Output) {
     (house, added)
 }
 
+/// Maria uses the shared account through the gateway, and gives it another password from inside.
+async fn with_a_password_of_mine(house: &House) -> (Account, tokio_postgres::Client) {
+    house.json("maria", &["allow", "uat"]).await;
+    let way = house.json("maria", &["request", "uat", "--access", "read_write", "--standing", "erp_app", "--reason", "a repair"]).await;
+    let account = Account { name: way["account"].as_str().unwrap().into(), password: way["password"].as_str().unwrap().into(), ends_at: String::new() };
+    let (client, _) = house.client(&account).await.unwrap();
+    client.batch_execute("ALTER ROLE CURRENT_USER PASSWORD 'mine'").await.unwrap();
+    (account, client)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn i_give_the_shared_account_a_password_of_mine_and_come_back_by_myself() {
     let (house, added) = managed(&format!("CREATE ROLE erp_app LOGIN PASSWORD '{SECRET}'")).await;
     assert!(added.status.success(), "{added:?}");
-    house.json("maria", &["allow", "uat"]).await;
-    let way = house.json("maria", &["request", "uat", "--access", "read_write", "--standing", "erp_app", "--reason", "a repair"]).await;
-    let account = Account { name: way["account"].as_str().unwrap().into(), password: way["password"].as_str().unwrap().into(), ends_at: String::new() };
-    let (client, _connection) = house.client(&account).await.unwrap();
-    client.batch_execute("ALTER ROLE CURRENT_USER PASSWORD 'mine'").await.unwrap();
+    let (account, client) = with_a_password_of_mine(&house).await;
     let mut past = house.psql_past_command("erp_app", "mine", "SELECT pg_sleep(600)").spawn().unwrap();
     // it is noticed while I am in: the password is the vault's again, and who came in by mine is out
     let ours = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'erp_app' AND application_name !~ 'daypass'";
@@ -54,11 +60,7 @@ async fn i_give_the_shared_account_a_password_of_mine_and_come_back_by_myself() 
 async fn i_change_the_shared_password_in_a_loop_from_sixteen_places_and_one_that_is_prepared() {
     let (house, added) = managed(&format!("CREATE ROLE erp_app LOGIN PASSWORD '{SECRET}'")).await;
     assert!(added.status.success(), "{added:?}");
-    house.json("maria", &["allow", "uat"]).await;
-    let way = house.json("maria", &["request", "uat", "--access", "read_write", "--standing", "erp_app", "--reason", "a repair"]).await;
-    let account = Account { name: way["account"].as_str().unwrap().into(), password: way["password"].as_str().unwrap().into(), ends_at: String::new() };
-    let (client, _connection) = house.client(&account).await.unwrap();
-    client.batch_execute("ALTER ROLE CURRENT_USER PASSWORD 'mine'").await.unwrap();
+    let (account, client) = with_a_password_of_mine(&house).await;
     let looping = "DO $$ BEGIN LOOP BEGIN ALTER ROLE CURRENT_USER PASSWORD 'mine'; EXCEPTION WHEN OTHERS THEN NULL; END; COMMIT; END LOOP; END $$";
     let mut loops: Vec<_> = (0..16).map(|_| house.psql_past_command("erp_app", "mine", looping).spawn().unwrap()).collect();
     let _ = client.batch_execute("BEGIN; ALTER ROLE CURRENT_USER PASSWORD 'other'; PREPARE TRANSACTION 'mine'").await;
