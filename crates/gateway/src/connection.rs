@@ -333,42 +333,56 @@ async fn relay<W: World>(gateway: Arc<Gateway<W>>, opened: Opened) {
         ledger.standing(id).map(|known| known.name.to_string())
     });
     let relay = Relay::new(gateway.world.clone(), session.clone(), guest, upstreamed.stream, upstreamed.ready.observer(mars));
-    let Passed { end, from_client, to_client, mut recorder, busy } = relay.run().await;
-    gateway.sessions.close(session.id);
-    drop(seat);
-    if let Some(account) = standing {
-        // the protocol's own cancel needs no right at the target; what runs could take no notice of it, and is ended by its number
-        if busy && let Some(keys) = session.cancel.as_ref() {
-            let tls = gateway.world.target_tls(session.target);
-            if let Err(error) = upstream::cancel(session.upstream, &host, tls, &keys.theirs).await {
-                tracing::warn!(%error, "a running statement of a standing account could not be cancelled");
-            }
+    let Passed { end, from_client, to_client, mut recorder, handing, busy, farewell } = relay.run().await;
+    // the client hears why while the session is put away: nothing of that waits for the client
+    let farewell = async {
+        if let Some(farewell) = farewell {
+            Box::pin(farewell.see_out()).await;
         }
-        if let Err(why) = gateway.world.end_there(&session, &account, number).await {
-            tracing::error!(account, number, %why, "a session of a standing account may still be running on the target");
-        }
-    } else if busy || !matches!(end, End::ClientLeft) {
-        // the target does not notice by itself that nobody waits for a statement: what is no live session of ours is ended there
-        gateway.sessions.leave_behind();
-    }
-    let words = end.words();
-    if let Some(block) = recorder.take()
-        && let Err(why) = gateway.world.statements(block).await
-    {
-        tracing::error!(%why, "statements could not be recorded");
-    }
-    let closed = SessionClosed {
-        session: session.id,
-        at: gateway.world.now(),
-        why: words,
-        bytes_from_client: from_client,
-        bytes_to_client: to_client,
-        statements: recorder.total(),
-        digest: recorder.digest(),
     };
-    if let Err(why) = gateway.world.session_closed(closed).await {
-        tracing::error!(%why, "the end of a session could not be recorded");
-    }
+    let putting_away = async {
+        gateway.sessions.close(session.id);
+        drop(seat);
+        if let Some(account) = standing {
+            // the protocol's own cancel needs no right at the target; what runs could take no notice of it, and is ended by its number
+            if busy && let Some(keys) = session.cancel.as_ref() {
+                let tls = gateway.world.target_tls(session.target);
+                if let Err(error) = upstream::cancel(session.upstream, &host, tls, &keys.theirs).await {
+                    tracing::warn!(%error, "a running statement of a standing account could not be cancelled");
+                }
+            }
+            if let Err(why) = gateway.world.end_there(&session, &account, number).await {
+                tracing::error!(account, number, %why, "a session of a standing account may still be running on the target");
+            }
+        } else if busy || !matches!(end, End::ClientLeft) {
+            // the target does not notice by itself that nobody waits for a statement: what is no live session of ours is ended there
+            gateway.sessions.leave_behind();
+        }
+        let words = end.words();
+        if let Some(handing) = handing
+            && let Ok(Err(why)) = handing.await
+        {
+            tracing::error!(%why, "statements could not be recorded");
+        }
+        if let Some(block) = recorder.take()
+            && let Err(why) = gateway.world.statements(block).await
+        {
+            tracing::error!(%why, "statements could not be recorded");
+        }
+        let closed = SessionClosed {
+            session: session.id,
+            at: gateway.world.now(),
+            why: words,
+            bytes_from_client: from_client,
+            bytes_to_client: to_client,
+            statements: recorder.total(),
+            digest: recorder.digest(),
+        };
+        if let Err(why) = gateway.world.session_closed(closed).await {
+            tracing::error!(%why, "the end of a session could not be recorded");
+        }
+    };
+    tokio::join!(putting_away, farewell);
 }
 
 /// The closing record of a session that never relayed a byte.

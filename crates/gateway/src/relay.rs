@@ -15,7 +15,8 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
+    task::JoinHandle,
     time::{Instant, Sleep},
 };
 
@@ -23,8 +24,14 @@ use tokio::{
 const CHUNK: usize = 64 * 1024;
 /// Statements wait at most so long to be handed to the records.
 const RECORD_DELAY: Duration = Duration::from_millis(250);
-/// How long the end of a session may take: to the next message boundary, and for the reason to get out.
+/// How long the end of a session may take on the target's side: to the end of the message that is on its way.
 const LAST_WORDS: Duration = Duration::from_millis(150);
+/// What may be kept of that message while its receiver is slow.
+const MESSAGE: usize = 1 << 20;
+/// How long a client may take over what was on its way to it, and over why its session ended; then it is reset.
+const SLOW: Duration = Duration::from_secs(5);
+/// How long what a client still says is listened to, so that it hears all of it.
+const READ_OUT: Duration = Duration::from_secs(1);
 
 /// How soon words for a client are tried again that had no place yet.
 const ASIDE: Duration = Duration::from_millis(100);
@@ -131,7 +138,7 @@ pub struct Relay<W> {
     observer: Box<dyn Observe + Send>,
     recorder: Recorder,
     /// A block of statements that was being handed over when the fence fell.
-    handing: Option<tokio::task::JoinHandle<Result<(), String>>>,
+    handing: Option<JoinHandle<Result<(), String>>>,
 }
 
 /// What passed, for the closing record.
@@ -140,8 +147,37 @@ pub struct Passed {
     pub from_client: u64,
     pub to_client: u64,
     pub recorder: Recorder,
+    /// A block of statements that was being handed over when the fence fell.
+    pub handing: Option<JoinHandle<Result<(), String>>>,
     /// A statement was under way: the target does not notice by itself that nobody waits for it.
     pub busy: bool,
+    /// A client that has not taken all of its last words yet.
+    pub farewell: Option<Farewell>,
+}
+
+/// A session that is over, but for its client's hearing why. There is no way to a target any more.
+pub struct Farewell {
+    client: Guest,
+    left: Way,
+}
+
+impl Farewell {
+    /// Sends what is left. Whoever does not take it in time is reset: it keeps nothing of ours.
+    pub async fn see_out(mut self) {
+        let told = async {
+            poll_fn(|cx| self.left.poll_drain(&mut self.client, cx)).await?;
+            self.client.shutdown().await
+        };
+        match tokio::time::timeout(SLOW, told).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => return,
+            Err(_) => return self.client.hang_up(),
+        }
+        // a close with input that nobody has read is a reset, and some systems throw away then what they have not shown yet
+        let mut rest = [0; 512];
+        let read_out = async { while self.client.read(&mut rest).await.is_ok_and(|n| n > 0) {} };
+        let _ = tokio::time::timeout(READ_OUT, read_out).await;
+    }
 }
 
 impl<W: World> Relay<W> {
@@ -191,13 +227,14 @@ impl<W: World> Relay<W> {
             }
         };
         let busy = self.observer.is_busy();
+        let mut telling = false;
         match &end {
             End::Cut(why) | End::NotRecorded(why) => {
                 let why = why.clone();
-                let told = tokio::time::timeout(LAST_WORDS, self.last_words(&why)).await;
-                // who was told, however slowly, still reads it; only who takes nothing at all is reset
-                if !matches!(told, Ok(Ok(()))) {
-                    self.client.hang_up();
+                // the target's side ends in time, whatever the client takes of it
+                match tokio::time::timeout(LAST_WORDS, self.last_words(&why)).await {
+                    Ok(Ok(true)) => telling = true,
+                    _ => self.client.hang_up(),
                 }
             }
             // a chunk of the target's is lost: what would follow it would be read as part of it
@@ -219,14 +256,11 @@ impl<W: World> Relay<W> {
         for statement in self.observer.end(now) {
             self.recorder.add(statement);
         }
-        if let Some(handing) = self.handing {
-            // both sides are closed before the records are waited for
-            drop((self.client, self.upstream));
-            if let Ok(Err(why)) = handing.await {
-                tracing::error!(%why, "statements could not be recorded");
-            }
-        }
-        Passed { end, from_client: self.to_target.passed, to_client: self.to_client.passed, recorder: self.recorder, busy }
+        // the target's side is closed before anything is waited for
+        drop(self.upstream);
+        let (from_client, to_client) = (self.to_target.passed, self.to_client.passed);
+        let farewell = telling.then_some(Farewell { client: self.client, left: self.to_client });
+        Passed { end, from_client, to_client, recorder: self.recorder, handing: self.handing, busy, farewell }
     }
 
     /// Hands a block of statements over. The session waits for it, but its end does not.
@@ -271,9 +305,9 @@ impl<W: World> Relay<W> {
         }
     }
 
-    /// Tells the client why, at the next place where the protocol allows it.
-    async fn last_words(&mut self, why: &str) -> std::io::Result<()> {
-        poll_fn(|cx| self.to_client.poll_drain(&mut self.client, cx)).await?;
+    /// Reads on to the next place where the protocol allows a reason to stand, and puts it there; gives whether it stands there. What the
+    /// client does not take meanwhile is left, to a bound.
+    async fn last_words(&mut self, why: &str) -> std::io::Result<bool> {
         let mut chunk = vec![0; CHUNK];
         let mut n = 0;
         loop {
@@ -282,13 +316,21 @@ impl<W: World> Relay<W> {
                 LastWords::Last(passing) => (passing, true),
             };
             self.to_client.passed += passing.len() as u64;
-            self.client.write_all(&passing).await?;
+            self.to_client.left.extend(passing);
+            self.to_client.unflushed = true;
+            let full = self.to_client.left.len() > MESSAGE;
+            let drained = poll_fn(|cx| match self.to_client.poll_drain(&mut self.client, cx) {
+                Poll::Ready(done) => Poll::Ready(done),
+                Poll::Pending if full => Poll::Pending,
+                Poll::Pending => Poll::Ready(Ok(())),
+            });
+            drained.await?;
             if last {
-                return self.client.shutdown().await;
+                return Ok(true);
             }
-            n = tokio::io::AsyncReadExt::read(&mut self.upstream, &mut chunk).await?;
+            n = self.upstream.read(&mut chunk).await?;
             if n == 0 {
-                return Ok(());
+                return Ok(false);
             }
         }
     }
@@ -432,7 +474,6 @@ mod tests {
     use crate::sessions::{Opening, Sessions};
     use daypass_core::{ids::*, plan::Backend};
     use std::task::Waker;
-    use tokio::io::AsyncReadExt;
     use uuid::Uuid;
 
     fn session(until: Time) -> Arc<Session> {

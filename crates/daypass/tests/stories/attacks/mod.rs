@@ -2,6 +2,7 @@
 
 mod estate;
 mod records;
+mod rows;
 mod standing;
 mod stays;
 mod ways;
