@@ -41,6 +41,11 @@ impl Api {
         self.send(self.http.get(format!("{}/api/v1/{path}", self.base))).await
     }
 
+    /// A question that can be sent over and over.
+    pub fn asking(&self, path: &str) -> reqwest::RequestBuilder {
+        self.http.get(format!("{}/api/v1/{path}", self.base)).bearer_auth(&self.token)
+    }
+
     async fn send(&self, request: reqwest::RequestBuilder) -> Result<Value> {
         let answer = request.bearer_auth(&self.token).send().await?;
         let (status, text) = (answer.status(), answer.text().await?);

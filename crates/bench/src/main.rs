@@ -2,11 +2,12 @@
 //! noisy. Prints medians as a table with the bars, and writes them to target/bench.json.
 //!
 //! `DAYPASS_BENCH_ROUNDS` (3) and `DAYPASS_BENCH_SECONDS` (3) say how long; `DAYPASS_BENCH_ONLY` what: core, pages, queries, connections,
-//! copy, statements, sessions, access, sqlserver, movement, with commas.
+//! copy, statements, sessions, access, ends, sqlserver, movement, with commas.
 
 mod access;
 mod api;
 mod core;
+mod ends;
 mod load;
 mod movement;
 mod pages;
@@ -38,10 +39,13 @@ async fn main() -> Result<()> {
     if wanted("sqlserver") {
         tds::measure(&mut report, setting("DAYPASS_BENCH_ROUNDS", 3)).await?;
     }
+    if wanted("ends") {
+        ends::measure(&mut report, setting("DAYPASS_BENCH_ENDS", 20)).await?;
+    }
     if wanted("movement") {
         movement::measure(&mut report, setting("DAYPASS_BENCH_ROUNDS", 3), setting("DAYPASS_BENCH_GIGABYTES", 1)).await?;
     }
-    if !["core", "sqlserver", "pages", "movement"].contains(&only.as_str()) {
+    if !["core", "sqlserver", "pages", "movement", "ends"].contains(&only.as_str()) {
         let mut stage = Stage::set().await?;
         let rounds = setting("DAYPASS_BENCH_ROUNDS", 3);
         if wanted("queries") {

@@ -52,7 +52,7 @@ async fn idle(way: &Way, report: &mut Report) -> Result<f64> {
     Ok(each)
 }
 
-async fn connect(way: &Way) -> Result<Client> {
+pub async fn connect(way: &Way) -> Result<Client> {
     let mut config = tokio_postgres::Config::new();
     config.host("127.0.0.1").port(way.port).user(&way.user).password(&way.password).dbname(way.database);
     config.ssl_mode(tokio_postgres::config::SslMode::Require);

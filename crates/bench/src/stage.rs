@@ -198,11 +198,16 @@ async fn bouncer(directory: &Path, to: &Way, tls: bool) -> Result<(Child, u16, P
     Ok((child, port, home.join("ca.pem")))
 }
 
-/// Daypass in a directory of its own; gives the ports of its API and of its two gateways.
+/// Daypass in a directory of its own, asked more than a person may; gives the ports of its API and of its two gateways.
 pub async fn daypass(directory: &Path) -> Result<(Child, u16, u16, u16)> {
+    daypass_with(directory, "[limits]\nrequests = 100000\nchanges = 100000\n").await
+}
+
+/// The same with limits of its own.
+pub async fn daypass_with(directory: &Path, limits: &str) -> Result<(Child, u16, u16, u16)> {
     let (api, gateway, sqlserver) = (free_port()?, free_port()?, free_port()?);
     let config = format!(
-        "data_dir = {:?}\n[api]\nlisten = \"127.0.0.1:{api}\"\n[gateway]\nlisten = \"127.0.0.1:{gateway}\"\nlisten_sqlserver = \"127.0.0.1:{sqlserver}\"\nlogins_per_address = 2000\n[limits]\nrequests = 100000\nchanges = 100000\n",
+        "data_dir = {:?}\n[api]\nlisten = \"127.0.0.1:{api}\"\n[gateway]\nlisten = \"127.0.0.1:{gateway}\"\nlisten_sqlserver = \"127.0.0.1:{sqlserver}\"\nlogins_per_address = 2000\n{limits}",
         directory.join("data")
     );
     std::fs::write(directory.join("daypass.toml"), config)?;
@@ -242,6 +247,12 @@ async fn people(directory: &Path, api_port: u16, postgres: &Postgres) -> Result<
 
 /// A requester and a manager; the environments, with limits that a bench needs.
 pub async fn settle(directory: &Path, api_port: u16, environments: Vec<serde_json::Value>) -> Result<(Api, Api)> {
+    let (_, requester, manager) = settle_with(directory, api_port, environments).await?;
+    Ok((requester, manager))
+}
+
+/// The same with the administrator, a requester and a manager.
+pub async fn settle_with(directory: &Path, api_port: u16, environments: Vec<serde_json::Value>) -> Result<(Api, Api, Api)> {
     let first = directory.join("data/first-link");
     let deadline = Instant::now() + Duration::from_secs(20);
     while !first.exists() {
@@ -264,7 +275,8 @@ pub async fn settle(directory: &Path, api_port: u16, environments: Vec<serde_jso
         admin.put(&format!("environments/{name}/policy"), policy).await?;
     }
     let maria = Api::sign_in(base.clone(), tls()?, "maria", "a-long-password").await?;
-    Ok((maria, Api::sign_in(base, tls()?, "sam", "a-long-password").await?))
+    let sam = Api::sign_in(base, tls()?, "sam", "a-long-password").await?;
+    Ok((admin, maria, sam))
 }
 
 fn with(mut object: serde_json::Value, key: &str, value: serde_json::Value) -> serde_json::Value {
