@@ -1,5 +1,6 @@
 //! Daypass: just-in-time database access. One binary: server, command line, demo.
 
+mod aside;
 mod cli;
 mod clock;
 mod config;

@@ -107,12 +107,12 @@ pub async fn list(
             let place = app.budgets.replay(caller.user).await?;
             // on threads of their own: it takes as long as the log is long
             let (node, handle) = (app.node.clone(), tokio::runtime::Handle::current());
-            let past = tokio::task::spawn_blocking(move || {
+            let past = crate::aside::LOOKS.run(move || {
                 let past = handle.block_on(replay(&node, at));
                 drop(place);
                 past
             });
-            let past = past.await.map_err(|e| Problem::unavailable(e.to_string()))??;
+            let past = past.await.map_err(Problem::unavailable)??;
             Ok(Json(visible(&past, at, true)))
         }
     }

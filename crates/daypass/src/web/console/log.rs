@@ -116,10 +116,9 @@ pub async fn verify(visit: Visit) -> Shown {
                 head.seq
             );
         }
-        let checked = tokio::task::spawn_blocking(move || {
-            lines.iter().try_fold(head, |head, line| chain::open(line, &head).map(|(_, next)| next).map_err(|why| (head.seq + 1, why)))
-        });
-        match checked.await.map_err(|_| Problem::unavailable("Daypass is stopping."))? {
+        let checked = crate::aside::LOOKS
+            .run(move || lines.iter().try_fold(head, |head, line| chain::open(line, &head).map(|(_, next)| next).map_err(|why| (head.seq + 1, why))));
+        match checked.await.map_err(Problem::unavailable)? {
             Ok(next) => head = next,
             Err((line, why)) => break format!("The log is damaged at line {line}: {why}."),
         }

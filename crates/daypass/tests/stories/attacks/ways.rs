@@ -97,6 +97,31 @@ async fn signing_in_wrongly_from_an_address_closes_it_to_nobody_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn trying_many_passwords_at_once_takes_no_more_memory_than_trying_two() {
+    let house = House::open().await;
+    let held = |key: &str| {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", house.pid())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(key)).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() / 1024
+    };
+    let http = reqwest::Client::builder().tls_danger_accept_invalid_certs(true).build().unwrap();
+    let url = format!("https://{}/api/v1/login", house.api);
+    let wrong = async |wave: usize| {
+        let tries = (0..20).map(|n| http.post(&url).json(&serde_json::json!({ "name": format!("guess{wave}x{n}"), "password": "not-the-password" })).send());
+        for answer in futures_util::future::join_all(tries).await {
+            assert!(!answer.unwrap().status().is_success());
+        }
+    };
+    wrong(0).await;
+    let before = held("VmRSS");
+    for wave in 1..=10 {
+        wrong(wave).await;
+    }
+    let most = held("VmHWM");
+    assert!(most < before + 32, "{before} MiB became {most}: each check takes 19");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_environment_that_is_added_lets_nobody_in_before_its_database_is_known() {
     let house = House::open().await;
     for n in 0..6 {
