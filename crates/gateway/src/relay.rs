@@ -47,6 +47,8 @@ pub enum End {
     TargetLeft,
     /// The fence, with the reason.
     Cut(String),
+    /// For something that the client sent.
+    Refused(&'static str),
     /// Statements could not be recorded any more.
     NotRecorded(String),
     /// What the target sends cannot be followed any more: nothing of ours may stand behind it.
@@ -59,6 +61,7 @@ impl End {
             End::ClientLeft => "the client closed the connection".to_owned(),
             End::TargetLeft => "the target closed the connection".to_owned(),
             End::Cut(why) => why.clone(),
+            End::Refused(why) => (*why).to_owned(),
             End::NotRecorded(why) => format!("its statements could not be recorded: {why}"),
             End::NotFollowed => "its statements could not be recorded: a defect in Daypass".to_owned(),
         }
@@ -122,7 +125,7 @@ enum Stop {
     ClientLeft,
     TargetLeft,
     Fenced(String),
-    Unrecorded(&'static str),
+    Refused(&'static str),
     Unfollowed,
     /// A block of statements has to be handed over first.
     Record,
@@ -203,7 +206,7 @@ impl<W: World> Relay<W> {
                 Some(Stop::ClientLeft) => break End::ClientLeft,
                 Some(Stop::TargetLeft) => break End::TargetLeft,
                 Some(Stop::Fenced(why)) => break End::Cut(why),
-                Some(Stop::Unrecorded(why)) => break End::NotRecorded(why.to_owned()),
+                Some(Stop::Refused(why)) => break End::Refused(why),
                 Some(Stop::Unfollowed) => break End::NotFollowed,
                 Some(Stop::Record) | None => {}
             }
@@ -229,8 +232,8 @@ impl<W: World> Relay<W> {
         let busy = self.observer.is_busy();
         let mut telling = false;
         match &end {
-            End::Cut(why) | End::NotRecorded(why) => {
-                let why = why.clone();
+            End::Cut(_) | End::Refused(_) | End::NotRecorded(_) => {
+                let why = end.words();
                 // the target's side ends in time, whatever the client takes of it
                 match tokio::time::timeout(LAST_WORDS, self.last_words(&why)).await {
                     Ok(Ok(true)) => telling = true,
@@ -360,7 +363,7 @@ fn copy(
                 cx,
                 |bytes, now| {
                     observer.client(bytes, now);
-                    observer.lost()
+                    observer.refused()
                 },
                 world.now(),
                 session,
@@ -369,7 +372,7 @@ fn copy(
                 Moved::Closed => return Poll::Ready(Stop::ClientLeft),
                 Moved::Broken => return Poll::Ready(Stop::TargetLeft),
                 Moved::Fenced(why) => return Poll::Ready(Stop::Fenced(why)),
-                Moved::Unrecorded(why) => return Poll::Ready(Stop::Unrecorded(why)),
+                Moved::Refused(why) => return Poll::Ready(Stop::Refused(why)),
                 Moved::Unfollowed => return Poll::Ready(Stop::Unfollowed),
                 Moved::Some => true,
                 Moved::Nothing => false,
@@ -393,7 +396,7 @@ fn copy(
                 Moved::Closed => return Poll::Ready(Stop::TargetLeft),
                 Moved::Broken => return Poll::Ready(Stop::ClientLeft),
                 Moved::Fenced(why) => return Poll::Ready(Stop::Fenced(why)),
-                Moved::Unrecorded(why) => return Poll::Ready(Stop::Unrecorded(why)),
+                Moved::Refused(why) => return Poll::Ready(Stop::Refused(why)),
                 Moved::Unfollowed => return Poll::Ready(Stop::Unfollowed),
                 Moved::Some => true,
                 Moved::Nothing => false,
@@ -420,8 +423,8 @@ enum Moved {
     /// The receiver is gone.
     Broken,
     Fenced(String),
-    /// What was sent cannot be put on record.
-    Unrecorded(&'static str),
+    /// What was sent may not pass.
+    Refused(&'static str),
     /// A defect in the parsing of it.
     Unfollowed,
 }
@@ -458,7 +461,7 @@ fn pass(
     let observed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| observe(buffer.filled(), now.micros() as u64)));
     match observed {
         Ok(None) => {}
-        Ok(Some(why)) => return Moved::Unrecorded(why),
+        Ok(Some(why)) => return Moved::Refused(why),
         Err(_) => return Moved::Unfollowed,
     }
     way.moved_at = now;

@@ -57,8 +57,9 @@ pub trait Observe {
     fn end(&mut self, now: u64) -> Vec<Statement>;
     /// Whether a statement is under way.
     fn is_busy(&self) -> bool;
-    /// Why what the client sends cannot be followed any more, if so: its session has to end, since it would go unrecorded.
-    fn lost(&self) -> Option<&'static str> {
+    /// Why the session has to end for what the client sends, if so: nothing of it may pass. It cannot be followed, and would go unrecorded;
+    /// or it would outlive the session.
+    fn refused(&self) -> Option<&'static str> {
         None
     }
     /// What makes the server give up all that is under way, on the connection itself; nothing where the protocol has another way.

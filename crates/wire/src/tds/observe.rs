@@ -46,6 +46,8 @@ struct Shared {
     /// Calls that wait for their results.
     waiting: usize,
     opaque_rows: bool,
+    /// A transaction was to be handed to a coordinator.
+    distributed: bool,
 }
 
 /// One session.
@@ -179,11 +181,12 @@ impl Observe for Observer {
         std::mem::take(&mut self.shared.finished)
     }
 
-    fn lost(&self) -> Option<&'static str> {
+    fn refused(&self) -> Option<&'static str> {
         let broken = self.frames.as_ref().is_some_and(|(client, _)| client.is_broken()) || self.sessions.values().any(|session| session.request.is_broken());
-        match (self.too_many, broken) {
-            (true, _) => Some("more sessions inside one connection than are followed"),
-            (_, true) => Some("the client does not keep to the protocol"),
+        match (self.too_many, broken, self.shared.distributed) {
+            (true, ..) => Some("its statements could not be recorded: more sessions inside one connection than are followed"),
+            (_, true, _) => Some("its statements could not be recorded: the client does not keep to the protocol"),
+            (.., true) => Some("it asked for a distributed transaction, and others could commit that behind its end"),
             _ => None,
         }
     }
@@ -280,7 +283,10 @@ impl Conversation {
         let mut calls = match kind {
             kind::BATCH => vec![request::batch(kept, self.whole)],
             kind::RPC => request::calls(kept, self.whole),
-            kind::TRANSACTION => vec![request::transaction(kept)],
+            kind::TRANSACTION => {
+                shared.distributed |= request::is_distributed(kept);
+                vec![request::transaction(kept)]
+            }
             kind::BULK => vec![Call { text: "(bulk load)".to_owned(), ..Call::default() }],
             kind::ATTENTION => {
                 self.attention = !self.pending.is_empty();
@@ -781,6 +787,29 @@ mod tests {
     }
 
     #[test]
+    fn a_transaction_that_others_could_commit_behind_the_end_is_not_let_through() {
+        let request = |kind: u16| {
+            let mut message = Vec::new();
+            let headers = [22, 0, 0, 0, 18, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0];
+            packet::put(&mut message, kind::TRANSACTION, 0, &[&headers[..], &kind.to_le_bytes(), &[0, 0]].concat(), 4_096);
+            message
+        };
+        for (asked, outlives) in [(0, true), (1, true), (5, false), (6, true), (7, false), (8, false), (9, false)] {
+            let mut seen = Observer::new(false, false);
+            seen.client(&request(asked), 1);
+            assert_eq!(seen.refused().is_some(), outlives, "{asked}");
+        }
+        // in pieces as well: what makes the request whole is what does not pass
+        let mut seen = Observer::new(false, false);
+        let whole = request(6);
+        let (last, before) = whole.split_last().unwrap();
+        seen.client(before, 1);
+        assert!(seen.refused().is_none());
+        seen.client(&[*last], 1);
+        assert!(seen.refused().is_some_and(|why| why.contains("distributed")));
+    }
+
+    #[test]
     fn memory_stays_bounded_whatever_is_sent() {
         let mut seen = Observer::new(false, false);
         let mut endless = Vec::new();
@@ -796,6 +825,6 @@ mod tests {
             (0..40).for_each(|_| seen.client(&framed, 1));
         }
         assert!(seen.held() <= KEPT_IN_ALL + limits::TDS_MARS_SESSIONS * KEPT_AT_LEAST && seen.sessions.len() <= limits::TDS_MARS_SESSIONS);
-        assert!(seen.lost().is_some(), "what is not followed is not let go on");
+        assert!(seen.refused().is_some(), "what is not followed is not let go on");
     }
 }

@@ -56,6 +56,12 @@ fn cut(text: &str) -> String {
     text[..text.floor_char_boundary(limits::STATEMENT_TEXT)].to_owned()
 }
 
+/// Whether a transaction request hands the transaction to a coordinator, or takes one from it ([MS-TDS] 2.2.6.9: TM_GET_DTC_ADDRESS,
+/// TM_PROPAGATE_XACT, TM_PROMOTE_XACT). Such a transaction is committed by others, also when the session is gone.
+pub fn is_distributed(bytes: &[u8]) -> bool {
+    matches!(Reader(without_headers(bytes)).u16(), Some(0 | 1 | 6))
+}
+
 /// A transaction request.
 pub fn transaction(bytes: &[u8]) -> Call {
     let text = match Reader(without_headers(bytes)).u16() {
