@@ -26,13 +26,13 @@ pub struct Attempt<'a> {
     pub open_sessions: usize,
 }
 
-/// The door is open, until `until` at the latest.
+/// The door is open, as long as `until` says.
 #[derive(Debug)]
 pub struct Admit<'a> {
     pub pass: &'a Pass,
     pub environment: &'a Environment,
     pub target: &'a Target,
-    pub until: Time,
+    pub until: Standing,
     /// What counts for the session besides its end.
     pub policy: &'a Policy,
 }
@@ -149,8 +149,29 @@ pub enum Fallen {
     AddressNotAllowed,
 }
 
-/// Until when a pass counts from an address: the earlier end of pass and allow entry. Asked again whenever the ledger changes.
-pub fn standing(ledger: &Ledger, pass: &Pass, address: IpAddr, now: Time) -> Result<Time, Fallen> {
+/// Until when a pass counts from an address, and what ends it then.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Standing {
+    pub until: Time,
+    pub then: Fallen,
+}
+
+/// What the window of a session that is ended shows: the reason, and what to do about it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Told {
+    pub why: String,
+    pub remedy: String,
+}
+
+impl Told {
+    /// The session ends and the access goes on.
+    pub fn and_connect_again(why: impl Into<String>) -> Told {
+        Told { why: why.into(), remedy: "Your access goes on: connect again.".to_owned() }
+    }
+}
+
+/// Whether a pass counts from an address: to the earlier end of pass and allow entry. Asked again whenever the ledger changes.
+pub fn standing(ledger: &Ledger, pass: &Pass, address: IpAddr, now: Time) -> Result<Standing, Fallen> {
     let now = ledger.clamp(now);
     if let Some(cause) = ledger.over(pass, now) {
         return Err(Fallen::Over(cause));
@@ -161,18 +182,52 @@ pub fn standing(ledger: &Ledger, pass: &Pass, address: IpAddr, now: Time) -> Res
     }
     let State::Ready { ends_at } = *pass.state() else { return Err(Fallen::NotReady) };
     let allowed_until = ledger.allow().until(env.id, pass.holder, address, env.epoch(), now).ok_or(Fallen::AddressNotAllowed)?;
-    Ok(ends_at.min(allowed_until))
+    Ok(if allowed_until < ends_at {
+        Standing { until: allowed_until, then: Fallen::AddressNotAllowed }
+    } else {
+        Standing { until: ends_at, then: Fallen::Over(Cause::Expired) }
+    })
+}
+
+/// What helps while a database is being moved.
+fn when_moved(environment: &str) -> String {
+    format!("Ask again when the movement is finished; daypass env show {environment} tells.")
+}
+
+impl Cause {
+    /// What helps whose access ended by it.
+    pub fn remedy(&self, environment: &str) -> String {
+        match self {
+            Cause::Expired
+            | Cause::Returned
+            | Cause::Revoked { .. }
+            | Cause::Replaced
+            | Cause::Forbidden { .. }
+            | Cause::ClockDoubted
+            | Cause::Failed { .. } => format!("Ask for new access: daypass request {environment} --reason '...'"),
+            Cause::Moved { .. } => when_moved(environment),
+            Cause::HolderLocked => "Ask an administrator of Daypass why.".to_owned(),
+            Cause::EnvironmentRemoved => "Ask whoever runs Daypass where the database is now.".to_owned(),
+        }
+    }
 }
 
 impl Fallen {
     /// What the window of a session that is cut off shows.
-    pub fn words(&self, environment: &str) -> String {
-        match self {
+    pub fn told(&self, environment: &str) -> Told {
+        let why = match self {
             Fallen::Over(cause) => format!("your access to {environment} {}", cause.words()),
             Fallen::NotReady => format!("your access to {environment} is not ready"),
             Fallen::Frozen => format!("your access to {environment} ended because the database is being replaced"),
             Fallen::AddressNotAllowed => format!("your address is no longer allowed on {environment}"),
-        }
+        };
+        let remedy = match self {
+            Fallen::Over(cause) => cause.remedy(environment),
+            Fallen::NotReady => "Wait a moment and connect again; `daypass passes` shows when it is ready.".to_owned(),
+            Fallen::Frozen => when_moved(environment),
+            Fallen::AddressNotAllowed => format!("Your access goes on: enter the address again with daypass allow {environment}, then connect again."),
+        };
+        Told { why, remedy }
     }
 }
 
@@ -204,7 +259,7 @@ impl Refused {
         match self {
             Refused::Unknown => "Check the user name and the password; `daypass passes` shows your accounts.".to_owned(),
             Refused::NotReady { .. } => "Wait a moment and connect again; `daypass passes` shows when it is ready.".to_owned(),
-            Refused::Over { environment, .. } => format!("Ask for a new account: daypass request {environment} --reason '...'"),
+            Refused::Over { environment, cause } => cause.remedy(environment),
             Refused::AddressNotAllowed { environment, address, .. } => format!("Enter the address first: daypass allow {environment} {address}"),
             Refused::WrongDatabase { database, .. } => format!("Connect to the database {database}."),
             Refused::WrongEngine { engine } => format!("Use a tool for {} and the port that `daypass passes` shows.", engine.title()),
@@ -213,7 +268,7 @@ impl Refused {
             Refused::NotApproved { environment, .. } => format!("Ask anew, and have it approved: daypass request {environment}"),
             Refused::TooManySessions { .. } => "Close a connection, then try again.".to_owned(),
             Refused::TargetFull { .. } => "Close a connection that you do not need, or try again when others have closed theirs.".to_owned(),
-            Refused::Frozen { environment } => format!("Ask again when the movement is finished; daypass env show {environment} tells."),
+            Refused::Frozen { environment } => when_moved(environment),
         }
     }
 }

@@ -15,6 +15,7 @@ use crate::{
 };
 use anyhow::{Context, Result};
 use daypass_core::{
+    admission::Told,
     chain::{self, Head},
     command::{Command, Observed},
     environment::Engine,
@@ -43,7 +44,7 @@ impl Running {
     /// Tells every session that Daypass stops, waits a moment until they are closed, and writes what is not written yet.
     pub async fn stop(self, goodbye: Duration) {
         for session in self.node.sessions.all() {
-            session.cut("Daypass is stopping");
+            session.cut(Told { why: "Daypass is stopping".to_owned(), remedy: "Your access goes on: connect again in a moment.".to_owned() });
         }
         let deadline = tokio::time::Instant::now() + goodbye;
         while !self.node.sessions.all().is_empty() && tokio::time::Instant::now() < deadline {

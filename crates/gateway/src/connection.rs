@@ -13,13 +13,13 @@ use crate::{
     upstream::{self, Carried, Ready, UpstreamError, Upstreamed},
 };
 use daypass_core::{
-    admission::{self, Attempt, Refused},
+    admission::{self, Attempt, Fallen, Refused, Standing, Told},
     environment::{Engine, Environment, Target},
     ids::SessionId,
     pass::{Cause, Pass},
     plan::Backend,
     session::{SessionClosed, SessionOpened},
-    time::{Time, Ttl},
+    time::Ttl,
 };
 use daypass_wire::pg::message::CancelKey;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -155,9 +155,7 @@ pub enum Trouble {
     },
     NotRecorded,
     /// Access ended while the target was being asked.
-    Fallen {
-        words: String,
-    },
+    Fallen(Told),
 }
 
 impl Trouble {
@@ -169,7 +167,7 @@ impl Trouble {
                 None => format!("the database behind {environment} is not reachable at the moment"),
             },
             Trouble::NotRecorded => "this session could not be recorded, so it cannot begin".to_owned(),
-            Trouble::Fallen { words } => words.clone(),
+            Trouble::Fallen(told) => told.why.clone(),
         }
     }
 
@@ -181,7 +179,7 @@ impl Trouble {
                 None => format!("Nothing is wrong with your access; try again. daypass env test {environment} shows what the target says."),
             },
             Trouble::NotRecorded => "Tell whoever runs Daypass: its store cannot be written.".to_owned(),
-            Trouble::Fallen { .. } => "Ask for new access: daypass request.".to_owned(),
+            Trouble::Fallen(told) => told.remedy.clone(),
         }
     }
 }
@@ -211,7 +209,7 @@ struct Admitted {
     pass: Pass,
     environment: Environment,
     target: Target,
-    until: Time,
+    until: Standing,
     idle: Option<Ttl>,
     record: bool,
     person: String,
@@ -279,9 +277,9 @@ async fn open<W: World>(
         Ok(upstreamed) => upstreamed,
         Err(error) => {
             if matches!(error, UpstreamError::Replaced) {
-                let words = admission::Fallen::Over(Cause::Replaced).words(&name);
-                closed(gateway, id, &words).await;
-                return Err(refusal(Trouble::Fallen { words }));
+                let told = Fallen::Over(Cause::Replaced).told(&name);
+                closed(gateway, id, &told.why).await;
+                return Err(refusal(Trouble::Fallen(told)));
             }
             closed(gateway, id, "the target did not let the gateway in").await;
             return Err(refusal(Trouble::Target { environment: name, error }));
@@ -313,14 +311,14 @@ async fn open<W: World>(
     drop(upstreamed.door.take());
     // what ended while the target was being asked is seen now: the fence looks at sessions that are on its list
     let standing = world.ledger(|ledger| ledger.pass(pass.id).map(|pass| admission::standing(ledger, pass, peer.ip(), world.now())));
-    if let Some(Ok(until)) = standing {
-        session.set_until(until);
+    if let Some(Ok(standing)) = &standing {
+        session.set_until(standing.clone());
     }
     if let Some(Err(fallen)) = standing {
         gateway.sessions.close(id);
-        let words = fallen.words(&session.environment_name);
-        closed(gateway, id, &words).await;
-        return Err(refusal(Trouble::Fallen { words }));
+        let told = fallen.told(&session.environment_name);
+        closed(gateway, id, &told.why).await;
+        return Err(refusal(Trouble::Fallen(told)));
     }
     Ok((upstreamed, session, target.spec.host.to_string(), seat))
 }

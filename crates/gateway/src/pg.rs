@@ -109,7 +109,7 @@ pub fn refuse(trouble: &Trouble) -> Vec<u8> {
             Refused::WrongDatabase { .. } => sqlstate::INVALID_CATALOG_NAME,
             Refused::TooManySessions { .. } | Refused::TargetFull { .. } => sqlstate::TOO_MANY_CONNECTIONS,
         },
-        Trouble::Fallen { .. } => sqlstate::INVALID_AUTHORIZATION,
+        Trouble::Fallen(_) => sqlstate::INVALID_AUTHORIZATION,
         Trouble::Target { .. } | Trouble::NotRecorded => sqlstate::CANNOT_CONNECT_NOW,
     };
     fatal(code, &trouble.words(), "", &trouble.remedy())

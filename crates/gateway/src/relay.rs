@@ -4,7 +4,7 @@
 //! side did not take at once is kept.
 
 use crate::{World, line::Guest, recorder::Recorder, sessions::Session, upstream::UpstreamStream};
-use daypass_core::time::Time;
+use daypass_core::{admission::Told, time::Time};
 use daypass_wire::observe::{LastWords, Observe};
 use std::{
     cell::RefCell,
@@ -46,7 +46,7 @@ pub enum End {
     ClientLeft,
     TargetLeft,
     /// The fence, with the reason.
-    Cut(String),
+    Cut(Told),
     /// For something that the client sent.
     Refused(&'static str),
     /// Statements could not be recorded any more.
@@ -56,11 +56,20 @@ pub enum End {
 }
 
 impl End {
+    /// What its client can do about it.
+    fn remedy(&self) -> &str {
+        match self {
+            End::Cut(told) => &told.remedy,
+            End::NotRecorded(_) => "Tell whoever runs Daypass: its store cannot be written.",
+            End::ClientLeft | End::TargetLeft | End::Refused(_) | End::NotFollowed => "Your access goes on: connect again.",
+        }
+    }
+
     pub fn words(&self) -> String {
         match self {
             End::ClientLeft => "the client closed the connection".to_owned(),
             End::TargetLeft => "the target closed the connection".to_owned(),
-            End::Cut(why) => why.clone(),
+            End::Cut(told) => told.why.clone(),
             End::Refused(why) => (*why).to_owned(),
             End::NotRecorded(why) => format!("its statements could not be recorded: {why}"),
             End::NotFollowed => "its statements could not be recorded: a defect in Daypass".to_owned(),
@@ -124,7 +133,7 @@ impl Way {
 enum Stop {
     ClientLeft,
     TargetLeft,
-    Fenced(String),
+    Fenced(Told),
     Refused(&'static str),
     Unfollowed,
     /// A block of statements has to be handed over first.
@@ -220,7 +229,8 @@ impl<W: World> Relay<W> {
                 self.to_client.unflushed = true;
             }
             if let Some(idle) = self.session.idle.filter(|_| self.idle_left() == Some(0)) {
-                break End::Cut(format!("nothing happened in this session for {idle}, and the policy of {} ends it then", self.session.environment_name));
+                let why = format!("nothing happened in this session for {idle}, and the policy of {} ends it then", self.session.environment_name);
+                break End::Cut(Told::and_connect_again(why));
             }
             if self.recorder.is_full() || record_at.is_some_and(|at| Instant::now() >= at) {
                 record_at = None;
@@ -233,9 +243,9 @@ impl<W: World> Relay<W> {
         let mut telling = false;
         match &end {
             End::Cut(_) | End::Refused(_) | End::NotRecorded(_) => {
-                let why = end.words();
+                let (why, remedy) = (end.words(), end.remedy());
                 // the target's side ends in time, whatever the client takes of it
-                match tokio::time::timeout(LAST_WORDS, self.last_words(&why)).await {
+                match tokio::time::timeout(LAST_WORDS, self.last_words(&why, remedy)).await {
                     Ok(Ok(true)) => telling = true,
                     _ => self.client.hang_up(),
                 }
@@ -310,11 +320,11 @@ impl<W: World> Relay<W> {
 
     /// Reads on to the next place where the protocol allows a reason to stand, and puts it there; gives whether it stands there. What the
     /// client does not take meanwhile is left, to a bound.
-    async fn last_words(&mut self, why: &str) -> std::io::Result<bool> {
+    async fn last_words(&mut self, why: &str, remedy: &str) -> std::io::Result<bool> {
         let mut chunk = vec![0; CHUNK];
         let mut n = 0;
         loop {
-            let (passing, last) = match self.observer.last_words(&chunk[..n], why, self.world.now().micros() as u64) {
+            let (passing, last) = match self.observer.last_words(&chunk[..n], why, remedy, self.world.now().micros() as u64) {
                 LastWords::More(passing) => (passing, false),
                 LastWords::Last(passing) => (passing, true),
             };
@@ -422,7 +432,7 @@ enum Moved {
     Closed,
     /// The receiver is gone.
     Broken,
-    Fenced(String),
+    Fenced(Told),
     /// What was sent may not pass.
     Refused(&'static str),
     /// A defect in the parsing of it.
@@ -475,7 +485,11 @@ fn pass(
 mod tests {
     use super::*;
     use crate::sessions::{Opening, Sessions};
-    use daypass_core::{ids::*, plan::Backend};
+    use daypass_core::{
+        admission::{Fallen, Standing},
+        ids::*,
+        plan::Backend,
+    };
     use std::task::Waker;
     use uuid::Uuid;
 
@@ -489,7 +503,7 @@ mod tests {
             account: account.parse().unwrap(),
             address: [127, 0, 0, 1].into(),
             opened_at: Time::ZERO,
-            until,
+            until: Standing { until, then: Fallen::AddressNotAllowed },
             idle: None,
             record: true,
             cancel: None,
@@ -523,9 +537,9 @@ mod tests {
         let (moved, got, left) = step(&session(end), end, b"row", |_, _| panic!("nobody looks at it")).await;
         assert!(matches!(moved, Moved::Fenced(_)) && got.is_empty() && left == b"row");
         let cut = session(end);
-        cut.cut("enough");
+        cut.cut(Told::and_connect_again("enough"));
         let (moved, got, left) = step(&cut, Time::ZERO, b"row", |_, _| panic!("nobody looks at it")).await;
-        assert!(matches!(moved, Moved::Fenced(why) if why == "enough") && got.is_empty() && left == b"row");
+        assert!(matches!(moved, Moved::Fenced(told) if told.why == "enough") && got.is_empty() && left == b"row");
         // a defect in the following of it: the chunk is gone, so nothing may follow, not even a reason
         let (moved, got, _) = step(&session(end), Time::ZERO, b"row", |_, _| panic!("a defect")).await;
         assert!(matches!(moved, Moved::Unfollowed) && got.is_empty());

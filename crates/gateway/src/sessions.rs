@@ -6,7 +6,7 @@ use crate::{
     ranked::{Held, Rank, Ranked},
 };
 use daypass_core::{
-    admission,
+    admission::{self, Fallen, Standing, Told},
     ids::*,
     names::AccountName,
     plan::Backend,
@@ -51,7 +51,9 @@ pub struct Session {
     /// As whom it is logged in there, and the number that the target knows it by; 0 when it does not say.
     pub there: Backend,
     until: AtomicI64,
-    cut: OnceLock<String>,
+    /// What ends it then.
+    then: Ranked<Fallen>,
+    cut: OnceLock<Told>,
     /// What its client is to be told while it goes on.
     word: Ranked<Option<String>>,
     wake: Notify,
@@ -74,12 +76,12 @@ impl Session {
     }
 
     /// Why no byte may pass any more, if so.
-    pub fn fenced(&self, now: Time) -> Option<String> {
+    pub fn fenced(&self, now: Time) -> Option<Told> {
         match self.cut.get() {
-            Some(why) => Some(why.clone()),
+            Some(told) => Some(told.clone()),
             None if now >= self.until() => {
-                let end = admission::Fallen::Over(daypass_core::pass::Cause::Expired);
-                Some(self.cut.get_or_init(|| end.words(&self.environment_name)).clone())
+                let told = self.then.lock().told(&self.environment_name);
+                Some(self.cut.get_or_init(|| told).clone())
             }
             None => None,
         }
@@ -90,15 +92,16 @@ impl Session {
     }
 
     /// Moves the deadline; whoever waits for it looks again.
-    pub fn set_until(&self, until: Time) {
+    pub fn set_until(&self, Standing { until, then }: Standing) {
+        *self.then.lock() = then;
         if self.until.swap(until.micros(), Ordering::AcqRel) != until.micros() {
             self.wake.notify_one();
         }
     }
 
     /// Cuts the session now. The first reason stays.
-    pub fn cut(&self, why: &str) {
-        if self.cut.set(why.to_owned()).is_ok() {
+    pub fn cut(&self, told: Told) {
+        if self.cut.set(told).is_ok() {
             self.wake.notify_one();
         }
     }
@@ -118,7 +121,7 @@ pub struct Opening {
     pub account: AccountName,
     pub address: IpAddr,
     pub opened_at: Time,
-    pub until: Time,
+    pub until: Standing,
     pub idle: Option<Ttl>,
     pub record: bool,
     pub cancel: Option<CancelKeys>,
@@ -240,7 +243,8 @@ impl Sessions {
             target,
             upstream,
             there,
-            until: AtomicI64::new(until.micros()),
+            until: AtomicI64::new(until.until.micros()),
+            then: Ranked::new(Rank::Word, until.then),
             cut: OnceLock::new(),
             word: Ranked::new(Rank::Word, None),
             wake: Notify::new(),
@@ -322,13 +326,13 @@ impl Sessions {
             for session in sessions {
                 let standing = match ledger.pass(session.pass) {
                     Some(pass) => admission::standing(ledger, pass, session.address, now),
-                    None => Err(admission::Fallen::NotReady),
+                    None => Err(Fallen::NotReady),
                 };
                 match standing {
                     Ok(until) => {
                         session.set_until(until);
                     }
-                    Err(fallen) => session.cut(&fallen.words(&session.environment_name)),
+                    Err(fallen) => session.cut(fallen.told(&session.environment_name)),
                 }
             }
         });

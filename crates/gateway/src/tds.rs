@@ -114,7 +114,7 @@ pub fn refuse(trouble: &Trouble, login: &Login, environment: Option<&Environment
             ),
         ),
         Trouble::Refused(Refused::TooManySessions { .. } | Refused::TargetFull { .. }) => (number::LIMIT, format!("{}.", sentence(&trouble.words()))),
-        Trouble::Refused(_) | Trouble::Fallen { .. } | Trouble::NotRecorded => (number::LOGIN_FAILED, format!("{}.", sentence(&trouble.words()))),
+        Trouble::Refused(_) | Trouble::Fallen(_) | Trouble::NotRecorded => (number::LOGIN_FAILED, format!("{}.", sentence(&trouble.words()))),
     };
     let words = format!("{base} {remedy}");
     let reason = if wanted != number::LOGIN_FAILED && driver.shows(wanted) {

@@ -72,8 +72,8 @@ pub trait Observe {
         None
     }
     /// The session has to end, and its client should hear why. Asked first with nothing, then with what the server sends
-    /// next, until it answers [`LastWords::Last`].
-    fn last_words(&mut self, next: &[u8], why: &str, now: u64) -> LastWords;
+    /// next, until it answers [`LastWords::Last`]. `remedy` is what the client can do.
+    fn last_words(&mut self, next: &[u8], why: &str, remedy: &str, now: u64) -> LastWords;
 }
 
 /// What still goes to a client whose session ends.

@@ -176,7 +176,7 @@ impl Office {
         let account = self.ledger.pass(pass).unwrap().account.to_string();
         let address: IpAddr = address.parse().unwrap();
         admit(&self.ledger, &Attempt { account: &account, database: Some("uat"), servers: &[], engine: Engine::Postgres, address, open_sessions: 0 }, self.now)
-            .map(|admit| admit.until)
+            .map(|admit| admit.until.until)
     }
 
     fn over(&self, pass: PassId) -> Option<Cause> {

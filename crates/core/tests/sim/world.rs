@@ -271,7 +271,7 @@ impl World {
         let ledger = &node.ledger;
         node.sessions.retain_mut(|session| match ledger.pass(session.pass).map(|pass| standing(ledger, pass, session.address, now)) {
             Some(Ok(until)) => {
-                session.until = until;
+                session.until = until.until;
                 true
             }
             _ => false,
@@ -446,7 +446,7 @@ impl World {
         let there = self.servers.iter().any(|s| s.id == target && s.reachable && s.accounts.get(&account).is_some_and(|expires| self.now < *expires));
         self.oracle.may_pass(pass, address, self.now, true)?;
         if there {
-            self.nodes[node].sessions.push(Session { pass, account, address, until });
+            self.nodes[node].sessions.push(Session { pass, account, address, until: until.until });
         }
         Ok(())
     }

@@ -98,7 +98,7 @@ impl Observe for Observer {
         self.server.at_boundary().then(|| warning(words))
     }
 
-    fn last_words(&mut self, mut next: &[u8], why: &str, now: u64) -> LastWords {
+    fn last_words(&mut self, mut next: &[u8], why: &str, remedy: &str, now: u64) -> LastWords {
         let mut passing = Vec::new();
         // in the middle of a message: let just that message end
         while !next.is_empty() && self.server.to_boundary() > 0 {
@@ -112,7 +112,7 @@ impl Observe for Observer {
             return LastWords::More(passing);
         }
         if self.server.at_boundary() {
-            passing.extend(fatal(sqlstate::ADMIN_SHUTDOWN, &format!("terminating connection: {why}"), "", "Ask for new access: daypass request."));
+            passing.extend(fatal(sqlstate::ADMIN_SHUTDOWN, &format!("terminating connection: {why}"), "", remedy));
         }
         LastWords::Last(passing)
     }

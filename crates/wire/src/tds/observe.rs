@@ -214,9 +214,9 @@ impl Observe for Observer {
         self.sessions.values().any(|conversation| !conversation.pending.is_empty())
     }
 
-    fn last_words(&mut self, mut next: &[u8], why: &str, now: u64) -> LastWords {
+    fn last_words(&mut self, mut next: &[u8], why: &str, remedy: &str, now: u64) -> LastWords {
         self.shared.now = now;
-        let reason = Reason { number: number::ENDED, class: FATAL, text: format!("Your session was ended: {why}. Ask for new access: daypass request.") };
+        let reason = Reason { number: number::ENDED, class: FATAL, text: format!("Your session was ended: {why}. {remedy}") };
         let mut passing = Vec::new();
         loop {
             let last = match &self.frames {
@@ -587,7 +587,7 @@ mod tests {
             let mut next: &[u8] = &[];
             let mut rest = &whole[cut..];
             loop {
-                match seen.last_words(next, "your access to uat has expired", 3) {
+                match seen.last_words(next, "your access to uat has expired", "Ask again.", 3) {
                     LastWords::More(passing) => {
                         sent.extend(passing);
                         let (chunk, more) = rest.split_at(rest.len().min(7));
@@ -633,7 +633,7 @@ mod tests {
         let first: Vec<_> = seen.server(&framed(1, 1, &reply(&result(2), 4_096)), 2).map(|s| s.text.to_string()).collect();
         assert_eq!(first, ["SELECT 2"]);
         assert!(seen.is_busy());
-        let LastWords::Last(words) = seen.last_words(&[], "time is over", 3) else { panic!("there is a place") };
+        let LastWords::Last(words) = seen.last_words(&[], "time is over", "Ask again.", 3) else { panic!("there is a place") };
         assert_eq!(Frame::read(words[..16].try_into().unwrap()).map(|f| (f.session, f.sequence)), Some((0, 1)), "to the session that waits");
         assert_eq!(seen.give_up().len(), 16 + 8);
         assert_eq!(seen.end(4).len(), 1);

@@ -199,7 +199,7 @@ fn words(observer: &mut impl Observe, data: &[u8], cut: usize) -> Option<Vec<u8>
     let mut chunks = data.chunks(cut.max(1));
     let mut next: &[u8] = &[];
     loop {
-        match observer.last_words(next, "its time is over", 1) {
+        match observer.last_words(next, "its time is over", "Ask again.", 1) {
             LastWords::More(passing) => sent.extend(passing),
             LastWords::Last(passing) => {
                 sent.extend(passing);

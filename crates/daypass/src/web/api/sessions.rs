@@ -6,7 +6,7 @@ use axum::{
     extract::{Path, Query, State},
     http::StatusCode,
 };
-use daypass_core::{ids::*, people::Permission, refusal::Refusal, session::StatementRecord};
+use daypass_core::{admission::Told, ids::*, people::Permission, refusal::Refusal, session::StatementRecord};
 use daypass_gateway::World;
 use daypass_store::{SessionRow, Wanted};
 use serde::Deserialize;
@@ -58,7 +58,7 @@ pub async fn kill(State(app): State<App>, caller: Caller, Path(id): Path<String>
         return Err(not_found());
     }
     let by = if own { "its holder".to_owned() } else { caller.name.to_string() };
-    session.cut(&format!("this session was ended by {by}"));
+    session.cut(Told::and_connect_again(format!("this session was ended by {by}")));
     Ok(StatusCode::NO_CONTENT)
 }
 
