@@ -54,6 +54,8 @@ pub struct Node {
     doors: Doors,
     /// Standing accounts whose password was put back, and until when they are watched.
     watched: Ranked<BTreeMap<StandingId, std::time::Instant>>,
+    /// Those that are being taken back, and what is waited for.
+    taking_back: Ranked<BTreeMap<StandingId, Vec<u32>>>,
 }
 
 type Doors = Arc<Ranked<HashMap<String, AtTheDoor>>>;
@@ -130,6 +132,7 @@ impl Node {
             rooms: Ranked::new(Rank::Rooms, BTreeMap::new()),
             doors: Arc::new(Ranked::new(Rank::Doors, HashMap::new())),
             watched: Ranked::new(Rank::Watched, BTreeMap::new()),
+            taking_back: Ranked::new(Rank::Watched, BTreeMap::new()),
             store,
             sessions: Arc::default(),
             troubles: Troubles::default(),
@@ -216,6 +219,17 @@ impl Node {
     pub fn watch_standing(&self, standing: StandingId, how_long: std::time::Duration) {
         self.watched.lock().insert(standing, std::time::Instant::now() + how_long);
         self.wake();
+    }
+
+    /// What is waited for until an account that is being taken back may log in again.
+    pub fn being_taken_back(&self, standing: StandingId) -> Option<Vec<u32>> {
+        self.taking_back.lock().remove(&standing)
+    }
+
+    pub fn take_back_later(&self, standing: StandingId, waiting: Option<Vec<u32>>) {
+        if let Some(waiting) = waiting {
+            self.taking_back.lock().insert(standing, waiting);
+        }
     }
 
     pub fn watched_standings(&self) -> Vec<StandingId> {

@@ -226,6 +226,8 @@ async fn recall(node: &Node) -> Result<()> {
     let standing: Vec<StandingId> = node.ledger(|ledger| ledger.standings().map(|known| known.id).collect());
     for id in standing {
         node.remember_standing(id, node.store.log.secret(&standing::secret(id)).await?);
+        // one that was being taken back when the process died is shut
+        node.watch_standing(id, standing::AFTER);
     }
     Ok(())
 }

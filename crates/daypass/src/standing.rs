@@ -16,8 +16,12 @@ use daypass_core::{
 };
 use daypass_gateway::{UpstreamError, Who, World, probe_as};
 use daypass_store::Change;
-use daypass_targets::{AnyTarget, Target};
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use daypass_targets::{AnyTarget, Taken, Target};
+use std::{
+    collections::BTreeSet,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 /// Under what its password is sealed.
 pub fn secret(id: StandingId) -> String {
@@ -42,7 +46,9 @@ pub async fn check(node: &Node, id: StandingId) -> Result<(), String> {
     let who = Who { user: known.name.to_string(), password, pass: None };
     match probe_as(node, who, &env, &spec).await {
         Ok(()) => Ok(()),
-        Err(UpstreamError::Refused(why)) if why.starts_with("it answered 28P01") || why.starts_with("18456") => put_back(node, id).await,
+        Err(UpstreamError::Refused(why)) if ["it answered 28P01", "it answered 28000", "18456"].iter().any(|code| why.starts_with(code)) => {
+            put_back(node, id).await
+        }
         Err(error) => Err(error.to_string()),
     }
 }
@@ -56,34 +62,39 @@ pub async fn put_back(node: &Node, id: StandingId) -> Result<(), String> {
     }
     let password = node.standing_password(id).ok_or("its password is not in the vault")?;
     let target = node.target(spec.id).await.map_err(|e| e.to_string())?;
-    // who came in by the other password may hold on to the role, or change it all the time: out first, then the password, while they knock anew
-    let mut failed = None;
-    for _ in 0..ROUNDS {
-        end_strange(node, &target, &known).await?;
-        match target.set_password(&env.spec.database, &known.name, &password).await {
-            Ok(()) => {
-                failed = None;
-                break;
-            }
-            Err(error) => failed = Some(error.to_string()),
+    // what was on its way while it was put back is seen by the looks that follow; and one that could not be is tried again by them
+    node.watch_standing(id, AFTER);
+    let deadline = Instant::now() + IN_A_ROW;
+    let mut waiting = node.being_taken_back(id);
+    let failed = loop {
+        let name = known.name.to_string();
+        let ours: Vec<u32> = node.sessions.there().0.iter().filter(|backend| backend.account == name).map(|backend| backend.id).collect();
+        let why = match target.take_back(&env.spec.database, &known.name, &password, &ours, &mut waiting).await {
+            Ok(Taken::Back) => break None,
+            Ok(Taken::NotYet) => "somebody who came in by it is still being put out".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        if Instant::now() > deadline {
+            break Some(why);
         }
-    }
+        tokio::time::sleep(BETWEEN).await;
+    };
+    node.take_back_later(id, waiting);
     if let Some(why) = failed {
-        return Err(format!("{} has another password than the vault's, and it could not be put back: {why}", known.name));
+        return Err(format!("{} has another password than the vault's, and is shut until it is put back: {why}", known.name));
     }
     tracing::warn!(account = %known.name, environment = %env.spec.name, "a standing account had another password than the vault's; it was put back");
     let why = format!("somebody set another password for {} from inside; it was put back, and connections that were none of ours were ended", known.name);
     node.troubles.note(format!("taken:{id}"), why, node.now());
-    end_strange(node, &target, &known).await?;
-    // a login with the other password that was under way is seen when it is in: the look goes on for a while
-    node.watch_standing(id, AFTER);
     Ok(())
 }
 
-/// How often a password is tried to be put back in a row.
-const ROUNDS: usize = 10;
-/// For how long, after a password was put back, each look ends who came in by the other one: a login takes ten seconds at most.
-const AFTER: Duration = Duration::from_secs(15);
+/// For how long it is tried in a row to put a password back, and the pause between two steps. The next look goes on where it was left.
+const IN_A_ROW: Duration = Duration::from_secs(5);
+const BETWEEN: Duration = Duration::from_millis(20);
+/// For how long, after that, each look asks whether the password still is the vault's, and ends who came in by another one: a login takes ten
+/// seconds at most.
+pub const AFTER: Duration = Duration::from_secs(15);
 
 /// Ends every connection of the account that is no session of ours.
 async fn end_strange(node: &Node, target: &AnyTarget, known: &Standing) -> Result<(), String> {
@@ -121,13 +132,14 @@ pub async fn look<T: Target>(node: &Arc<Node>, control: &Control, target: Target
             .filter(|(known, env)| env.target == target && env.identity.is_some() && known.rotation_due(env, ledger.policy(env), now).is_some());
         here.filter_map(|(known, env)| Some((known, env, ledger.target(target)?.clone()))).collect()
     });
-    let in_use: BTreeSet<StandingId> = node.ledger(|ledger| {
+    let mut asked: BTreeSet<StandingId> = node.ledger(|ledger| {
         let here = |environment| ledger.environment(environment).is_some_and(|env| env.target == target && env.identity.is_some());
         let used = ledger.open_passes().filter(|pass| here(pass.environment) && matches!(pass.state(), State::Ready { .. }));
         used.filter(|pass| ledger.over(pass, now).is_none()).filter_map(|pass| pass.wish.standing).collect()
     });
     for id in node.watched_standings() {
         if let Some((known, _, spec)) = of(node, id).filter(|(.., spec)| spec.id == target) {
+            asked.insert(id);
             let ended = match node.target(spec.id).await {
                 Ok(way) => end_strange(node, &way, &known).await,
                 Err(error) => Err(error.to_string()),
@@ -137,7 +149,7 @@ pub async fn look<T: Target>(node: &Arc<Node>, control: &Control, target: Target
             }
         }
     }
-    for id in in_use {
+    for id in asked {
         let trouble = format!("standing-check:{id}");
         match check(node, id).await {
             Ok(()) => node.troubles.clear(&trouble),

@@ -1,7 +1,7 @@
 //! A target of whichever engine its spec names.
 
 use crate::{
-    AccountSpec, Check, Estate, SessionAt, Target, TargetError,
+    AccountSpec, Check, Estate, SessionAt, Taken, Target, TargetError,
     movement::{Move, Source, Standing},
     postgres::Postgres,
     sqlserver::SqlServer,
@@ -120,6 +120,16 @@ impl Target for AnyTarget {
     }
     async fn set_password(&self, database: &DatabaseName, account: &RoleName, password: &Secret) -> Result<(), TargetError> {
         delegate!(self, target => target.set_password(database, account, password))
+    }
+    async fn take_back(
+        &self,
+        database: &DatabaseName,
+        account: &RoleName,
+        password: &Secret,
+        ours: &[u32],
+        waiting: &mut Option<Vec<u32>>,
+    ) -> Result<Taken, TargetError> {
+        delegate!(self, target => target.take_back(database, account, password, ours, waiting))
     }
     async fn test(&self, database: &DatabaseName) -> Vec<Check> {
         delegate!(self, target => target.test(database))

@@ -34,6 +34,15 @@ use std::{
     path::{Path, PathBuf},
 };
 
+/// How far taking an account back is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Taken {
+    /// It has the vault's password, and whoever had another is out.
+    Back,
+    /// Somebody is still in, or was about to come in: to be asked again in a moment.
+    NotYet,
+}
+
 /// The account that a pass wants on a target.
 pub struct AccountSpec<'a> {
     pub account: &'a AccountName,
@@ -154,6 +163,20 @@ pub trait Target: Send + Sync {
     fn kill(&self, account: &str, id: u32, database: &DatabaseName) -> impl Future<Output = Result<(), TargetError>> + Send;
     /// Gives an account that is none of ours a new password.
     fn set_password(&self, database: &DatabaseName, account: &RoleName, password: &Secret) -> impl Future<Output = Result<(), TargetError>> + Send;
+    /// One step of giving it the vault's password back when somebody has set another from inside: called until it is done, with the numbers of
+    /// our sessions, which stay, and what is still waited for (none at first). Meanwhile the account may be shut. Where nobody can set another
+    /// without knowing the old one, setting it is all there is to do.
+    fn take_back(
+        &self,
+        database: &DatabaseName,
+        account: &RoleName,
+        password: &Secret,
+        ours: &[u32],
+        waiting: &mut Option<Vec<u32>>,
+    ) -> impl Future<Output = Result<Taken, TargetError>> + Send {
+        let _ = (ours, waiting);
+        async { self.set_password(database, account, password).await.map(|()| Taken::Back) }
+    }
     /// What works and what is missing.
     fn test(&self, database: &DatabaseName) -> impl Future<Output = Vec<Check>> + Send;
 

@@ -18,8 +18,8 @@ use tokio::{
     process::{Child, Command},
 };
 
-/// How long anything may take that should take a moment.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+/// How long anything may take that should take a moment, on a machine that has much else to do.
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 pub struct House<S = Postgres> {
     pub server: S,

@@ -15,7 +15,7 @@ mod removal;
 pub use removal::by_hand;
 
 use crate::{
-    AccountSpec, Check, Estate, Target, TargetError,
+    AccountSpec, Check, Estate, Taken, Target, TargetError,
     movement::{Move, Source, Standing},
 };
 use daypass_core::{
@@ -369,6 +369,22 @@ impl Target for Postgres {
                 }
             };
             let result = set.await;
+            (client, result)
+        })
+        .await
+    }
+
+    async fn take_back(
+        &self,
+        _database: &DatabaseName,
+        account: &RoleName,
+        password: &Secret,
+        ours: &[u32],
+        waiting: &mut Option<Vec<u32>>,
+    ) -> Result<Taken, TargetError> {
+        self.on_kept(&self.ends, Use::Ends, |client| async move {
+            let verifier = postgres_protocol::password::scram_sha_256(password.expose().as_bytes());
+            let result = removal::take_back(self, &client, account.as_str(), &verifier, ours, waiting).await;
             (client, result)
         })
         .await

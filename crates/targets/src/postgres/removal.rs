@@ -2,7 +2,7 @@
 //! account's own locks, DROP ROLE fails while it owns anything in any database.
 
 use super::{MAINTENANCE, Postgres, estate};
-use crate::{Estate, TargetError};
+use crate::{Estate, Taken, TargetError};
 use daypass_core::plan::Backend;
 use postgres_protocol::escape::{escape_identifier, escape_literal};
 use std::time::{Duration, Instant};
@@ -73,6 +73,56 @@ pub async fn evict(target: &Postgres, client: &Client, account: &str) -> Result<
     but_for_the_missing(alter(client, &format!("ALTER ROLE {} NOLOGIN", escape_identifier(&account[0]))).await)?;
     client.query(KILL, &[&account.as_slice()]).await?;
     Ok(())
+}
+
+/// One step of giving an account that others use the password of the vault, when somebody who is in changes it all the time and knocks anew
+/// with theirs. As long as anybody of them is in, or has begun to log in, what they do may come behind what we do. So nobody gets in first; then
+/// nobody is in but `ours` (pids); then whoever had begun to log in before has come to an end; and only then the account may log in again.
+pub async fn take_back(
+    target: &Postgres,
+    client: &Client,
+    account: &str,
+    verifier: &str,
+    ours: &[u32],
+    waiting: &mut Option<Vec<u32>>,
+) -> Result<Taken, TargetError> {
+    let (role, verifier) = (escape_identifier(account), escape_literal(verifier));
+    if waiting.is_none() {
+        let shut = format!("ALTER ROLE {role} NOLOGIN PASSWORD {verifier}");
+        if let Err(error) = alter(client, &shut).await {
+            if error.code() != Some(&SqlState::LOCK_NOT_AVAILABLE) {
+                return Err(error.into());
+            }
+            // something that was prepared as this account, or somebody who is in, holds on to it
+            let_go(target, client, &[account.to_owned()]).await?;
+            kill_all(client, account).await?;
+            alter(client, &shut).await?;
+        }
+    }
+    let ours: Vec<i32> = ours.iter().map(|pid| pid.cast_signed()).collect();
+    let kill = "SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity WHERE usename = $1 AND pid <> ALL ($2)";
+    if !client.query(kill, &[&account, &ours]).await?.is_empty() {
+        // until it is gone it may change the password once more
+        *waiting = None;
+        return Ok(Taken::NotYet);
+    }
+    // who is logging in has a transaction and no name yet: it may have been given the salt of the other password, and have a while to answer
+    let beginning = "SELECT DISTINCT l.pid FROM pg_catalog.pg_locks l LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid \
+                     WHERE l.locktype = 'virtualxid' AND l.pid IS NOT NULL AND a.usename IS NULL \
+                     AND coalesce(a.backend_type, 'client backend') = 'client backend'";
+    let rows = client.query(beginning, &[]).await?;
+    let beginning: Vec<u32> = rows.iter().map(|row| Ok(row.try_get::<_, i32>(0)?.cast_unsigned())).collect::<Result<_, tokio_postgres::Error>>()?;
+    let left = waiting.take().map_or_else(|| beginning.clone(), |before| before.into_iter().filter(|pid| beginning.contains(pid)).collect());
+    if !left.is_empty() {
+        *waiting = Some(left);
+        return Ok(Taken::NotYet);
+    }
+    // of those that had begun, one may have come in by now
+    if !client.query(kill, &[&account, &ours]).await?.is_empty() {
+        return Ok(Taken::NotYet);
+    }
+    alter(client, &format!("ALTER ROLE {role} LOGIN PASSWORD {verifier}")).await?;
+    Ok(Taken::Back)
 }
 
 /// Rolls back what these roles, or whoever became one of our groups, have prepared that holds on to a role: it would be in the way of locking them, for as long as it is there. What else

@@ -1,6 +1,10 @@
 //! "The account that everybody shares becomes mine."
 
 use crate::house::{Account, House};
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering::Relaxed},
+};
 
 const SECRET: &str = "canary-standing-secret";
 
@@ -44,7 +48,10 @@ async fn i_give_the_shared_account_a_password_of_mine_and_come_back_by_myself() 
     }
     assert!(client.query_one("SELECT 1", &[]).await.is_ok(), "my session through the gateway is not touched");
     // and again just before I leave
-    client.batch_execute("ALTER ROLE CURRENT_USER PASSWORD 'mine'").await.unwrap();
+    // it may be that it is being put back in this very moment
+    while client.batch_execute("ALTER ROLE CURRENT_USER PASSWORD 'mine'").await.is_err() {
+        assert!(std::time::Instant::now() < deadline, "{}", house.log());
+    }
     house.json("sam", &["end", &account.name, "--reason", "enough"]).await;
     while house.psql_past("erp_app", "mine", "SELECT 1").await.0 {
         assert!(std::time::Instant::now() < deadline, "{}", house.log());
@@ -76,6 +83,49 @@ async fn i_change_the_shared_password_in_a_loop_from_sixteen_places_and_one_that
     for one in &mut loops {
         let _ = one.kill().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn i_change_the_shared_password_all_the_time_and_come_again_whenever_i_am_put_out() {
+    let (house, added) = managed(&format!("CREATE ROLE erp_app LOGIN PASSWORD '{SECRET}'")).await;
+    assert!(added.status.success(), "{added:?}");
+    let (account, client) = with_a_password_of_mine(&house).await;
+    let stop = Arc::new(AtomicBool::new(false));
+    let tls = tokio_postgres_rustls::MakeRustlsConnect::new(crate::house::tls(&house.path("server-ca.pem")));
+    let knock = |tls: tokio_postgres_rustls::MakeRustlsConnect, stop: Arc<AtomicBool>, port: u16| async move {
+        let mut config = tokio_postgres::Config::new();
+        config.host("localhost").port(port).user("erp_app").password("mine").dbname("uat").ssl_mode(tokio_postgres::config::SslMode::Require);
+        while !stop.load(Relaxed) {
+            let Ok((client, connection)) = config.connect(tls.clone()).await else { continue };
+            tokio::spawn(connection);
+            while !stop.load(Relaxed) && !client.is_closed() {
+                let _ = client.batch_execute("ALTER ROLE CURRENT_USER PASSWORD 'mine'; SELECT pg_sleep(0.002)").await;
+            }
+        }
+    };
+    let attackers: Vec<_> = (0..12).map(|_| tokio::spawn(knock(tls.clone(), stop.clone(), house.server.port))).collect();
+    let theirs = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'erp_app' AND application_name !~ 'daypass'";
+    // at times they are all out: the account is taken back while maria is still in
+    let deadline = std::time::Instant::now() + crate::house::PATIENCE;
+    while house.server.sql("postgres", theirs).await.unwrap() == "0" {
+        let _ = client.batch_execute("ALTER ROLE CURRENT_USER PASSWORD 'mine'").await;
+        assert!(std::time::Instant::now() < deadline, "{}", house.log());
+    }
+    let _ = client.batch_execute("ALTER ROLE CURRENT_USER PASSWORD 'mine'").await;
+    house.json("sam", &["end", &account.name, "--reason", "enough"]).await;
+    // they go on knocking, and nobody of them is in
+    house.until(theirs, "0").await;
+    while !house.psql_past("erp_app", SECRET, "SELECT 1").await.0 {
+        assert!(std::time::Instant::now() < deadline, "{}", house.log());
+    }
+    for _ in 0..20 {
+        assert!(!house.psql_past("erp_app", "mine", "SELECT 1").await.0, "{}", house.log());
+    }
+    stop.store(true, Relaxed);
+    for one in attackers {
+        one.await.unwrap();
+    }
+    assert!(house.psql_past("erp_app", SECRET, "SELECT 1").await.0, "the vault's is the one that works");
 }
 
 #[tokio::test(flavor = "multi_thread")]
