@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use tokio::runtime::{Builder, Runtime};
 
 /// How far behind all others; what the system's scheduler calls niceness, 0 to 19.
-const BEHIND: i32 = 10;
+const BEHIND: i32 = 5;
 
 /// Passwords: one of people where they have been seen before, one of everybody else.
 pub static PASSWORDS: LazyLock<Pool> = LazyLock::new(|| Pool::start("passwords", 2));

@@ -21,10 +21,15 @@ use daypass_gateway::{
 use daypass_store::{Store, StoreError};
 use daypass_targets::{AnyTarget, Target as _, TargetError};
 use daypass_wire::pg::scram::{SaltedPassword, Verifier};
+use governor::{
+    DefaultKeyedRateLimiter, Quota, RateLimiter,
+    clock::{Clock as _, DefaultClock},
+};
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, HashMap, HashSet, VecDeque},
+    num::NonZeroU32,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -56,6 +61,8 @@ pub struct Node {
     watched: Ranked<BTreeMap<StandingId, std::time::Instant>>,
     /// Those that are being taken back, and what is waited for.
     taking_back: Ranked<BTreeMap<StandingId, Vec<u32>>>,
+    /// KiB of each person's statements that went on record.
+    recorded: DefaultKeyedRateLimiter<UserId>,
 }
 
 type Doors = Arc<Ranked<HashMap<String, AtTheDoor>>>;
@@ -104,6 +111,12 @@ impl PassSecrets {
     }
 }
 
+/// KiB of statements: so many MiB a second, and 128 times as many in a row.
+fn per_second(mib: u32) -> Quota {
+    let kib = |mib: u32| NonZeroU32::new(mib.saturating_mul(1024)).unwrap_or(NonZeroU32::MIN);
+    Quota::per_second(kib(mib.max(1))).allow_burst(kib(mib.max(1).saturating_mul(128)))
+}
+
 /// How long the writer waits for those that look at the ledger of before.
 const READERS: std::time::Duration = std::time::Duration::from_millis(50);
 
@@ -123,7 +136,8 @@ struct Vault {
 }
 
 impl Node {
-    pub fn new(store: Store, clock: Clock, ends: Handle, ledger: Ledger, index: Index, positions: Positions) -> Self {
+    /// `records`: how many MiB a second of one person's statements go on record.
+    pub fn new(store: Store, clock: Clock, ends: Handle, ledger: Ledger, index: Index, positions: Positions, records: u32) -> Self {
         let (changed, _) = watch::channel(ledger.seq());
         Node {
             clock,
@@ -138,10 +152,22 @@ impl Node {
             troubles: Troubles::default(),
             drift: Ranked::new(Rank::Drift, BTreeMap::new()),
             positions,
+            recorded: RateLimiter::keyed(per_second(records)),
             ledger: Ranked::new(Rank::Ledger, Arc::new(ledger)),
             index: Ranked::new(Rank::Index, index),
             changed,
             vault: Ranked::new(Rank::Vault, Vault::default()),
+        }
+    }
+
+    /// Nobody alone fills the disk in a moment: who writes more than their share waits.
+    async fn wait_for_room(&self, block: &StatementBlock) {
+        let Some(session) = self.sessions.get(block.session) else { return };
+        let Some(holder) = self.ledger(|ledger| ledger.pass(session.pass).map(|pass| pass.holder)) else { return };
+        let Some(kib) = NonZeroU32::new(u32::try_from(block.lines.len() / 1024).unwrap_or(u32::MAX)) else { return };
+        // a block that is larger than all there is room for does not come to be
+        while let Ok(Err(not_yet)) = self.recorded.check_key_n(&holder, kib) {
+            tokio::time::sleep(not_yet.wait_time_from(DefaultClock::default().now())).await;
         }
     }
 
@@ -515,6 +541,7 @@ impl World for Node {
     }
 
     async fn statements(&self, block: StatementBlock) -> Result<(), String> {
+        self.wait_for_room(&block).await;
         self.store.records.statements(block).await.map_err(|e| e.to_string())
     }
 

@@ -50,8 +50,10 @@ impl Running {
         while !self.node.sessions.all().is_empty() && tokio::time::Instant::now() < deadline {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        if let Err(error) = self.node.store.records.flush().await {
-            tracing::error!(%error, "the last records could not be written");
+        match tokio::time::timeout(goodbye, self.node.store.records.flush()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(%error, "the last records could not be written"),
+            Err(_) => tracing::error!("the last records could not be written in time"),
         }
     }
 }
@@ -79,7 +81,7 @@ pub async fn start(config: Config, accept_clock: bool) -> Result<Running> {
 
     let watch = Watch::start().context("the threads of what ends access could not be started")?;
     let (clock, doubted) = Clock::start(&config.data_dir, ledger.latest(), accept_clock)?;
-    let node = Arc::new(Node::new(store, clock, watch.handle().clone(), ledger, index, Positions::open(&config.data_dir)));
+    let node = Arc::new(Node::new(store, clock, watch.handle().clone(), ledger, index, Positions::open(&config.data_dir), config.limits.records));
     recall(&node).await?;
     node.store.records.close_orphans(node.now()).await?;
     let control = Control::start(node.clone(), head, &watch);

@@ -17,6 +17,8 @@ pub enum Rank {
     Word,
     /// Connections that have not logged in.
     Places,
+    /// And those of the API on which nobody has signed in.
+    Strangers,
     /// Secrets of what is live.
     Vault,
     /// What does not work at the moment.

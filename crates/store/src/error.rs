@@ -8,6 +8,8 @@ pub enum StoreError {
     InUse(PathBuf),
     #[error("{path}: {source}")]
     File { path: PathBuf, source: std::io::Error },
+    #[error("{0} {1}. What lies in the data directory is Daypass's alone: look at how it came there, and give it a directory of its own")]
+    NotOurs(PathBuf, String),
     #[error("{0} may be read by others (its mode is {1:o}). Make it private first: chmod 600")]
     OpenToOthers(PathBuf, u32),
     #[error(

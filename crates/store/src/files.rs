@@ -24,6 +24,41 @@ pub fn private_directory(directory: &Path) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// What lies in the directory is ours: nobody else's files, no links to files elsewhere, and readable by nobody else. Folders in it are the
+/// operator's (dumps, scripts) and are left alone, and so is `public`.
+pub fn only_ours(directory: &Path, public: &str) -> Result<(), StoreError> {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    let me = rustix::process::geteuid().as_raw();
+    let belongs = |path: &Path, owner: u32| match owner == me {
+        true => Ok(()),
+        false => Err(StoreError::NotOurs(path.to_owned(), format!("belongs to the user with number {owner}, and this process runs as number {me}"))),
+    };
+    belongs(directory, fs::metadata(directory).map_err(at(directory))?.uid())?;
+    for entry in fs::read_dir(directory).map_err(at(directory))? {
+        let path = entry.map_err(at(directory))?.path();
+        let is = fs::symlink_metadata(&path).map_err(at(&path))?;
+        if is.is_symlink() {
+            if !fs::metadata(&path).is_ok_and(|there| there.is_dir()) {
+                return Err(StoreError::NotOurs(path, "is a link to a file elsewhere".to_owned()));
+            }
+            continue;
+        }
+        if !is.is_file() {
+            continue;
+        }
+        belongs(&path, is.uid())?;
+        if is.mode() & 0o077 != 0 && path.file_name().is_none_or(|name| name != public) {
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).map_err(at(&path))?;
+        }
+    }
+    Ok(())
+}
+
+/// A file that is about to be a database: what SQLite makes beside it has its mode.
+pub fn private_file(path: &Path) -> Result<(), StoreError> {
+    OpenOptions::new().append(true).create(true).mode(0o600).open(path).map(drop).map_err(at(path))
+}
+
 /// The lock goes with the process, however it ends.
 pub fn lock(directory: &Path) -> Result<File, StoreError> {
     let path = directory.join("lock");

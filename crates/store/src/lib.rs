@@ -30,10 +30,14 @@ impl Store {
     pub async fn open(directory: &Path, key: Option<MasterKey>) -> Result<Store, StoreError> {
         files::private_directory(directory)?;
         let lock = files::lock(directory)?;
+        files::only_ours(directory, "ca.pem")?;
         let key = match key {
             Some(key) => key,
             None => seal::key_file(directory)?,
         };
+        for name in ["log.db", "records.db"] {
+            files::private_file(&directory.join(name))?;
+        }
         let log = LogStore::open(&directory.join("log.db"), &key).await?;
         let records = RecordStore::open(&directory.join("records.db")).await?;
         Ok(Store { log, records, _lock: lock })

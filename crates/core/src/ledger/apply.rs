@@ -113,7 +113,15 @@ impl Ledger {
                 };
                 self.environments.insert(*environment, fresh);
             }
-            Event::EnvironmentRemoved { environment } => self.environment_mut(*environment)?.removed_at = Some(at),
+            Event::EnvironmentRemoved { environment } => {
+                self.environment_mut(*environment)?.removed_at = Some(at);
+                // roles on it go with it: another environment of that name is another one
+                for user in self.users.values_mut() {
+                    let elsewhere = |(_, scope): &(Role, Scope)| *scope != Scope::Environment(*environment);
+                    user.roles.retain(elsewhere);
+                    user.group_roles.retain(elsewhere);
+                }
+            }
             Event::DatabaseIdentified { environment, identity } => {
                 self.environment_mut(*environment)?.identity = Some(identity.clone());
             }

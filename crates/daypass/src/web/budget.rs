@@ -27,11 +27,13 @@ pub struct Limits {
     pub changes: u32,
     /// Replays and reports at once, of all people; of one person it is one.
     pub replays: u32,
+    /// MiB a second of one person's statements on record; 128 times as many in a row. Beyond it their sessions wait.
+    pub records: u32,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits { requests: 100, changes: 10, replays: 2 }
+        Limits { requests: 100, changes: 10, replays: 2, records: 2 }
     }
 }
 

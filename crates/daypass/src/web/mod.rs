@@ -12,12 +12,14 @@ mod panel;
 pub mod place;
 mod problem;
 pub mod sign_in;
+mod strangers;
 
 #[cfg(test)]
 mod tests;
 
 pub use problem::Problem;
 
+use self::strangers::Strangers;
 use crate::{control::Control, mover::Mover, node::Node};
 use axum::{
     Router,
@@ -70,6 +72,10 @@ pub struct App {
 
 /// Bodies are small: the largest is an environment with its CA.
 const BODY: usize = 64 * 1024;
+/// And so is the head of a request; a connection of HTTP/1 holds no more of what it has not read.
+const HEAD: usize = 32 * 1024;
+/// How long whoever is put out may take to go.
+const ROOM: Duration = Duration::from_millis(250);
 /// API connections at once.
 const CONNECTIONS: usize = 1024;
 /// And of one address, so that it alone keeps nobody out; a proxy before Daypass has this many.
@@ -124,23 +130,39 @@ fn person_name(ledger: &Ledger, id: UserId) -> String {
 }
 
 /// Serves the API for as long as the process lives. A slow handshake holds up nobody else.
-pub async fn serve(listener: TcpListener, router: Router, certificate: Arc<Certificate>, strangers: Duration) {
+pub async fn serve(listener: TcpListener, router: Router, certificate: Arc<Certificate>, patience: Duration) {
     let places = Places::new(CONNECTIONS, OF_ADDRESS);
+    let strangers = Arc::new(Strangers::default());
     loop {
         let Ok((tcp, peer)) = listener.accept().await else {
             tokio::time::sleep(Duration::from_millis(20)).await;
             continue;
         };
-        let Some(place) = places.take(peer.ip()) else { continue };
+        let stranger = strangers.note(peer.ip());
+        let place = match places.take(peer.ip()) {
+            Some(place) => place,
+            // somebody who has not signed in gives theirs to whoever comes now, and may come again
+            None if strangers.make_room(&stranger, OF_ADDRESS) => match tokio::time::timeout(ROOM, places.wait(peer.ip())).await {
+                Ok(place) => place,
+                Err(_) => continue,
+            },
+            None => continue,
+        };
         let mut config = (*certificate.current().config).clone();
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         let router = router.clone();
         tokio::spawn(async move {
             let _place = place;
             let _ = tcp.set_nodelay(true);
-            let handshake = tokio::time::timeout(HEADERS, TlsAcceptor::from(Arc::new(config)).accept(tcp));
-            let Ok(Ok(tls)) = handshake.await else { return };
-            serve_connection(tls, router, peer, strangers).await;
+            let serving = async {
+                let handshake = tokio::time::timeout(HEADERS, TlsAcceptor::from(Arc::new(config)).accept(tcp));
+                let Ok(Ok(tls)) = handshake.await else { return };
+                serve_connection(tls, router, peer, patience, stranger.signed_in()).await;
+            };
+            tokio::select! {
+                () = serving => {}
+                () = stranger.put_out() => {}
+            }
         });
     }
 }
@@ -175,21 +197,26 @@ pub fn serve_local(path: &std::path::Path, router: Router) -> std::io::Result<()
     Ok(())
 }
 
-async fn serve_connection(tls: tokio_rustls::server::TlsStream<tokio::net::TcpStream>, router: Router, peer: SocketAddr, strangers: Duration) {
+async fn serve_connection(
+    tls: tokio_rustls::server::TlsStream<tokio::net::TcpStream>,
+    router: Router,
+    peer: SocketAddr,
+    patience: Duration,
+    signed_in: guard::SignedIn,
+) {
     let asked = Arc::new(AtomicBool::new(false));
     let seen = asked.clone();
     let note = move |request: axum::extract::Request| {
         seen.store(true, Relaxed);
         std::future::ready(request)
     };
-    let signed_in = guard::SignedIn::default();
     let router =
         router.layer(axum::Extension(axum::extract::ConnectInfo(peer))).layer(axum::Extension(signed_in.clone())).layer(axum::middleware::map_request(note));
     // which of the two it is stands in the handshake
     let is_two = tls.get_ref().1.alpn_protocol() == Some(b"h2");
     let builder = Builder::new(TokioExecutor::new());
     let mut builder = if is_two { builder.http2_only() } else { builder.http1_only() };
-    builder.http1().timer(hyper_util::rt::TokioTimer::new()).header_read_timeout(HEADERS);
+    builder.http1().timer(hyper_util::rt::TokioTimer::new()).header_read_timeout(HEADERS).max_buf_size(HEAD);
     builder.http2().timer(hyper_util::rt::TokioTimer::new()).keep_alive_interval(Some(ALIVE)).keep_alive_timeout(HEADERS);
     let serving = builder.serve_connection(TokioIo::new(tls), TowerToHyperService::new(router));
     // whoever asks nothing gives the place to others, whatever they say on the level of the protocol
@@ -199,7 +226,7 @@ async fn serve_connection(tls: tokio_rustls::server::TlsStream<tokio::net::TcpSt
             return;
         }
         // whoever asks and signs nobody in has the time that signing in takes, on either version of HTTP
-        tokio::time::sleep(strangers).await;
+        tokio::time::sleep(patience).await;
         if signed_in.0.load(Relaxed) {
             std::future::pending::<()>().await;
         }

@@ -61,7 +61,7 @@ impl Installation {
         index.push(&ledger, &first);
         let watch = crate::watch::Watch::start().unwrap();
         let (clock, _) = crate::clock::Clock::start(&directory, ledger.latest(), false).unwrap();
-        let node = Arc::new(Node::new(store, clock, watch.handle().clone(), ledger, index, crate::node::Positions::open(&directory)));
+        let node = Arc::new(Node::new(store, clock, watch.handle().clone(), ledger, index, crate::node::Positions::open(&directory), 2));
         let control = Control::start(node.clone(), head, &watch);
         let place = Place { server: "localhost".into(), suffix: None, port: 1, sqlserver_port: 2, ca: String::new() };
         let app = App {
@@ -70,7 +70,7 @@ impl Installation {
             mover: Arc::new(crate::mover::Mover::new(crate::config::Movement::default(), &directory)),
             place: Arc::new(place),
             sign_ins: Arc::default(),
-            budgets: Arc::new(crate::web::budget::Budgets::new(crate::web::budget::Limits { requests: 100_000, changes: 100_000, replays: 2 })),
+            budgets: Arc::new(crate::web::budget::Budgets::new(crate::web::budget::Limits { requests: 100_000, changes: 100_000, replays: 2, records: 2 })),
             recent: Ttl::minutes(15),
             devices: Arc::default(),
             url: "https://localhost".into(),

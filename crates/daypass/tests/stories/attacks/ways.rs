@@ -2,9 +2,15 @@
 
 use crate::house::{House, PATIENCE};
 use std::{
+    net::SocketAddr,
     process::Stdio,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
+use tokio::io::AsyncReadExt;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn asking_who_was_in_two_hundred_times_at_once_delays_no_end() {
@@ -33,24 +39,35 @@ async fn asking_who_was_in_two_hundred_times_at_once_delays_no_end() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn when_i_hold_every_connection_of_the_console_it_is_ended_without_a_port() {
+async fn when_i_hold_every_connection_of_the_console_it_is_ended_all_the_same_and_without_a_port() {
     let mut house = House::bare("", None).await;
     house.api_config = "strangers_seconds = 10\n".to_owned();
     house.start().await;
     house.settle().await;
     let account = house.account("maria", "read", "1h").await;
-    // two addresses take all places there are, say nothing that signs anybody in, and stay
-    let mut held = Vec::new();
-    for address in ["127.0.0.1:0", "127.0.0.2:0"] {
-        for _ in 0..520 {
-            let socket = tokio::net::TcpSocket::new_v4().unwrap();
-            socket.bind(address.parse().unwrap()).unwrap();
-            held.push(socket.connect(house.api).await.unwrap());
-        }
+    // eight addresses take all places there are, say nothing that signs anybody in, and come again whenever they are put out
+    let stop = Arc::new(AtomicBool::new(false));
+    let holding: Vec<_> = (0..8)
+        .flat_map(|n| (0..140).map(move |_| SocketAddr::from(([127, 0, 0, 2 + n], 0))))
+        .map(|from| {
+            let (api, stop) = (house.api, stop.clone());
+            tokio::spawn(async move {
+                while !stop.load(Relaxed) {
+                    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+                    socket.bind(from).unwrap();
+                    let Ok(mut held) = socket.connect(api).await else { continue };
+                    let _ = held.read(&mut [0]).await;
+                    tokio::task::yield_now().await;
+                }
+            })
+        })
+        .collect();
+    let began = Instant::now();
+    let mut by_port = house.daypass("sam", &["passes"]).await;
+    while !by_port.status.success() {
+        assert!(began.elapsed() < PATIENCE, "{by_port:?}\n{}", house.log());
+        by_port = house.daypass("sam", &["passes"]).await;
     }
-    let port = house.daypass("sam", &["passes"]);
-    let by_port = tokio::time::timeout(Duration::from_secs(4), port).await.is_ok_and(|output| output.status.success());
-    assert!(!by_port, "the places are taken");
     let mut command = house.command("sam", &["end", &account.name, "--reason", "enough"]);
     command.env("DAYPASS_SOCKET", house.path("data/control.sock")).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let output = tokio::time::timeout(PATIENCE, command.output()).await.expect("it is answered").unwrap();
@@ -67,7 +84,8 @@ async fn when_i_hold_every_connection_of_the_console_it_is_ended_without_a_port(
     while !house.daypass("sam", &["passes"]).await.status.success() {
         assert!(Instant::now() < deadline, "{}", house.log());
     }
-    drop(held);
+    stop.store(true, Relaxed);
+    holding.iter().for_each(tokio::task::JoinHandle::abort);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -109,7 +127,8 @@ async fn trying_many_passwords_at_once_takes_no_more_memory_than_trying_two() {
     let wrong = async |wave: usize| {
         let tries = (0..20).map(|n| http.post(&url).json(&serde_json::json!({ "name": format!("guess{wave}x{n}"), "password": "not-the-password" })).send());
         for answer in futures_util::future::join_all(tries).await {
-            assert!(!answer.unwrap().status().is_success());
+            // on a machine that has much else to do the line is long, and its end is shown out
+            assert!(!answer.is_ok_and(|answer| answer.status().is_success()));
         }
     };
     wrong(0).await;

@@ -31,7 +31,8 @@ impl Programs {
         };
         let mut found = None;
         for folder in folders {
-            let Ok(output) = Command::new(folder.join("pg_dump")).arg("--version").stdin(Stdio::null()).output().await else { continue };
+            let mut asking = bare(&folder.join("pg_dump"));
+            let Ok(output) = asking.arg("--version").stdin(Stdio::null()).output().await else { continue };
             let text = String::from_utf8_lossy(&output.stdout).into_owned();
             let version = text.split_whitespace().nth(2).and_then(|v| v.split(['.', 'b', 'r', 'd']).next()?.parse::<i32>().ok()).unwrap_or_default();
             if version > found.as_ref().map_or(0, |known: &Programs| known.version) {
@@ -52,12 +53,18 @@ impl Programs {
 
     /// Nothing of our own surroundings reaches it but the path.
     pub fn command(&self, program: &str, login: &Login) -> Command {
-        let mut command = Command::new(self.folder.join(program));
-        command.env_clear().envs(std::env::vars_os().filter(|(name, _)| name == "PATH" || name == "TMPDIR"));
+        let mut command = bare(&self.folder.join(program));
         command.env("LC_ALL", "C.UTF-8").envs(&login.variables);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         command
     }
+}
+
+/// A program that gets nothing of our own surroundings but the path.
+fn bare(program: &Path) -> Command {
+    let mut command = Command::new(program);
+    command.env_clear().envs(std::env::vars_os().filter(|(name, _)| name == "PATH" || name == "TMPDIR"));
+    command
 }
 
 fn installed() -> Vec<PathBuf> {
