@@ -108,6 +108,16 @@ fn by_words(text: &str) -> Option<Explanation> {
         )
     } else if has("does not exist for this account") || (has("database") && has("does not exist")) {
         say("The database named in the tool is not the one that the account opens.", "Name the database that `daypass passes` shows.")
+    } else if has("unrecognized configuration parameter") || has("invalid value for parameter") || has("does not take a setting") {
+        say(
+            "The database server does not take a setting that the connection asks for; it says which.",
+            "Change it in the tool's connection settings (options, time zone, search path); your access is not the cause.",
+        )
+    } else if has("did not let the gateway in") {
+        say(
+            "The database server refused the gateway's own login.",
+            "Nothing is wrong with your access: tell whoever runs Daypass, with the reference in the message; `daypass env test ENV` looks for the cause.",
+        )
     } else if has("too many connections") {
         say("The account has as many connections as the policy allows.", "Close some: many tools open several at once.")
     } else if has("connection refused") || has("could not connect") || has("timeout expired") {

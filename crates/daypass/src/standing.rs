@@ -14,7 +14,7 @@ use daypass_core::{
     pass::State,
     secret::Secret,
 };
-use daypass_gateway::{UpstreamError, Who, World, probe_as};
+use daypass_gateway::{Who, World, probe_as};
 use daypass_store::Change;
 use daypass_targets::{AnyTarget, Taken, Target};
 use std::{
@@ -46,9 +46,7 @@ pub async fn check(node: &Node, id: StandingId) -> Result<(), String> {
     let who = Who { user: known.name.to_string(), password, pass: None };
     match probe_as(node, who, &env, &spec).await {
         Ok(()) => Ok(()),
-        Err(UpstreamError::Refused(why)) if ["it answered 28P01", "it answered 28000", "18456"].iter().any(|code| why.starts_with(code)) => {
-            put_back(node, id).await
-        }
+        Err(error) if error.is_wrong_password() => put_back(node, id).await,
         Err(error) => Err(error.to_string()),
     }
 }

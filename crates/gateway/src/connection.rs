@@ -4,7 +4,7 @@
 use crate::{
     World,
     accept::{Gateway, keep_alive},
-    line::Guest,
+    line::{Guest, Line},
     pg,
     places::Place,
     relay::{End, Passed, Relay},
@@ -53,7 +53,7 @@ struct Opened {
 #[expect(clippy::large_enum_variant, reason = "made once a connection, and taken apart at once")]
 pub enum Greeted {
     Login(Guest, Knock, Client),
-    Cancel(CancelKey),
+    Cancel(Line, CancelKey),
 }
 
 /// Somebody who has proved a password, in the words that all protocols share.
@@ -79,16 +79,16 @@ impl Client {
         }
     }
 
-    fn refuse(&self, refusal: &Refusal) -> Vec<u8> {
+    fn refuse(&mut self, refusal: &Refusal) -> Vec<u8> {
         match self {
-            Client::Postgres(_) => pg::refuse(&refusal.trouble),
+            Client::Postgres(client) => client.refuse(&refusal.trouble),
             Client::SqlServer(login) => tds::refuse(&refusal.trouble, login, refusal.environment.as_ref()),
         }
     }
 
     fn carried(&self, knock: &Knock, pass: &Pass, person: &str, peer: SocketAddr) -> Carried {
         match self {
-            Client::Postgres(client) => Carried::Postgres(client.attributed(knock, person, peer)),
+            Client::Postgres(client) => Carried::Postgres(client.attributed(knock, pass.wish.standing.is_some(), person, peer)),
             Client::SqlServer(login) => Carried::SqlServer { login: Box::new(tds::attributed(login, &pass.id.to_string(), peer)), mars: login.mars },
         }
     }
@@ -103,14 +103,16 @@ async fn log_in<W: World>(gateway: &Arc<Gateway<W>>, engine: Engine, tcp: TcpStr
         }
     };
     let greeted = tokio::time::timeout(gateway.limits.login, greeting).await.ok()?.ok()?;
-    drop(waiting);
     let (mut guest, knock, mut client) = match greeted {
-        Greeted::Cancel(key) => {
+        Greeted::Cancel(line, key) => {
+            // drivers wait for the end of this connection before they send the next statement, which a cancel that comes later would hit
             cancel(gateway, &key, peer).await;
+            line.end().await;
             return None;
         }
         Greeted::Login(guest, knock, client) => (guest, knock, client),
     };
+    drop(waiting);
     let (upstreamed, session, host, seat) = match open(gateway, &knock, &client, peer).await {
         Ok(opened) => opened,
         Err(refusal) => {
@@ -152,6 +154,8 @@ pub enum Trouble {
     Target {
         environment: String,
         error: UpstreamError,
+        /// Under which the operator finds it in Daypass's own log.
+        reference: SessionId,
     },
     NotRecorded,
     /// Access ended while the target was being asked.
@@ -162,8 +166,9 @@ impl Trouble {
     pub fn words(&self) -> String {
         match self {
             Trouble::Refused(refused) => refused.words(),
-            Trouble::Target { environment, error } => match error.for_the_client() {
+            Trouble::Target { environment, error, .. } => match error.for_the_client() {
                 Some(words) => words.to_owned(),
+                None if error.is_refusal() => format!("the server behind {environment} did not let the gateway in"),
                 None => format!("the database behind {environment} is not reachable at the moment"),
             },
             Trouble::NotRecorded => "this session could not be recorded, so it cannot begin".to_owned(),
@@ -174,9 +179,16 @@ impl Trouble {
     pub fn remedy(&self) -> String {
         match self {
             Trouble::Refused(refused) => refused.remedy(),
-            Trouble::Target { environment, error } => match error.for_the_client() {
-                Some(_) => "Switch it off in the connection's settings and connect again.".to_owned(),
-                None => format!("Nothing is wrong with your access; try again. daypass env test {environment} shows what the target says."),
+            Trouble::Target { environment, error, reference } => match error.remedy() {
+                Some(remedy) => remedy.to_owned(),
+                None if error.is_refusal() => {
+                    format!(
+                        "Nothing is wrong with your access: tell whoever runs Daypass, with the reference {reference}. daypass env test {environment} looks for the cause."
+                    )
+                }
+                None => {
+                    format!("Nothing is wrong with your access; try again. daypass env test {environment} shows what the target says (reference {reference}).")
+                }
             },
             Trouble::NotRecorded => "Tell whoever runs Daypass: its store cannot be written.".to_owned(),
             Trouble::Fallen(told) => told.remedy.clone(),
@@ -193,7 +205,7 @@ struct Refusal {
 impl Refusal {
     fn log(&self) -> String {
         match &self.trouble {
-            Trouble::Target { error, .. } => error.to_string(),
+            Trouble::Target { error, reference, .. } => format!("{error} (reference {reference})"),
             other => other.words(),
         }
     }
@@ -282,13 +294,11 @@ async fn open<W: World>(
                 return Err(refusal(Trouble::Fallen(told)));
             }
             closed(gateway, id, "the target did not let the gateway in").await;
-            return Err(refusal(Trouble::Target { environment: name, error }));
+            return Err(refusal(Trouble::Target { environment: name, error, reference: id }));
         }
     };
     let cancel = match (client, &upstreamed.ready) {
-        (Client::Postgres(client), Ready::Postgres(ready)) => {
-            Some(CancelKeys { ours: client.cancel_key(gateway.sessions.free_pid()), theirs: ready.key.clone() })
-        }
+        (Client::Postgres(client), Ready::Postgres(ready)) => Some(CancelKeys { ours: client.cancel_key(ready.key.pid), theirs: ready.key.clone() }),
         _ => None,
     };
     let session = gateway.sessions.open(Opening {

@@ -88,7 +88,8 @@ impl Line {
         Ok(buffer)
     }
 
-    async fn end(mut self) {
+    /// Says that it is over before it closes, and lets the client say so first.
+    pub async fn end(mut self) {
         let closing = async {
             match &mut self {
                 Line::Plain(tcp) => tcp.shutdown().await,

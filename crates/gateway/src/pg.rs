@@ -53,7 +53,7 @@ pub async fn greet<W: World>(gateway: &Arc<Gateway<W>>, tcp: TcpStream) -> io::R
         line = next;
         match found {
             Found::Account(account) => startup.verifier(gateway.world.verifier(without_server(&account)), &gateway.mock_secret),
-            Found::Cancel(key) => return Ok(Greeted::Cancel(key)),
+            Found::Cancel(key) => return Ok(Greeted::Cancel(line, key)),
             Found::Login(login) => {
                 let application = login.parameters.iter().find(|(name, _)| name == "application_name").map(|(_, value)| value.clone()).unwrap_or_default();
                 let knock = Knock { account: without_server(&login.account).to_owned(), database: login.database.clone(), server: Vec::new(), application };
@@ -64,20 +64,22 @@ pub async fn greet<W: World>(gateway: &Arc<Gateway<W>>, tcp: TcpStream) -> io::R
 }
 
 impl Client {
-    /// The client's parameters, with person and address added to the application name: PostgreSQL keeps 63 bytes of it.
-    pub fn attributed(&self, knock: &Knock, person: &str, peer: SocketAddr) -> Vec<(String, String)> {
-        let suffix = format!("daypass {person} {}", peer.ip());
-        let room = 62_usize.saturating_sub(suffix.len());
-        let mut name = knock.application[..knock.application.floor_char_boundary(room)].to_owned();
-        if !name.is_empty() {
-            name.push(' ');
+    /// The client's parameters. Where it names no application, person and address stand there; a name that it gives is its own affair, but
+    /// with an account that is shared, of which nobody could tell at the target who it is: PostgreSQL keeps 63 bytes of it.
+    pub fn attributed(&self, knock: &Knock, shared: bool, person: &str, peer: SocketAddr) -> Vec<(String, String)> {
+        let mut parameters = self.login.parameters.clone();
+        if knock.application.is_empty() || shared {
+            let suffix = format!("daypass {person} {}", peer.ip());
+            let room = 62_usize.saturating_sub(suffix.len());
+            let name = &knock.application[..knock.application.floor_char_boundary(room)];
+            parameters.retain(|(key, _)| key != "application_name");
+            parameters.push(("application_name".to_owned(), format!("{name} {suffix}").trim_start().to_owned()));
         }
-        name.push_str(&suffix);
-        let others = self.login.parameters.iter().filter(|(key, _)| key != "application_name").cloned();
-        others.chain([("application_name".to_owned(), name)]).collect()
+        parameters
     }
 
-    /// The key that the client gets for its cancel requests: as long as its protocol allows.
+    /// The key that the client gets for its cancel requests: the target's own number, which means the session everywhere, with a secret of
+    /// ours, as long as the client's protocol allows.
     pub fn cancel_key(&self, pid: u32) -> CancelKey {
         let mut secret = vec![0; if self.login.minor == 2 { 32 } else { 4 }];
         crate::random(&mut secret);
@@ -94,8 +96,17 @@ impl Client {
     }
 }
 
-/// A refusal in PostgreSQL's own form.
-pub fn refuse(trouble: &Trouble) -> Vec<u8> {
+impl Client {
+    /// A refusal in PostgreSQL's own form. The password is proved, which is said first: libpq with `sslmode=prefer` would try once more without
+    /// TLS otherwise, and show the words of that.
+    pub fn refuse(&mut self, trouble: &Trouble) -> Vec<u8> {
+        let mut words = self.startup.welcome();
+        words.extend(refuse(trouble));
+        words
+    }
+}
+
+fn refuse(trouble: &Trouble) -> Vec<u8> {
     let code = match trouble {
         Trouble::Refused(refused) => match refused {
             Refused::Unknown => sqlstate::INVALID_PASSWORD,
@@ -110,7 +121,8 @@ pub fn refuse(trouble: &Trouble) -> Vec<u8> {
             Refused::TooManySessions { .. } | Refused::TargetFull { .. } => sqlstate::TOO_MANY_CONNECTIONS,
         },
         Trouble::Fallen(_) => sqlstate::INVALID_AUTHORIZATION,
-        Trouble::Target { .. } | Trouble::NotRecorded => sqlstate::CANNOT_CONNECT_NOW,
+        Trouble::Target { error, .. } => error.postgres_code().unwrap_or(if error.is_refusal() { sqlstate::REJECTED } else { sqlstate::CANNOT_CONNECT_NOW }),
+        Trouble::NotRecorded => sqlstate::CANNOT_CONNECT_NOW,
     };
     fatal(code, &trouble.words(), "", &trouble.remedy())
 }

@@ -213,6 +213,7 @@ impl<W: World> Relay<W> {
             };
             match stop {
                 Some(Stop::ClientLeft) => break End::ClientLeft,
+                Some(Stop::TargetLeft) if self.observer.has_left() => break End::ClientLeft,
                 Some(Stop::TargetLeft) => break End::TargetLeft,
                 Some(Stop::Fenced(why)) => break End::Cut(why),
                 Some(Stop::Refused(why)) => break End::Refused(why),

@@ -151,7 +151,8 @@ impl Default for Sessions {
 #[derive(Default)]
 struct Live {
     by_id: BTreeMap<SessionId, Arc<Session>>,
-    by_pid: HashMap<u32, SessionId>,
+    /// By the number in their cancel keys: two targets may give the same one.
+    by_pid: HashMap<u32, Vec<SessionId>>,
     /// Logins that were admitted and are not sessions yet count as well.
     per_pass: HashMap<PassId, usize>,
     per_target: HashMap<TargetId, usize>,
@@ -214,19 +215,6 @@ impl Sessions {
         (Seat { sessions: self.clone(), pass, target: None }, *count - 1)
     }
 
-    /// A process id for a new session's cancel key that no live session has.
-    pub fn free_pid(&self) -> u32 {
-        let live = self.lock();
-        loop {
-            let mut bytes = [0; 4];
-            crate::random(&mut bytes);
-            let pid = u32::from_be_bytes(bytes) >> 1;
-            if pid != 0 && !live.by_pid.contains_key(&pid) {
-                return pid;
-            }
-        }
-    }
-
     pub fn open(&self, opening: Opening) -> Arc<Session> {
         let Opening { id, pass, environment, environment_name, account, address, opened_at, until, cancel, target, upstream, there, idle, record } = opening;
         let session = Arc::new(Session {
@@ -251,7 +239,7 @@ impl Sessions {
         });
         let mut live = self.lock();
         if let Some(keys) = &session.cancel {
-            live.by_pid.insert(keys.ours.pid, id);
+            live.by_pid.entry(keys.ours.pid).or_default().push(id);
         }
         // its target may give a number again
         live.over.retain(|(_, backend)| *backend != session.there);
@@ -265,7 +253,11 @@ impl Sessions {
         let mut live = self.lock();
         let closed = live.by_id.remove(&id);
         if let Some(keys) = closed.as_ref().and_then(|session| session.cancel.as_ref()) {
-            live.by_pid.remove(&keys.ours.pid);
+            let left = live.by_pid.entry(keys.ours.pid).or_default();
+            left.retain(|known| *known != id);
+            if left.is_empty() {
+                live.by_pid.remove(&keys.ours.pid);
+            }
         }
         while live.over.pop_front_if(|(at, _)| at.elapsed() > REMEMBERED).is_some() {}
         if let Some(session) = closed.filter(|session| session.there.id != 0) {
@@ -313,9 +305,11 @@ impl Sessions {
     /// The session that a cancel key belongs to, and the key to pass on.
     pub fn by_key(&self, key: &CancelKey) -> Option<(Arc<Session>, CancelKey)> {
         let live = self.lock();
-        let session = live.by_id.get(live.by_pid.get(&key.pid)?)?;
-        let keys = session.cancel.as_ref()?;
-        bool::from(keys.ours.secret.ct_eq(&key.secret)).then(|| (session.clone(), keys.theirs.clone()))
+        live.by_pid.get(&key.pid)?.iter().find_map(|id| {
+            let session = live.by_id.get(id)?;
+            let keys = session.cancel.as_ref()?;
+            bool::from(keys.ours.secret.ct_eq(&key.secret)).then(|| (session.clone(), keys.theirs.clone()))
+        })
     }
 
     /// Looks at every session anew. Called whenever the ledger changed: it takes no hint of what did.

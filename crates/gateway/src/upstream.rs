@@ -41,6 +41,9 @@ pub enum UpstreamError {
     Tls(std::io::Error),
     #[error("the target refused the gateway's login: {0}")]
     Refused(String),
+    /// The same in its own words: SQLSTATE and message.
+    #[error("the target refused the gateway's login: it answered {code}: {message}")]
+    Answered { code: String, message: String },
     #[error("the target does not answer within {} seconds", PATIENCE.as_secs())]
     Silent,
     #[error("the database is not the one that access was given to: it was replaced")]
@@ -54,13 +57,48 @@ pub enum UpstreamError {
 }
 
 impl UpstreamError {
-    /// What the client itself can change, if that is it.
-    pub fn for_the_client(&self) -> Option<&'static str> {
+    /// What the client itself can change, or has to know: the target's own words where they are about its settings (classes 22, 42), about
+    /// room (53) or about the state of the database (55) (PostgreSQL manual, appendix A). What is about the gateway's login (28) is nobody's
+    /// business but the operator's.
+    pub fn for_the_client(&self) -> Option<&str> {
         match self {
             UpstreamError::Refused(why) if why == tds::upstream::NO_MARS => {
                 Some("the target does not have MARS (several sessions in one connection), which this connection asks for")
             }
+            UpstreamError::Answered { message, .. } => self.postgres_code().map(|_| message.as_str()),
             _ => None,
+        }
+    }
+
+    /// The target's own SQLSTATE, where the client is told its words.
+    pub fn postgres_code(&self) -> Option<&str> {
+        match self {
+            UpstreamError::Answered { code, .. } if ["22", "42", "53", "55"].iter().any(|class| code.starts_with(class)) => Some(code),
+            _ => None,
+        }
+    }
+
+    pub fn remedy(&self) -> Option<&'static str> {
+        match (self.for_the_client(), self.postgres_code()) {
+            (_, Some(code)) if code.starts_with("53") => Some("Close a connection that you do not need, or try again when others have closed theirs."),
+            (_, Some(code)) if code.starts_with("55") => Some("The server says this, not Daypass: ask whoever looks after the database."),
+            (_, Some(_)) => Some("The server does not take a setting that this connection asks for: change it in the tool's connection settings."),
+            (Some(_), None) => Some("Switch it off in the connection's settings and connect again."),
+            (None, None) => None,
+        }
+    }
+
+    /// Whether the target was there and said no: it will at the next try as well.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, UpstreamError::Refused(_) | UpstreamError::Answered { .. } | UpstreamError::Tls(_))
+    }
+
+    /// Whether it did not take the password, or does not let the account in at all.
+    pub fn is_wrong_password(&self) -> bool {
+        match self {
+            UpstreamError::Answered { code, .. } => code == "28P01" || code == "28000",
+            UpstreamError::Refused(why) => why.starts_with("18456"),
+            _ => false,
         }
     }
 }
@@ -191,7 +229,7 @@ pub async fn login(world: &impl World, pass: &Pass, env: &Environment, target: &
     let first = login_once(world, pass, &who, env, target, carried.clone(), false).await;
     // somebody gave the account another password from inside: it is set anew, and opens nothing but this
     match first {
-        Err(UpstreamError::Refused(why)) if ["it answered 28P01", "it answered 28000", "18456"].iter().any(|code| why.starts_with(code)) => {
+        Err(error) if error.is_wrong_password() => {
             tracing::warn!(account = %who.user, "the target did not take the password that only the gateway knows; it is set again");
             // one that was changed by us meanwhile is no password of somebody else's
             let mut fresh = Who::of(world, pass)?;
@@ -257,6 +295,7 @@ async fn login_postgres(
     let ready = match found {
         pg::upstream::Found::Ready(ready) => ready,
         pg::upstream::Found::Failed(why) => return Err(UpstreamError::Refused(why)),
+        pg::upstream::Found::Answered { code, message } => return Err(UpstreamError::Answered { code, message }),
     };
     if let (Some(salted), Some(pass)) = (machine.salted(), who.pass) {
         world.keep_salted(pass, salted);
@@ -407,6 +446,7 @@ async fn drive<M: Login>(
 pub async fn cancel(peer: SocketAddr, host: &str, tls: Option<Arc<rustls::ClientConfig>>, key: &pg::message::CancelKey) -> Result<(), UpstreamError> {
     let cancelling = async {
         let mut tcp = TcpStream::connect(peer).await.map_err(UpstreamError::Unreachable)?;
+        tcp.set_nodelay(true).map_err(UpstreamError::Unreachable)?;
         let mut stream = match tls {
             None => UpstreamStream::Plain(tcp),
             Some(tls) => {

@@ -55,6 +55,10 @@ pub trait Observe {
     fn server(&mut self, bytes: &[u8], now: u64) -> Drain<'_, Statement>;
     /// The session is over: what was on its way comes out as it stands.
     fn end(&mut self, now: u64) -> Vec<Statement>;
+    /// Whether the client has said that it goes: then the server closes first, and it is not the server that ended the session.
+    fn has_left(&self) -> bool {
+        false
+    }
     /// Whether a statement is under way.
     fn is_busy(&self) -> bool;
     /// Why the session has to end for what the client sends, if so: nothing of it may pass. It cannot be followed, and would go unrecorded;

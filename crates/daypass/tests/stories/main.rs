@@ -6,6 +6,7 @@ mod attacks;
 mod bacpac;
 mod browser;
 mod clients;
+mod clients_postgres;
 mod console;
 mod copies;
 mod crash;

@@ -48,6 +48,8 @@ struct Batches {
     /// The client waits for answers: it sent what makes the server flush them (PostgreSQL manual, "Extended Query"). An Execute without Sync or
     /// Flush keeps no session from being idle.
     waits: bool,
+    /// The client has said that it goes.
+    left: bool,
 }
 
 impl Observer {
@@ -88,6 +90,10 @@ impl Observe for Observer {
             first.outcome = Outcome::Failed { code: String::new(), message: "the session ended before its result".to_owned() };
         }
         rest
+    }
+
+    fn has_left(&self) -> bool {
+        self.state.left
     }
 
     fn is_busy(&self) -> bool {
@@ -290,6 +296,7 @@ impl Consumer for FromClient<'_> {
                 state.waits = true;
             }
             b'H' => state.waits = true,
+            b'X' => state.left = true,
             b'd' => {
                 if let Some(statement) = state.current() {
                     statement.bytes += frame.length as u64;

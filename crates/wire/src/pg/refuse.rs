@@ -17,6 +17,8 @@ pub mod sqlstate {
     pub const CANNOT_CONNECT_NOW: &str = "57P03";
     /// Expired, revoked, ended by an administrator.
     pub const ADMIN_SHUTDOWN: &str = "57P01";
+    /// The target did not let the gateway in, and will not at the next try.
+    pub const REJECTED: &str = "08004";
     pub const PROTOCOL_VIOLATION: &str = "08P01";
     pub const FEATURE_NOT_SUPPORTED: &str = "0A000";
 }

@@ -193,7 +193,8 @@ impl Startup {
             self.want = length - 4;
             self.state = State::Packet;
         } else {
-            self.refuse(sqlstate::PROTOCOL_VIOLATION, "invalid length of startup packet", "");
+            // as PostgreSQL does: nothing is said to what cannot be a client of ours
+            self.state = State::Close;
         }
     }
 

@@ -16,6 +16,11 @@ pub enum Found {
     Ready(Ready),
     /// Why it did not work, for the log and the administrator.
     Failed(String),
+    /// The same in the target's own words.
+    Answered {
+        code: String,
+        message: String,
+    },
 }
 
 pub type Step = machine::Step<Found>;
@@ -45,6 +50,11 @@ pub struct Seen {
 const WHICH: &str = "SELECT pg_catalog.concat('postgres:', (SELECT system_identifier FROM pg_catalog.pg_control_system()), ':', \
                      (SELECT oid FROM pg_catalog.pg_database WHERE datname OPERATOR(pg_catalog.=) pg_catalog.current_database())), \
                      CASE WHEN pg_catalog.pg_is_in_recovery() THEN NULL ELSE pg_catalog.pg_current_wal_lsn() END";
+
+/// How often the question is asked when a limit of the client's own ends it.
+const TRIES: u32 = 100;
+const QUERY_CANCELED: &str = "57014";
+const LOCK_NOT_AVAILABLE: &str = "55P03";
 
 /// A WAL location as people write it, `16/B374D848`, as a number (PostgreSQL manual, "pg_lsn Type").
 pub fn location(text: &str) -> Option<u64> {
@@ -87,6 +97,9 @@ pub struct Upstream {
     seen: Option<Seen>,
     /// It has answered that it is ready once: what follows is the answer to [`WHICH`].
     asking: bool,
+    /// How often it has been asked anew, and whether it is to be once more.
+    tries: u32,
+    again: bool,
     read: usize,
 }
 
@@ -105,6 +118,8 @@ impl Upstream {
             key: None,
             seen: None,
             asking: false,
+            tries: 0,
+            again: false,
             read: 0,
         };
         if tls {
@@ -195,7 +210,14 @@ impl Upstream {
             b'R' => self.authentication(body),
             b'E' => {
                 let fields = error_fields(body);
-                Err(format!("it answered {}: {}", fields.code, fields.message))
+                // the client's own settings hold for the question as well, and one of them may be a limit that it just does not keep
+                if self.asking && matches!(fields.code.as_str(), QUERY_CANCELED | LOCK_NOT_AVAILABLE) && self.tries < TRIES {
+                    self.tries += 1;
+                    self.again = true;
+                    return Ok(());
+                }
+                self.state = State::Over(Some(Found::Answered { code: fields.code, message: fields.message }));
+                Ok(())
             }
             b'S' | b'N' if self.authenticated => {
                 put(&mut self.parameters, tag, body);
@@ -218,6 +240,11 @@ impl Upstream {
                 self.seen = Some(seen(body).ok_or("it does not say which database it is")?);
                 Ok(())
             }
+            b'Z' if self.authenticated && std::mem::take(&mut self.again) => {
+                self.seen = None;
+                self.ask();
+                Ok(())
+            }
             b'Z' if self.authenticated => {
                 let seen = self.seen.take().ok_or("it does not say which database it is")?;
                 let mut ready = Vec::new();
@@ -229,6 +256,12 @@ impl Upstream {
             }
             _ => Err(format!("it sent message '{}' where none was due", tag.escape_ascii())),
         }
+    }
+
+    fn ask(&mut self) {
+        let mut which = Vec::new();
+        put_cstr(&mut which, WHICH);
+        put(&mut self.out, b'Q', &which);
     }
 
     fn authentication(&mut self, body: &[u8]) -> Result<(), String> {
@@ -255,9 +288,7 @@ impl Upstream {
                 let client = self.client.take().ok_or("it answers a SCRAM exchange that was not begun")?;
                 let (proved, last) = client.prove(rest, &self.credentials.password, &mut self.credentials.salted).map_err(|e| e.to_string())?;
                 put(&mut self.out, b'p', &last);
-                let mut which = Vec::new();
-                put_cstr(&mut which, WHICH);
-                put(&mut self.out, b'Q', &which);
+                self.ask();
                 self.proved = Some(proved);
                 Ok(())
             }
