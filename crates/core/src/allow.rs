@@ -52,6 +52,18 @@ impl AllowList {
         self.entries.insert(entry.id, entry);
     }
 
+    /// Lets an entry last longer; it is never shortened.
+    pub fn renew(&mut self, id: AllowId, ends_at: Time) -> bool {
+        let Some(entry) = self.entries.get_mut(&id) else { return false };
+        entry.ends_at = entry.ends_at.max(ends_at);
+        true
+    }
+
+    /// The live entry of just these addresses for this owner.
+    pub fn same(&self, environment: EnvironmentId, owner: Owner, ranges: &[Range], epoch: u32, now: Time) -> Option<&AllowEntry> {
+        self.entries.values().find(|entry| entry.environment == environment && entry.owner == owner && entry.ranges == ranges && entry.is_live(epoch, now))
+    }
+
     /// Takes an entry out of the lookup; the record of it stays.
     pub fn remove(&mut self, id: AllowId, at: Time) -> bool {
         let Some(entry) = self.entries.get_mut(&id) else { return false };

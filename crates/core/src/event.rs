@@ -236,6 +236,11 @@ pub enum Event {
         note: Option<Reason>,
         ends_at: Time,
     },
+    /// It lasts longer: it was entered again, or the pass that it goes with was extended.
+    AllowRenewed {
+        entry: AllowId,
+        ends_at: Time,
+    },
     AllowRemoved {
         entry: AllowId,
     },

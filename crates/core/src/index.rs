@@ -172,7 +172,7 @@ pub fn about(ledger: &Ledger, event: &Event) -> About {
         | Event::MovementKeptGone { movement } => {
             About { kind: Kind::Movements, environment: ledger.movement(*movement).map(|movement| movement.environment), person: None }
         }
-        Event::AllowAdded { entry, .. } | Event::AllowRemoved { entry } => {
+        Event::AllowAdded { entry, .. } | Event::AllowRenewed { entry, .. } | Event::AllowRemoved { entry } => {
             let known = ledger.allow().get(*entry);
             let person = known.and_then(|entry| match entry.owner {
                 crate::allow::Owner::Person(user) => Some(user),

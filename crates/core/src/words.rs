@@ -104,6 +104,11 @@ pub fn what(ledger: &Ledger, event: &Event) -> String {
                 format!("allowed {} on {} for {whom} until {ends}{}", ranges.join(";"), env(environment), word(note))
             }
         }
+        Event::AllowRenewed { entry, ends_at } => {
+            let known = ledger.allow().get(*entry);
+            let ranges: Vec<String> = known.map(|entry| entry.ranges.iter().map(ToString::to_string).collect()).unwrap_or_default();
+            format!("allowed {} on {} for longer, until {}", ranges.join(";"), known.map(|entry| env(&entry.environment)).unwrap_or_default(), minute(ends_at))
+        }
         Event::AllowRemoved { entry } => {
             let known = ledger.allow().get(*entry);
             let ranges: Vec<String> = known.map(|entry| entry.ranges.iter().map(ToString::to_string).collect()).unwrap_or_default();

@@ -199,6 +199,11 @@ impl Ledger {
                     removed_at: None,
                 });
             }
+            Event::AllowRenewed { entry, ends_at } => {
+                if !self.allow.renew(*entry, *ends_at) {
+                    return Err("there is no such allow entry".to_owned());
+                }
+            }
             Event::AllowRemoved { entry } => {
                 if !self.allow.remove(*entry, at) {
                     return Err("there is no such allow entry".to_owned());

@@ -2,7 +2,7 @@
 
 use super::Ledger;
 use crate::{
-    allow::Owner,
+    allow::{AllowEntry, Owner},
     command::*,
     drift::Finding,
     environment::*,
@@ -420,6 +420,11 @@ impl Ledger {
         if ranges.is_empty() {
             return Err(Refusal::invalid("No address was named."));
         }
+        // what is entered again is the same entry, and lasts as long as it would anew
+        if let Some(known) = self.allow.same(environment, owner, ranges, env.epoch(), now) {
+            let ends_at = now.after(life);
+            return Ok(if known.ends_at < ends_at { vec![Event::AllowRenewed { entry: known.id, ends_at }] } else { vec![] });
+        }
         let live = self.allow.iter().filter(|known| known.environment == environment && known.owner == owner && known.is_live(env.epoch(), now));
         if live.map(|known| known.ranges.len()).sum::<usize>() + ranges.len() > MOST_LIVE_RANGES {
             return Err(Refusal::policy(
@@ -624,7 +629,11 @@ impl Ledger {
                 "Extend by less, or ask for a new pass.",
             ));
         }
-        Ok(vec![Event::PassExtended { pass: id, ends_at: wanted }])
+        // where its holder may come from ends no sooner than what they come for
+        let theirs = |entry: &&AllowEntry| entry.environment == env.id && entry.owner == Owner::Person(pass.holder) && entry.is_live(env.epoch(), now);
+        let renewed = self.allow.iter().filter(theirs).filter(|entry| entry.ends_at < wanted);
+        let renewed = renewed.map(|entry| Event::AllowRenewed { entry: entry.id, ends_at: wanted });
+        Ok(std::iter::once(Event::PassExtended { pass: id, ends_at: wanted }).chain(renewed).collect())
     }
 
     fn observed(&self, by: Actor, observed: &Observed, now: Time) -> Decided {

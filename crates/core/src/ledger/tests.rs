@@ -185,6 +185,56 @@ impl Office {
 }
 
 #[test]
+fn what_is_extended_goes_on_from_where_its_holder_is() {
+    let mut office = Office::open();
+    office.wait(Ttl::hours(1));
+    let pass = office.ready(office.maria);
+    office.wait(Ttl::hours(7));
+    let other = office.allows(office.ben, "203.0.113.77");
+    office.done(Command::ExtendPass { pass, by: Ttl::hours(4) }, Actor::User(office.maria));
+    office.wait(Ttl::hours(4));
+    assert!(office.gets_in(pass, HOME).is_ok(), "the address lasts as long as what it was entered for");
+    assert_eq!(office.ledger.allow().iter().filter(|entry| entry.id != other).count(), 1);
+    // which of the two ends first is what its session is told
+    let told = |office: &Office, pass| {
+        let pass = office.ledger.pass(pass).unwrap();
+        crate::admission::standing(&office.ledger, pass, HOME.parse().unwrap(), office.now).unwrap().then
+    };
+    assert_eq!(told(&office, pass), crate::admission::Fallen::Over(Cause::Expired));
+    // an entry that ends before is told as what it is
+    let first = office.ledger.allow().iter().find(|entry| entry.id != other).unwrap().id;
+    office.done(Command::RemoveAllow { entry: first }, Actor::User(office.maria));
+    let (entry, ranges) = (AllowId::new(office.id()), Range::list(HOME).unwrap());
+    let short = Command::AddAllow { entry, environment: office.uat, owner: AllowFor::Myself, ranges, note: None, life: Some(Ttl::minutes(2)) };
+    office.done(short, Actor::User(office.maria));
+    assert_eq!(told(&office, pass), crate::admission::Fallen::AddressNotAllowed);
+}
+
+#[test]
+fn an_address_that_is_entered_again_is_the_same_entry_and_lasts_longer() {
+    let mut office = Office::open();
+    let pass = office.ready(office.maria);
+    for _ in 0..100 {
+        office.wait(Ttl::minutes(1));
+        office.allows(office.maria, HOME);
+    }
+    assert_eq!(office.ledger.allow().iter().count(), 1);
+    let ends = office.ledger.allow().iter().next().unwrap().ends_at;
+    assert_eq!(ends, office.now.after(Ttl::hours(8)));
+    // a shorter life shortens nothing
+    let ranges = Range::list(HOME).unwrap();
+    let entry = AllowId::new(office.id());
+    let shorter = Command::AddAllow { entry, environment: office.uat, owner: AllowFor::Myself, ranges, note: None, life: Some(Ttl::minutes(5)) };
+    assert!(office.run(shorter, Actor::User(office.maria)).unwrap().is_empty());
+    assert_eq!(office.ledger.allow().iter().next().unwrap().ends_at, ends);
+    // another range, another owner are others
+    office.allows(office.maria, "203.0.113.8");
+    office.allows(office.ben, HOME);
+    assert_eq!(office.ledger.allow().iter().count(), 3);
+    assert!(office.gets_in(pass, HOME).is_ok());
+}
+
+#[test]
 fn neither_the_account_nor_the_address_alone_is_enough() {
     let mut office = Office::open();
     let pass = office.asks(office.maria, Access::Read);
@@ -277,7 +327,8 @@ fn a_request_under_a_used_number_is_the_same_request_or_none() {
     let many = (1..=32).map(|n| format!("198.51.100.{n}")).collect::<Vec<_>>().join(";");
     office.allows(maria, &many);
     let entry = AllowId::new(office.id());
-    let more = Command::AddAllow { entry, environment: office.uat, owner: AllowFor::Myself, ranges: Range::list(&many).unwrap(), note: None, life: None };
+    let others = many.replace("198.51.100", "192.0.2");
+    let more = Command::AddAllow { entry, environment: office.uat, owner: AllowFor::Myself, ranges: Range::list(&others).unwrap(), note: None, life: None };
     assert_eq!(office.refused(more, maria).code, Code::Policy, "64 ranges are enough for one person");
 }
 

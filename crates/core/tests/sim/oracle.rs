@@ -163,6 +163,13 @@ impl Oracle {
                     Allowed { environment: *environment, owner: *owner, ranges: ranges.clone(), due: now + ends_at.since(at), over_since: None },
                 );
             }
+            Event::AllowRenewed { entry, ends_at } => {
+                let known = self.allow.get_mut(entry).ok_or("an unknown allow entry was renewed")?;
+                if known.over_since.is_some() {
+                    return Err("I4: an allow entry that was over counts again".to_owned());
+                }
+                known.due = known.due.max(now + ends_at.since(at));
+            }
             Event::AllowRemoved { entry } => {
                 let entry = self.allow.get_mut(entry).ok_or("an unknown allow entry was removed")?;
                 entry.over_since.get_or_insert(now);

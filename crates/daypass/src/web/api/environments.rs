@@ -258,9 +258,20 @@ pub async fn allow(State(app): State<App>, caller: Caller, Path(name): Path<Stri
     };
     let note = request.note.as_deref().map(str::parse::<Reason>).transpose()?;
     let entry = AllowId::new(caller.id());
-    let command = Command::AddAllow { entry, environment: env.id, owner, ranges, note, life: life(request.life)? };
+    let command = Command::AddAllow { entry, environment: env.id, owner, ranges: ranges.clone(), note, life: life(request.life)? };
     app.control.run(command, caller.actor()).await?;
-    let made = app.node.ledger(|ledger| ledger.allow().get(entry).map(|entry| allow_view(&app, ledger, entry)));
+    let now = app.node.now();
+    let whose = match owner {
+        AllowFor::Myself => Owner::Person(caller.user),
+        AllowFor::Person(person) => Owner::Person(person),
+        AllowFor::Everyone => Owner::Shared,
+    };
+    let made = app.node.ledger(|ledger| {
+        let epoch = ledger.environment(env.id)?.epoch();
+        // one that was there already lasts longer now
+        let known = ledger.allow().get(entry).or_else(|| ledger.allow().same(env.id, whose, &ranges, epoch, now))?;
+        Some(allow_view(&app, ledger, known))
+    });
     made.map(Json).ok_or_else(|| Problem::unavailable("The entry is gone."))
 }
 
