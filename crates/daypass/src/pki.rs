@@ -102,16 +102,19 @@ fn load(config: &config::Gateway, ca: &Ca) -> Result<(Vec<CertificateDer<'static
 }
 
 /// Takes the operator's files when they change, and renews our own certificate each day.
-pub async fn keep(config: config::Gateway, ca: Ca, certificate: std::sync::Arc<Certificate>) {
+pub async fn keep(config: config::Gateway, ca: Ca, certificate: std::sync::Arc<Certificate>, told: std::sync::Arc<tokio::sync::Notify>) {
     let stamp = |path: &Option<std::path::PathBuf>| path.as_ref().and_then(|p| std::fs::metadata(p).ok()).and_then(|m| m.modified().ok());
     let mut seen = (stamp(&config.certificate), stamp(&config.key));
     let mut age = 0_u32;
     loop {
-        tokio::time::sleep(std::time::Duration::from_secs(5)).await;
+        let was_told = tokio::select! {
+            () = told.notified() => true,
+            () = tokio::time::sleep(std::time::Duration::from_secs(5)) => false,
+        };
         age += 5;
         let now = (stamp(&config.certificate), stamp(&config.key));
         let due = if config.certificate.is_some() { now != seen } else { age >= 86_400 };
-        if !due {
+        if !due && !was_told {
             continue;
         }
         (seen, age) = (now, 0);

@@ -28,7 +28,7 @@ use daypass_core::{
 use daypass_gateway::{Gateway, Limits, Workers, World};
 use daypass_store::{Change, LogStore, MasterKey, Store};
 use std::{net::SocketAddr, sync::Arc, time::Duration};
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::Notify};
 
 /// A running node.
 pub struct Running {
@@ -38,6 +38,8 @@ pub struct Running {
     pub sqlserver: SocketAddr,
     /// While there is nobody: the one-time link that makes the first administrator.
     pub first_link: Option<Secret>,
+    /// Has what can be read again while it runs be read again: the operator's certificate.
+    pub reload: Arc<Notify>,
 }
 
 impl Running {
@@ -136,12 +138,13 @@ pub async fn start(config: Config, accept_clock: bool) -> Result<Running> {
     let socket = config.data_dir.join("control.sock");
     web::serve_local(&socket, router.clone()).with_context(|| format!("{} cannot be listened on", socket.display()))?;
     tokio::spawn(web::serve(api_listener, router, certificate.clone(), Duration::from_secs(config.api.strangers_seconds)));
-    tokio::spawn(pki::keep(config.gateway.clone(), ca, certificate));
+    let reload = Arc::new(Notify::new());
+    tokio::spawn(pki::keep(config.gateway.clone(), ca, certificate, reload.clone()));
     tokio::spawn(notify::run(node.clone(), notifier));
     watch.spawn("the mover", mover::run(node.clone(), control.clone(), moving));
     watch.spawn("the clock", keep_clock(node.clone(), config.data_dir.clone()));
     watch.spawn("the keepers", keeper::keep_all(node.clone(), control.clone(), watch.clone()));
-    Ok(Running { node, api, gateway, sqlserver, first_link })
+    Ok(Running { node, api, gateway, sqlserver, first_link, reload })
 }
 
 /// Salts of accounts that do not exist follow from it: the same after a restart, as those of accounts that do.

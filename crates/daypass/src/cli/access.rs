@@ -141,6 +141,21 @@ pub struct Wish {
 }
 
 impl Wish {
+    /// Whether a pass that is there is all that is asked for here: what is left out may be as it is.
+    fn is_what(&self, pass: &PassView) -> bool {
+        let same = |asked: &Option<String>, there: &Option<String>| asked.is_none() || asked == there;
+        let waits = pass.state == "requested";
+        matches!(pass.state.as_str(), "ready" | "approved" | "requested")
+            && pass.access == self.access
+            && pass.standing == self.standing
+            && self.reason.as_ref().is_none_or(|reason| *reason == pass.reason)
+            && self.life.is_none_or(|life| life == pass.life)
+            && same(&self.category, &pass.category)
+            && same(&self.ticket, &pass.ticket)
+            && same(&self.start, &pass.starts_at)
+            && !(self.break_glass && waits)
+    }
+
     /// An empty reason goes to the server as well: it says what its policy wants.
     pub fn request(&self) -> NewPass {
         NewPass {
@@ -345,10 +360,16 @@ async fn reveal(client: &Client, pass: &PassView, tool: Option<&str>, show: Show
     Ok(())
 }
 
-/// The CA of the gateway in a file, for tools that want one; `system` when the certificate is from a public one.
+/// Where systems keep the CAs that they trust, in one file.
+const TRUSTED: [&str; 4] = ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/ca-bundle.pem", "/etc/ssl/cert.pem"];
+
+/// The CA of the gateway in a file, for tools that want one. When the certificate is from a CA that the system trusts, the file of those: the
+/// word `system` is known to clients of PostgreSQL from 16 on only.
 fn ca_file(way: &Connection) -> Result<String, Failure> {
     if way.ca.is_empty() {
-        return Ok("system".to_owned());
+        let named = std::env::var("SSL_CERT_FILE").ok();
+        let found = named.or_else(|| TRUSTED.iter().find(|path| std::path::Path::new(path).is_file()).map(|path| (*path).to_owned()));
+        return Ok(found.unwrap_or_else(|| "system".to_owned()));
     }
     let path = directory()?.join(format!("ca-{}-{}.pem", way.server, way.port));
     write_private(&path, way.ca.as_bytes())?;
@@ -364,10 +385,14 @@ async fn connect(client: &Client, environment: &str, wish: &Wish, arguments: &[S
         entry.live && mine && here
     };
     let passes: Vec<PassView> = client.get(&["passes"], &[("environment", environment)]).await?;
-    let usable = |pass: &PassView| pass.holder == me.name && pass.access == wish.access && matches!(pass.state.as_str(), "ready" | "approved" | "requested");
+    let usable = passes.into_iter().filter(|pass| pass.holder == me.name && wish.is_what(pass));
     // the request first: when it is refused, no address is left open for it
-    let pass = match passes.into_iter().find(usable) {
-        Some(pass) => pass,
+    let pass = match usable.max_by_key(|pass| pass.seconds_left) {
+        Some(pass) => {
+            let as_whom = pass.standing.as_ref().map(|standing| format!(" as {standing}")).unwrap_or_default();
+            show.progress(&format!("You have this already: {} ({}{as_whom}), asked for with \"{}\".", pass.account, pass.access.as_str(), pass.reason));
+            pass
+        }
         None => request(client, environment, wish).await?,
     };
     if !allowed.iter().any(covers) {

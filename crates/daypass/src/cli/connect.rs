@@ -27,8 +27,21 @@ pub fn start(way: &Connection, ca: &str, arguments: &[String]) -> Failure {
     Failure::new(exit::FAILED, "failed", tried.join("; "), format!("{install}, or see the account for another tool: daypass reveal {}", way.account))
 }
 
+/// A program without what its user's surroundings say about where it connects: a PGSERVICE of theirs would lead it past the gateway. What only
+/// says how a session looks stays.
+fn without(program: &str, prefixes: &[&str], keep: &[&str]) -> Command {
+    let mut command = Command::new(program);
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy().to_ascii_uppercase();
+        if prefixes.iter().any(|prefix| text.starts_with(prefix)) && !keep.contains(&text.as_str()) {
+            command.env_remove(&name);
+        }
+    }
+    command
+}
+
 fn psql(way: &Connection, ca: &str) -> Result<Command, Failure> {
-    let mut command = Command::new("psql");
+    let mut command = without("psql", &["PG"], &["PGAPPNAME", "PGCLIENTENCODING", "PGDATESTYLE", "PGOPTIONS", "PGTZ"]);
     command
         .env("PGHOST", &way.server)
         .env("PGPORT", way.port.to_string())
@@ -36,6 +49,7 @@ fn psql(way: &Connection, ca: &str) -> Result<Command, Failure> {
         .env("PGUSER", &way.account)
         .env("PGPASSWORD", &way.password)
         .env("PGSSLMODE", "verify-full")
+        .env("PGGSSENCMODE", "disable")
         .env("PGSSLROOTCERT", ca);
     Ok(command)
 }
@@ -43,7 +57,7 @@ fn psql(way: &Connection, ca: &str) -> Result<Command, Failure> {
 /// go-sqlcmd, or the one that comes with Microsoft's ODBC driver: both read the password from the environment, and both find a
 /// CA of our own by OpenSSL's and Go's variable for it.
 fn sqlcmd(way: &Connection, ca: &str) -> Result<Command, Failure> {
-    let mut command = Command::new("sqlcmd");
+    let mut command = without("sqlcmd", &["SQLCMD"], &[]);
     command.env("SQLCMDPASSWORD", &way.password);
     if ca != "system" {
         command.env("SSL_CERT_FILE", ca);
@@ -65,7 +79,7 @@ fn tsql(way: &Connection, ca: &str) -> Result<Command, Failure> {
     if there {
         eprintln!("tsql asks for the password: {}", way.password);
     }
-    let mut command = Command::new("tsql");
+    let mut command = without("tsql", &["TDS", "FREETDS", "DSQUERY"], &[]);
     command.env("FREETDSCONF", &path).args(["-S", "daypass", "-D", &way.database, "-U", &way.account]);
     Ok(command)
 }

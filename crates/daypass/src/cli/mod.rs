@@ -90,7 +90,7 @@ enum Verb {
 /// Carries out the command line.
 pub async fn run(cli: Cli) -> ExitCode {
     let show = Show { json: cli.json };
-    match verb(cli.verb, show).await {
+    match verb(cli.verb, show).await.and_then(|()| show::all_written()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             show.failure(&failure);

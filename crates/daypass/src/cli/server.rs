@@ -29,6 +29,7 @@ pub async fn serve(file: Option<&Path>, accept_clock: bool) -> Result<(), Failur
     let data = config.data_dir.clone();
     let unset = |e: std::io::Error| Failure::failed(format!("signals cannot be received: {e}"));
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate()).map_err(unset)?, signal(SignalKind::interrupt()).map_err(unset)?);
+    let mut hangup = signal(SignalKind::hangup()).map_err(unset)?;
     let running = serve::start(config, accept_clock).await?;
     if let Some(link) = &running.first_link {
         let path = data.join("first-link");
@@ -41,9 +42,16 @@ pub async fn serve(file: Option<&Path>, accept_clock: bool) -> Result<(), Failur
     }
     tracing::info!("the CA to trust is in {}", data.join("ca.pem").display());
     tracing::info!("API on https://{}, gateway on {} (PostgreSQL) and {} (SQL Server)", running.api, running.gateway, running.sqlserver);
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            // what a terminal that closes sends, and what `systemctl reload` and log rotation do: it is no reason to end anybody's session
+            _ = hangup.recv() => {
+                tracing::info!("told to reload: the certificate is read again; other settings take a restart");
+                running.reload.notify_one();
+            }
+        }
     }
     tracing::info!("stopping: sessions are told, then closed");
     running.stop(GOODBYE).await;

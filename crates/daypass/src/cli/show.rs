@@ -3,7 +3,10 @@
 use super::client::Failure;
 use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
-use std::io::{IsTerminal, Write};
+use std::{
+    io::{IsTerminal, Write},
+    sync::OnceLock,
+};
 
 #[derive(Clone, Copy)]
 pub struct Show {
@@ -74,9 +77,29 @@ pub fn clean(text: &str) -> String {
     text.chars().map(|c| if c.is_control() && c != '\n' && c != '\t' { '\u{fffd}' } else { c }).collect()
 }
 
-/// A closed pipe (`daypass passes | head`) is no failure.
+/// What kept a result from being written.
+static NOT_WRITTEN: OnceLock<String> = OnceLock::new();
+
 fn out(text: &str) {
-    let _ = writeln!(std::io::stdout(), "{text}");
+    note(writeln!(std::io::stdout(), "{text}"));
+}
+
+fn note(written: std::io::Result<()>) {
+    match written {
+        Ok(()) => {}
+        // whoever reads has seen enough (`daypass passes | head`)
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {}
+        Err(error) => drop(NOT_WRITTEN.set(error.to_string())),
+    }
+}
+
+/// Whether all that was to be shown is written: a file that is cut off looks like one that is whole.
+pub fn all_written() -> Result<(), Failure> {
+    note(std::io::stdout().flush());
+    match NOT_WRITTEN.get() {
+        None => Ok(()),
+        Some(why) => Err(Failure::failed(format!("the result could not be written: {why}"))),
+    }
 }
 
 /// Seconds as people say them: 7 h 59 min, 12 min, 40 s.

@@ -80,6 +80,54 @@ async fn connect_does_it_all_in_one_go() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn connect_leads_where_it_says_whatever_my_surroundings_say() {
+    let house = House::open().await;
+    let mut command = house.command("maria", &["connect", "uat", "--reason", "one go", "--", "-X", "-A", "-t", "-c", "SELECT current_user"]);
+    for (name, value) in [
+        ("PGSERVICE", "prod"),
+        ("PGHOSTADDR", "192.0.2.1"),
+        ("PGPORT", "1"),
+        ("PGSSLROOTCERT", "/nowhere"),
+        ("PGSSLCERT", "/nowhere"),
+        ("PGCHANNELBINDING", "disable"),
+        ("PGTARGETSESSIONATTRS", "standby"),
+        ("PGPASSFILE", "/nowhere"),
+    ] {
+        command.env(name, value);
+    }
+    command.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+    let output = tokio::time::timeout(crate::house::PATIENCE, command.output()).await.unwrap().unwrap();
+    assert!(output.status.success() && String::from_utf8_lossy(&output.stdout).starts_with("jit_maria_"), "{output:?}");
+    // what is asked for is what is got: another access, or for another reason, is another account
+    for more in [&["--access", "read_write", "--reason", "one go"][..], &["--reason", "something else"], &["--life", "1h"]] {
+        let before = house.json("maria", &["passes"]).await.as_array().unwrap().len();
+        let arguments = [&["connect", "uat"], more, &["--", "-X", "-c", "SELECT 1"]].concat();
+        let arguments: Vec<&str> = if more.contains(&"--reason") { arguments } else { [&arguments[..2], &["--reason", "shorter"], &arguments[2..]].concat() };
+        let output = house.daypass("maria", &arguments).await;
+        assert!(output.status.success(), "{output:?}");
+        assert_eq!(house.json("maria", &["passes"]).await.as_array().unwrap().len(), before + 1, "{arguments:?}");
+    }
+    let output = house.daypass("maria", &["connect", "uat", "--access", "read_write", "--", "-X", "-c", "SELECT 1"]).await;
+    assert!(String::from_utf8_lossy(&output.stderr).contains("You have this already"), "{output:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_result_that_could_not_be_written_is_no_success() {
+    let house = House::open().await;
+    for arguments in [&["log", "export"][..], &["--json", "passes", "--all"], &["env", "ls"]] {
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let output = house.command("vera", arguments).stdout(full).stderr(std::process::Stdio::piped()).spawn().unwrap().wait_with_output().await.unwrap();
+        assert!(!output.status.success() && String::from_utf8_lossy(&output.stderr).contains("could not be written"), "{arguments:?}: {output:?}");
+    }
+    // whoever has seen enough is no error
+    let mut export = house.command("vera", &["log", "export"]);
+    let mut child = export.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().await.unwrap();
+    assert!(output.status.success(), "{output:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn wrong_input_gets_a_sentence_and_changes_nothing() {
     let house = House::open().await;
     // what Daypass observes meanwhile is its own

@@ -68,6 +68,46 @@ async fn the_operators_certificate_is_used_and_read_again_when_it_changes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn told_to_reload_it_reads_its_certificate_again_and_ends_nobody() {
+    let house = House::open().await;
+    let account = house.account("maria", "read", "1h").await;
+    let (client, _connection) = house.client(&account).await.unwrap();
+    let pid = rustix::process::Pid::from_raw(house.pid() as i32).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::HUP).unwrap();
+    house.until_so("it says so", || house.log().contains("told to reload")).await;
+    assert_eq!(client.query_one("SELECT 1", &[]).await.unwrap().get::<_, i32>(0), 1);
+    assert!(house.client(&account).await.is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_of_others_and_links_in_the_data_directory_are_refused_in_words() {
+    let mut house = House::bare("", None).await;
+    house.start().await;
+    house.crash().await;
+    let config = house.write_config();
+    let starts = || std::process::Command::new(crate::house::PROGRAM).args(["serve", "--config"]).arg(&config).output().unwrap();
+    let data = house.path("data");
+    for name in ["log.db", "records.db", "master.key"] {
+        assert_eq!(std::os::unix::fs::MetadataExt::mode(&std::fs::metadata(data.join(name)).unwrap()) & 0o077, 0, "{name} is its owner's only");
+    }
+    let elsewhere = house.path("elsewhere");
+    std::fs::rename(data.join("ca.pem"), &elsewhere).unwrap();
+    std::os::unix::fs::symlink(&elsewhere, data.join("ca.pem")).unwrap();
+    let output = starts();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && said.contains("is a link to a file elsewhere"), "{said}");
+    std::fs::remove_file(data.join("ca.pem")).unwrap();
+    if rustix::process::geteuid().is_root() {
+        std::os::unix::fs::chown(data.join("master.key"), Some(12_345), None).unwrap();
+        let output = starts();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && said.contains("belongs to the user with number 12345"), "{said}");
+        std::os::unix::fs::chown(data.join("master.key"), Some(0), None).unwrap();
+    }
+    house.start().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn told_to_stop_it_tells_its_sessions_and_ends() {
     let house = House::open().await;
     let account = house.account("maria", "read", "1h").await;
