@@ -37,12 +37,23 @@ macro_rules! texts {
 
 /// Whether a character makes others be shown in another order than they stand in (Unicode Standard Annex 9, section 2): what an approver
 /// reads would not be what was asked for.
-fn turns(c: char) -> bool {
+pub fn turns_direction(c: char) -> bool {
     matches!(c, '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
+impl Reason {
+    /// How many characters a reader sees: spaces and what has no shape (joiners, fillers, tags) are none.
+    pub fn visible(&self) -> usize {
+        let shapeless = |c: char| {
+            matches!(c, '\u{ad}' | '\u{34f}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}'
+                | '\u{2060}'..='\u{206f}' | '\u{2800}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}' | '\u{e0000}'..='\u{e0fff}')
+        };
+        self.as_str().chars().filter(|c| !c.is_whitespace() && !shapeless(*c)).count()
+    }
+}
+
 fn read_back(text: &str) -> std::borrow::Cow<'_, str> {
-    if text.contains(turns) { text.replace(turns, "\u{fffd}").into() } else { text.into() }
+    if text.contains(turns_direction) { text.replace(turns_direction, "\u{fffd}").into() } else { text.into() }
 }
 
 texts! {
@@ -88,7 +99,7 @@ texts! {
         if text.chars().any(|c| c.is_control() && c != '\n' && c != '\t') {
             return Err("a reason is plain text, without control characters".to_owned());
         }
-        if text.chars().any(turns) {
+        if text.chars().any(turns_direction) {
             return Err("a reason is plain text, without characters that turn the direction of letters (like U+202E)".to_owned());
         }
         Ok(text.to_owned())
@@ -162,7 +173,7 @@ pub fn server_label(text: &str, suffix: Option<&str>) -> Option<String> {
 
 /// What a person typed, made safe for a message: short, and without terminal escapes.
 pub fn shown(text: &str) -> String {
-    let mut safe: String = text.chars().take(64).map(|c| if c.is_control() || turns(c) { '\u{fffd}' } else { c }).collect();
+    let mut safe: String = text.chars().take(64).map(|c| if c.is_control() || turns_direction(c) { '\u{fffd}' } else { c }).collect();
     if text.chars().count() > 64 {
         safe.push('…');
     }
@@ -175,6 +186,8 @@ mod tests {
 
     #[test]
     fn names_are_refused_with_the_rule() {
+        let unseen = "\u{3164}\u{2800}\u{200b} \u{e0041}\u{2800}".parse::<Reason>().unwrap();
+        assert_eq!((unseen.visible(), "OPS-17 totals".parse::<Reason>().unwrap().visible()), (0, 12));
         assert!("repair \u{202e}txt.exe".parse::<Reason>().unwrap_err().contains("U+202E"));
         assert_eq!(serde_json::from_str::<Reason>("\"an old \u{202e}one\"").unwrap().as_str(), "an old \u{fffd}one");
         assert!("uat-2".parse::<Name>().is_ok());

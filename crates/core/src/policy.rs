@@ -262,7 +262,7 @@ impl Policy {
     }
 
     pub fn check_reason(&self, reason: &Reason) -> Result<(), Refusal> {
-        if reason.as_str().chars().count() < self.reason_least.into() {
+        if reason.visible() < self.reason_least.into() {
             return Err(Refusal::policy(
                 format!("The reason is too short: policy '{}' wants at least {} characters.", self.name, self.reason_least),
                 "Say in a few words what you need the access for.",

@@ -2,6 +2,7 @@
 
 use super::client::Failure;
 use comfy_table::{ContentArrangement, Table, presets};
+use daypass_core::names::turns_direction;
 use serde::Serialize;
 use std::{
     io::{IsTerminal, Write},
@@ -74,7 +75,7 @@ impl Show {
 
 /// Other people's words (reasons, application names, statements) must not steer this terminal.
 pub fn clean(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() && c != '\n' && c != '\t' { '\u{fffd}' } else { c }).collect()
+    text.chars().map(|c| if c.is_control() && c != '\n' && c != '\t' || turns_direction(c) { '\u{fffd}' } else { c }).collect()
 }
 
 /// What kept a result from being written.

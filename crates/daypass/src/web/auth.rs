@@ -77,14 +77,23 @@ impl FromRequestParts<App> for Caller {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _app: &App) -> Result<Self, Problem> {
-        parts.extensions.get::<Caller>().cloned().ok_or_else(Problem::not_signed_in)
+        let caller = parts.extensions.get::<Caller>().cloned().ok_or_else(Problem::not_signed_in)?;
+        idempotency_key(&parts.headers)?;
+        Ok(caller)
     }
+}
+
+/// Under what the same call is known again. One that is not understood is an error: let pass, it would let a call be done twice.
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
+    let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
+    let key = value.to_str().ok().filter(|key| (1..=128).contains(&key.len()));
+    key.map(|key| Some(key.to_owned())).ok_or_else(|| Refusal::invalid("An Idempotency-Key has 1 to 128 visible ASCII characters."))
 }
 
 /// Whoever bears a token of the API.
 pub fn bearer(app: &App, headers: &HeaderMap, extensions: &Extensions) -> Option<Caller> {
     let token = headers.get(header::AUTHORIZATION)?.to_str().ok()?.strip_prefix("Bearer ")?;
-    let key = headers.get("idempotency-key").and_then(|value| value.to_str().ok()).filter(|key| (1..=128).contains(&key.len())).map(str::to_owned);
+    let key = idempotency_key(headers).unwrap_or_default();
     Some(Caller { key, ..of_token(app, token, TokenKind::Api, extensions)? })
 }
 

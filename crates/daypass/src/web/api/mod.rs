@@ -34,7 +34,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 #[openapi(
     info(
         title = "Daypass",
-        description = "Just-in-time database access. Calls need `Authorization: Bearer <token>` and the permission in `x-needs`, on the environment that they are about. A POST with an `Idempotency-Key` may be repeated."
+        description = "Just-in-time database access. Calls need `Authorization: Bearer <token>` and the permission in `x-needs`, on the environment that they are about. A POST that makes a pass, an entry, an environment, a person or a movement may be repeated with the same `Idempotency-Key` (1 to 128 visible ASCII characters), and makes it once; what lengthens a pass or makes a token is done each time."
     ),
     components(schemas(Problem))
 )]
