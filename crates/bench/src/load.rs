@@ -165,8 +165,16 @@ pub async fn statements(stage: &Stage, report: &mut Report) -> Result<()> {
             continue;
         }
         for session in mine {
-            let statements = stage.requester.get(&format!("sessions/{}/statements", text(&session["id"]))).await?;
-            recorded += statements.as_array().into_iter().flatten().filter(|s| s["text"].as_str().is_some_and(|t| t.contains("abalance"))).count() as f64;
+            let mut after = 0;
+            loop {
+                let page = stage.requester.get(&format!("sessions/{}/statements?limit=5000&after={after}", text(&session["id"]))).await?;
+                let page = page.as_array().cloned().unwrap_or_default();
+                if page.is_empty() {
+                    break;
+                }
+                after += page.len();
+                recorded += page.iter().filter(|s| s["text"].as_str().is_some_and(|t| t.contains("abalance"))).count() as f64;
+            }
         }
         break;
     }

@@ -135,10 +135,12 @@ impl RecordStore {
         row.as_ref().map(session_row).transpose()
     }
 
-    /// The statement blocks of a session, in order.
-    pub async fn blocks(&self, session: SessionId) -> Result<Vec<StatementBlock>, StoreError> {
-        let rows = sqlx::query("SELECT first, count, lines FROM statement_blocks WHERE session = $1 ORDER BY first")
+    /// The next statement blocks of a session, in order, that hold a statement of this number or a later one. Not all of them: a session may
+    /// have gigabytes.
+    pub async fn blocks(&self, session: SessionId, from: u64) -> Result<Vec<StatementBlock>, StoreError> {
+        let rows = sqlx::query("SELECT first, count, lines FROM statement_blocks WHERE session = $1 AND first + count > $2 ORDER BY first LIMIT 8")
             .bind(session.to_string())
+            .bind(from.min(i64::MAX as u64) as i64)
             .fetch_all(&self.pool)
             .await?;
         rows.iter()

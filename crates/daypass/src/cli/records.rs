@@ -186,7 +186,15 @@ pub async fn run(verb: Verb, client: &Client, show: Show) -> Result<(), Failure>
             show.done("The session is ended; its pass stays.");
         }
         Verb::Sessions(Sessions::Statements { id }) => {
-            let found: Vec<StatementView> = client.get(&["sessions", &id, "statements"], &[]).await?;
+            let mut found: Vec<StatementView> = Vec::new();
+            loop {
+                let after = found.len().to_string();
+                let more: Vec<StatementView> = client.get(&["sessions", &id, "statements"], &[("after", &after), ("limit", "5000")]).await?;
+                if more.is_empty() {
+                    break;
+                }
+                found.extend(more);
+            }
             show.list(&found, &["at", "ms", "rows", "statement", "values", "error"], "No statements were run.", |statement| {
                 let millis = format!("{}.{:03}", statement.micros / 1000, statement.micros % 1000);
                 let StatementView { at, rows, text, values, error, .. } = statement;

@@ -62,23 +62,72 @@ pub async fn kill(State(app): State<App>, caller: Caller, Path(id): Path<String>
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// What was run in a session. For its holder, and for those who read the log.
-#[utoipa::path(get, path = "/sessions/{id}/statements", params(("id" = String, Path)), responses((status = 200, body = Vec<StatementView>), (status = "default", body = Problem, content_type = "application/problem+json")))]
-pub async fn statements(State(app): State<App>, caller: Caller, Path(id): Path<String>) -> Result<Json<Vec<StatementView>>, Problem> {
-    let row = find(&app, &caller, &id).await?;
-    let session = row.opened.session;
-    if row.opened.holder != caller.user && !caller.may(&app, Permission::ReadLog, Some(row.opened.environment)) {
-        return Err(Refusal::not_found("session", &id).into());
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+pub struct Page {
+    /// Without the first so many: how many there are already.
+    #[serde(default)]
+    pub after: u64,
+    /// At most so many, 1 to 5,000; when left out, 1,000. There may be fewer, when they are long: an empty answer is the end.
+    pub limit: Option<u32>,
+}
+
+/// Characters of statements in one answer; more come with the next.
+const PAGE: usize = 8 << 20;
+
+/// What was run in a session, in order. For its holder, and for those who read the log.
+#[utoipa::path(get, path = "/sessions/{id}/statements", params(("id" = String, Path), Page), responses((status = 200, body = Vec<StatementView>), (status = "default", body = Problem, content_type = "application/problem+json")))]
+pub async fn statements(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<String>,
+    page: Result<Query<Page>, axum::extract::rejection::QueryRejection>,
+) -> Result<Json<Vec<StatementView>>, Problem> {
+    let Query(page) = page.map_err(|e| Problem::from(e.body_text()))?;
+    let session = readable(&app, &caller, &id).await?;
+    let most = page.limit.unwrap_or(1_000).clamp(1, 5_000) as usize;
+    let (mut found, mut size) = (Vec::new(), 0);
+    each(&app, session, page.after, |statement| {
+        size += statement.text.len() + statement.values.iter().map(String::len).sum::<usize>();
+        found.push(statement);
+        found.len() < most && size < PAGE
+    })
+    .await?;
+    Ok(Json(found))
+}
+
+/// The session of this id, if the caller may read what was run in it.
+pub async fn readable(app: &App, caller: &Caller, id: &str) -> Result<SessionId, Problem> {
+    let row = find(app, caller, id).await?;
+    if row.opened.holder != caller.user && !caller.may(app, Permission::ReadLog, Some(row.opened.environment)) {
+        return Err(Refusal::not_found("session", id).into());
     }
-    let mut found = Vec::new();
-    for block in app.node.store.records.blocks(session).await? {
-        for line in block.lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
-            let record: StatementRecord = serde_json::from_slice(line).map_err(|_| Problem::unavailable("A statement record cannot be read."))?;
-            let StatementRecord { at, micros, text, values, rows, bytes, error, .. } = record;
-            found.push(StatementView { at: at.to_string(), micros, text: text.to_string(), values, rows, bytes, error });
+    Ok(row.opened.session)
+}
+
+/// Looks at the statements of a session from a number on, as long as `more` wants another one. Not many are in memory at once.
+pub async fn each(app: &App, session: SessionId, from: u64, mut more: impl FnMut(StatementView) -> bool) -> Result<(), Problem> {
+    let mut next = from;
+    loop {
+        let blocks = app.node.store.records.blocks(session, next).await?;
+        if blocks.is_empty() {
+            return Ok(());
+        }
+        for block in blocks {
+            let lines = block.lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+            for (number, line) in (block.first..).zip(lines) {
+                if number < next {
+                    continue;
+                }
+                let record: StatementRecord = serde_json::from_slice(line).map_err(|_| Problem::unavailable("A statement record cannot be read."))?;
+                let StatementRecord { at, micros, text, values, rows, bytes, error, .. } = record;
+                if !more(StatementView { at: at.to_string(), micros, text: text.to_string(), values, rows, bytes, error }) {
+                    return Ok(());
+                }
+            }
+            next = next.max(block.first + u64::from(block.count));
         }
     }
-    Ok(Json(found))
 }
 
 /// The session of this id, if the caller may see it.
