@@ -43,13 +43,14 @@ pub struct Running {
 }
 
 impl Running {
-    /// Tells every session that Daypass stops, waits a moment until they are closed, and writes what is not written yet.
+    /// Tells every session that Daypass stops, waits a moment until they are closed and on record, and writes what is not written yet.
     pub async fn stop(self, goodbye: Duration) {
+        self.node.sessions.stop();
         for session in self.node.sessions.all() {
             session.cut(Told { why: "Daypass is stopping".to_owned(), remedy: "Your access goes on: connect again in a moment.".to_owned() });
         }
         let deadline = tokio::time::Instant::now() + goodbye;
-        while !self.node.sessions.all().is_empty() && tokio::time::Instant::now() < deadline {
+        while !self.node.sessions.is_quiet() && tokio::time::Instant::now() < deadline {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         match tokio::time::timeout(goodbye, self.node.store.records.flush()).await {

@@ -349,16 +349,19 @@ async fn relay<W: World>(gateway: Arc<Gateway<W>>, opened: Opened) {
         }
     };
     let putting_away = async {
-        gateway.sessions.close(session.id);
+        let _away = gateway.sessions.put_away(session.id);
         drop(seat);
-        if let Some(account) = standing {
-            // the protocol's own cancel needs no right at the target; what runs could take no notice of it, and is ended by its number
-            if busy && let Some(keys) = session.cancel.as_ref() {
-                let tls = gateway.world.target_tls(session.target);
-                if let Err(error) = upstream::cancel(session.upstream, &host, tls, &keys.theirs).await {
-                    tracing::warn!(%error, "a running statement of a standing account could not be cancelled");
-                }
+        // the protocol's own cancel needs no right at the target; what runs could take no notice of it, and is ended by its number
+        if busy
+            && (standing.is_some() || gateway.sessions.is_stopping())
+            && let Some(keys) = session.cancel.as_ref()
+        {
+            let tls = gateway.world.target_tls(session.target);
+            if let Err(error) = upstream::cancel(session.upstream, &host, tls, &keys.theirs).await {
+                tracing::warn!(%error, "a running statement could not be cancelled");
             }
+        }
+        if let Some(account) = standing {
             if let Err(why) = gateway.world.end_there(&session, &account, number).await {
                 tracing::error!(account, number, %why, "a session of a standing account may still be running on the target");
             }

@@ -18,7 +18,7 @@ use std::{
     net::{IpAddr, SocketAddr},
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicI64, Ordering},
+        atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -137,6 +137,19 @@ pub struct Sessions {
     changed: watch::Sender<u64>,
     /// How often one has closed and left something running at its target.
     left_behind: watch::Sender<u64>,
+    /// Sessions that are over, and whose last records are on their way.
+    away: AtomicUsize,
+    /// The process is about to end: nobody ends later what is left at a target now.
+    stopping: AtomicBool,
+}
+
+/// A session that is over and is being put away.
+pub struct PuttingAway(Arc<Sessions>);
+
+impl Drop for PuttingAway {
+    fn drop(&mut self) {
+        self.0.away.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 /// How long the number of a session that is over is known: longer than any look at a target takes.
@@ -144,7 +157,13 @@ const REMEMBERED: Duration = Duration::from_secs(60);
 
 impl Default for Sessions {
     fn default() -> Self {
-        Sessions { live: Ranked::new(Rank::Sessions, Live::default()), changed: watch::Sender::default(), left_behind: watch::Sender::default() }
+        Sessions {
+            live: Ranked::new(Rank::Sessions, Live::default()),
+            changed: watch::Sender::default(),
+            left_behind: watch::Sender::default(),
+            away: AtomicUsize::new(0),
+            stopping: AtomicBool::new(false),
+        }
     }
 }
 
@@ -247,6 +266,27 @@ impl Sessions {
         drop(live);
         self.changed.send_modify(|count| *count += 1);
         session
+    }
+
+    /// Closes it; until what is given back goes, its last records are waited for.
+    pub fn put_away(self: &Arc<Self>, id: SessionId) -> PuttingAway {
+        self.away.fetch_add(1, Ordering::AcqRel);
+        self.close(id);
+        PuttingAway(self.clone())
+    }
+
+    /// Nobody is in, and everything about those who were is on record.
+    pub fn is_quiet(&self) -> bool {
+        self.away.load(Ordering::Acquire) == 0 && self.lock().by_id.is_empty()
+    }
+
+    /// From here on sessions that end leave nothing running to be ended later.
+    pub fn stop(&self) {
+        self.stopping.store(true, Ordering::Release);
+    }
+
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
     }
 
     pub fn close(&self, id: SessionId) {

@@ -6,7 +6,7 @@ use std::{io::IsTerminal, path::Path, time::Duration};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Sessions get this long to tell their clients that Daypass stops.
-const GOODBYE: Duration = Duration::from_secs(2);
+const GOODBYE: Duration = Duration::from_secs(5);
 
 /// No image of the memory is written when the process dies, and no other process of the same user looks into it: passwords lie there.
 fn keep_memory_private() {

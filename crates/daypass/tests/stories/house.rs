@@ -281,6 +281,14 @@ impl<S> House<S> {
         child.kill().await.unwrap();
     }
 
+    /// What a service manager does; waits until it has ended.
+    pub async fn stop(&mut self) {
+        let mut child = self.child.take().unwrap();
+        let pid = rustix::process::Pid::from_raw(child.id().unwrap() as i32).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        tokio::time::timeout(PATIENCE, child.wait()).await.expect("it ends").unwrap();
+    }
+
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.path("daypass.log")).unwrap_or_default()
     }

@@ -118,6 +118,25 @@ async fn told_to_stop_it_tells_its_sessions_and_ends() {
     assert!(error.as_db_error().is_some_and(|e| e.message().contains("Daypass is stopping")), "{error:?}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_ran_when_it_was_told_to_stop_is_on_record_and_runs_no_longer() {
+    let mut house = House::open().await;
+    let account = house.account("maria", "read_write", "1h").await;
+    let (client, _connection) = house.client(&account).await.unwrap();
+    let running = tokio::spawn(async move { client.batch_execute("UPDATE sales.orders SET customer = customer; SELECT pg_sleep(600)").await });
+    house.until("SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(600)' AND state = 'active'", "1").await;
+    house.stop().await;
+    let error = running.await.unwrap().unwrap_err();
+    let words = error.as_db_error().expect("in words");
+    assert!(words.message().contains("Daypass is stopping") && words.hint().is_some_and(|hint| hint.contains("connect again in a moment")), "{words:?}");
+    house.until("SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(600)' AND state = 'active'", "0").await;
+    house.start().await;
+    let sessions = house.json("vera", &["sessions", "ls", "--all"]).await;
+    assert!(sessions[0]["why"].as_str().is_some_and(|why| why.contains("Daypass is stopping")), "{sessions}");
+    let statements = house.json("vera", &["sessions", "statements", sessions[0]["id"].as_str().unwrap()]).await;
+    assert!(statements[0]["text"].as_str().is_some_and(|text| text.starts_with("UPDATE sales.orders")), "{statements}");
+}
+
 /// One connection to the API, spoken by hand.
 async fn by_hand(house: &House) -> tokio_rustls::client::TlsStream<tokio::net::TcpStream> {
     let config = std::sync::Arc::new(crate::house::tls(&house.path("data/ca.pem")));
