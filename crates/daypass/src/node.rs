@@ -71,6 +71,8 @@ type Doors = Arc<Ranked<HashMap<String, AtTheDoor>>>;
 #[derive(Default)]
 struct AtTheDoor {
     count: usize,
+    /// How many there were since it was opened.
+    logins: usize,
     /// Whether the target lets it in now; held while that changes, so that two never change one account at once.
     open: Arc<tokio::sync::Mutex<bool>>,
 }
@@ -274,7 +276,7 @@ impl Node {
 
     /// Accounts of which a login is under way.
     pub fn at_the_door(&self) -> HashSet<String> {
-        self.doors.lock().iter().filter(|(_, door)| door.count > 0).map(|(account, _)| account.clone()).collect()
+        self.doors.lock().keys().cloned().collect()
     }
 
     /// Wakes whoever waits for a change: the keepers look again.
@@ -463,6 +465,7 @@ impl World for Node {
             let mut doors = self.doors.lock();
             let door = doors.entry(account.to_owned()).or_default();
             door.count += 1;
+            door.logins += 1;
             door.open.clone()
         };
         // from here on it is counted: whatever becomes of this login, the door is closed behind it
@@ -476,10 +479,16 @@ impl World for Node {
                 let mut doors = doors.lock();
                 let Some(door) = doors.get_mut(&name) else { return };
                 door.count -= 1;
-                door.count == 0
+                (door.count == 0).then_some(door.logins)
             };
-            if last {
-                ends.spawn(close_door(doors, closed_by, name, closing, by_moment));
+            if let Some(logins) = last {
+                // where several logged in at once, as a pool does, more come: each pair of statements on the role would cost the server more
+                // than a login. Whoever logs in alone leaves no door open
+                let pause = if logins > 1 { BETWEEN_LOGINS } else { std::time::Duration::ZERO };
+                ends.spawn(async move {
+                    tokio::time::sleep(pause).await;
+                    close_door(doors, closed_by, name, closing, by_moment, logins).await;
+                });
             }
         });
         if !by_moment {
@@ -550,10 +559,13 @@ impl World for Node {
     }
 }
 
-/// Nobody of an account is at the door any more. Whoever came meanwhile keeps it open; a door that could not be closed, the next look closes.
-async fn close_door(doors: Doors, target: Arc<AnyTarget>, account: String, gate: Arc<tokio::sync::Mutex<bool>>, by_moment: bool) {
+/// For how long a door stays open behind logins that came together.
+const BETWEEN_LOGINS: std::time::Duration = std::time::Duration::from_millis(50);
+
+/// Nobody of an account is at the door any more. Whoever came meanwhile keeps it open, and closes it; a door that could not be closed, the next look closes.
+async fn close_door(doors: Doors, target: Arc<AnyTarget>, account: String, gate: Arc<tokio::sync::Mutex<bool>>, by_moment: bool, logins: usize) {
     let mut open = gate.lock().await;
-    if doors.lock().get(&account).is_some_and(|door| door.count > 0) {
+    if doors.lock().get(&account).is_some_and(|door| door.count > 0 || door.logins != logins) {
         return;
     }
     if by_moment && *open {
