@@ -89,6 +89,11 @@ pub enum Command {
         scope: Scope,
         policy: Policy,
     },
+    /// Changes where the server of an environment is and how it is reached; whoever asks has tried it.
+    SetTarget {
+        environment: EnvironmentId,
+        spec: TargetSpec,
+    },
     /// `target` is used when no known target has the same engine, host and port.
     AddEnvironment {
         environment: EnvironmentId,

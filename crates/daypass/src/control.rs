@@ -264,7 +264,7 @@ fn ends_access(command: &Command) -> bool {
         | Command::AddToken { .. } => false,
         Command::SetMail { .. } | Command::ChangePassword { .. } | Command::SetSecondFactor { .. } | Command::RemoveSecondFactor { .. } => false,
         Command::RevealPass { .. } | Command::ReviewPass { .. } => false,
-        Command::AddProject { .. } | Command::SetPolicy { .. } | Command::AddEnvironment { .. } | Command::AddAllow { .. } => false,
+        Command::AddProject { .. } | Command::SetPolicy { .. } | Command::AddEnvironment { .. } | Command::SetTarget { .. } | Command::AddAllow { .. } => false,
         Command::RequestPass { .. } | Command::ApprovePass { .. } | Command::ExtendPass { .. } => false,
         Command::CancelMovement { .. } | Command::FailMovement { .. } | Command::RetryMovement { .. } | Command::FinishMovement { .. } => false,
         Command::Observed(Observed::LoginWorks { .. } | Observed::Gone { .. } | Observed::Lapse { .. }) => false,

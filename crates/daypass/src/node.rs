@@ -230,6 +230,13 @@ impl Node {
             .clone())
     }
 
+    /// A way to a server that is not stored yet, to be tried.
+    pub fn untried(&self, spec: &TargetSpec, password: Secret) -> Result<AnyTarget, TargetError> {
+        let store = self.ledger(Ledger::store).ok_or_else(|| TargetError::Refused("there is no store yet".to_owned()))?;
+        let _home = self.ends.enter();
+        Ok(AnyTarget::new(spec.clone(), password, tls_to(spec.engine, &spec.tls), store))
+    }
+
     /// When it failed in a way that a changed password would explain, the next one asks the store again. In all other cases it is kept: with it
     /// would go the connection that ends access, and somebody could take its place.
     pub fn target_failed(&self, id: TargetId, error: &TargetError) {
@@ -351,6 +358,20 @@ impl Node {
 }
 
 /// How to reach a target. A CA that cannot be read gives a configuration that trusts nobody: never no TLS.
+/// How a server is spoken to; none: without TLS, in so many words.
+fn tls_to(engine: Engine, tls: &TargetTls) -> Option<Arc<rustls::ClientConfig>> {
+    let (versions, alpn, ca): (_, Option<&[u8]>, _) = match (engine, tls) {
+        (_, TargetTls::Off) => return None,
+        (Engine::Postgres, TargetTls::VerifyFull { ca } | TargetTls::Strict { ca }) => (rustls::DEFAULT_VERSIONS, None, ca),
+        // its handshake lies in packets, and there is no later version in there
+        (Engine::SqlServer, TargetTls::VerifyFull { ca }) => (&[&rustls::version::TLS12][..], None, ca),
+        (Engine::SqlServer, TargetTls::Strict { ca }) => (rustls::DEFAULT_VERSIONS, Some(b"tds/8.0"), ca),
+    };
+    let mut config = client_tls(versions, ca.as_deref());
+    config.alpn_protocols.extend(alpn.map(<[u8]>::to_vec));
+    Some(Arc::new(config))
+}
+
 pub fn client_tls(versions: &[&'static rustls::SupportedProtocolVersion], ca: Option<&str>) -> rustls::ClientConfig {
     use rustls_platform_verifier::BuilderVerifierExt;
     let builder = || rustls::ClientConfig::builder_with_protocol_versions(versions);
@@ -400,16 +421,7 @@ impl World for Node {
         if let Some(known) = self.vault(|vault| vault.tls.get(&target).filter(|(spec, _)| *spec == wanted).map(|(_, config)| config.clone())) {
             return Some(known);
         }
-        let (versions, alpn, ca): (_, Option<&[u8]>, _) = match &wanted {
-            (_, TargetTls::Off) => return None,
-            (Engine::Postgres, TargetTls::VerifyFull { ca } | TargetTls::Strict { ca }) => (rustls::DEFAULT_VERSIONS, None, ca),
-            // its handshake lies in packets, and there is no later version in there
-            (Engine::SqlServer, TargetTls::VerifyFull { ca }) => (&[&rustls::version::TLS12][..], None, ca),
-            (Engine::SqlServer, TargetTls::Strict { ca }) => (rustls::DEFAULT_VERSIONS, Some(b"tds/8.0"), ca),
-        };
-        let mut config = client_tls(versions, ca.as_deref());
-        config.alpn_protocols.extend(alpn.map(<[u8]>::to_vec));
-        let config = Arc::new(config);
+        let config = tls_to(wanted.0, &wanted.1)?;
         self.vault_mut(|vault| vault.tls.insert(target, (wanted, config.clone())));
         Some(config)
     }

@@ -109,6 +109,7 @@ impl Ledger {
                 let ends = self.forbidden_by(*scope, policy, now);
                 Ok(std::iter::once(Event::PolicySet { scope: *scope, policy: policy.clone() }).chain(ends).collect())
             }
+            Command::SetTarget { environment, spec } => self.set_target(by, *environment, spec),
             Command::AddEnvironment { environment, project, target, target_spec, spec } => {
                 self.add_environment(by, *environment, *project, *target, target_spec, spec)
             }
@@ -348,9 +349,7 @@ impl Ledger {
         if target_spec.engine == Engine::Postgres && spec.database.as_str().len() > 63 {
             return Err(Refusal::invalid("A database name of PostgreSQL has at most 63 bytes."));
         }
-        if target_spec.engine == Engine::Postgres && matches!(target_spec.tls, TargetTls::Strict { .. }) {
-            return Err(Refusal::invalid("Strict encryption is a mode of SQL Server; PostgreSQL has TLS or none."));
-        }
+        check_tls(target_spec)?;
         if spec.enforce == Enforce::AzureSqlFirewall && target_spec.engine != Engine::SqlServer {
             return Err(Refusal::invalid("azure_sql_firewall is a way to enforce for Azure SQL Database; this engine has the gateway."));
         }
@@ -373,8 +372,9 @@ impl Ledger {
                         "Use that one; `daypass env ls` shows it.",
                     ));
                 }
+                // other environments are reached by it: to add one more changes nothing about them
                 if known.spec != *target_spec {
-                    events.push(Event::TargetChanged { target: known.id, spec: target_spec.clone() });
+                    return Err(known_otherwise(target_spec));
                 }
                 known.id
             }
@@ -451,6 +451,29 @@ impl Ledger {
         }
         let epoch = self.environments.get(&entry.environment).map_or(0, Environment::epoch);
         Ok(if entry.is_live(epoch, now) { vec![Event::AllowRemoved { entry: id }] } else { vec![] })
+    }
+
+    /// The server of an environment, as it is reached from now on. Whoever changes it may change all environments on it.
+    fn set_target(&self, by: Actor, environment: EnvironmentId, spec: &TargetSpec) -> Decided {
+        let env = self.seen_environment(by, environment)?;
+        let target = self.targets.get(&env.target).ok_or_else(|| Refusal::not_found("environment", env.spec.name.as_str()))?;
+        for other in self.environments_on(target.id).filter(|other| !other.removed()) {
+            self.need(by, Permission::ManageEnvironments, Some(other.id))?;
+            self.not_moving(other)?;
+        }
+        if spec.engine != target.spec.engine {
+            return Err(Refusal::invalid("An environment stays on its engine: add another one."));
+        }
+        check_tls(spec)?;
+        let elsewhere = |t: &&Target| t.id != target.id && (t.spec.engine, &t.spec.host, t.spec.port) == (spec.engine, &spec.host, spec.port);
+        if self.targets.values().find(elsewhere).is_some() {
+            return Err(Refusal::new(
+                Code::Taken,
+                format!("{}:{} is known already, as the server of other environments.", spec.host, spec.port),
+                "Remove this environment and add it again on that server.",
+            ));
+        }
+        Ok(vec![Event::TargetChanged { target: target.id, spec: spec.clone() }])
     }
 
     #[expect(clippy::too_many_arguments, reason = "the fields of one command, spelled out")]
@@ -724,4 +747,23 @@ fn not_permitted() -> Refusal {
 
 fn taken(what: &str, name: &str) -> Refusal {
     Refusal::new(Code::Taken, format!("There already is a {what} '{name}'."), "Choose another name.")
+}
+
+fn check_tls(spec: &TargetSpec) -> Result<(), Refusal> {
+    if spec.engine == Engine::Postgres && matches!(spec.tls, TargetTls::Strict { .. }) {
+        return Err(Refusal::invalid("Strict encryption is a mode of SQL Server; PostgreSQL has TLS or none."));
+    }
+    if spec.port == 0 {
+        return Err(Refusal::invalid("A port is a number from 1 to 65535."));
+    }
+    Ok(())
+}
+
+/// A server that is known, and is asked for with other settings or another password.
+pub fn known_otherwise(spec: &TargetSpec) -> Refusal {
+    Refusal::new(
+        Code::Taken,
+        format!("The server {}:{} is known already, with another administrator, another password of its or another TLS.", spec.host, spec.port),
+        "Add it with the same; to change them for all environments on that server: daypass env set.",
+    )
 }

@@ -8,7 +8,7 @@ mod moves;
 mod tests;
 
 pub use apply::Inconsistent;
-pub use decide::SIGNED_IN;
+pub use decide::{SIGNED_IN, known_otherwise};
 
 use crate::{
     allow::AllowList,

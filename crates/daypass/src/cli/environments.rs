@@ -40,6 +40,8 @@ pub enum Verb {
 pub enum Env {
     /// Add an environment: one database on one server
     Add(Box<NewEnv>),
+    /// Change how its server is reached (host, port, administrator, password, TLS): tried first, and for all environments on that server
+    Set(Box<SetEnv>),
     /// List environments
     Ls,
     /// Show one
@@ -125,6 +127,34 @@ pub struct NewEnv {
     heir: Option<String>,
 }
 
+/// What is left out stays as it is.
+#[derive(clap::Args)]
+pub struct SetEnv {
+    name: String,
+    #[arg(long)]
+    host: Option<String>,
+    #[arg(long)]
+    port: Option<u16>,
+    /// The administrator role on the server
+    #[arg(long)]
+    admin: Option<String>,
+    /// Ask for the administrator's new password
+    #[arg(long)]
+    password: bool,
+    /// Read it from standard input
+    #[arg(long)]
+    password_stdin: bool,
+    /// The CA that signed the server's certificate (PEM file)
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
+    /// The CAs that the system trusts, in place of a file's
+    #[arg(long, conflicts_with = "ca")]
+    system_ca: bool,
+    /// verify-full, strict (SQL Server), or off: whoever can listen on the way sees everything
+    #[arg(long, value_parser = ["verify-full", "strict", "off"])]
+    tls: Option<String>,
+}
+
 fn grants(text: &str) -> Result<Grants, String> {
     match text {
         "granted" => Ok(Grants::Granted),
@@ -170,6 +200,7 @@ pub async fn run(verb: Verb, client: &Client, show: Show) -> Result<(), Failure>
 async fn env(verb: Env, client: &Client, show: Show) -> Result<(), Failure> {
     match verb {
         Env::Add(new) => add(*new, client, show).await?,
+        Env::Set(set) => self::set(*set, client, show).await?,
         Env::Ls => {
             let found: Vec<EnvironmentView> = client.get(&["environments"], &[]).await?;
             show.list(
@@ -283,6 +314,16 @@ async fn add(new: NewEnv, client: &Client, show: Show) -> Result<(), Failure> {
     };
     let made: EnvironmentView = client.post(&["environments"], Some(&body)).await?;
     show.one(&made, |env| format!("{} is added as {}. Try it: daypass env test {}", env.name, env.server_and_database, env.name));
+    Ok(())
+}
+
+async fn set(set: SetEnv, client: &Client, show: Show) -> Result<(), Failure> {
+    let SetEnv { name, host, port, admin, password: ask, password_stdin, ca, system_ca, tls } = set;
+    let password = if ask || password_stdin { Some(password("Password of the administrator: ", password_stdin)?) } else { None };
+    let ca = if system_ca { Some(String::new()) } else { ca.as_deref().map(read).transpose()? };
+    let body = SetTarget { host, port, admin, password, tls: tls.map(|tls| tls.replace('-', "_")), ca };
+    client.tell(Method::PUT, &["environments", &name, "target"], Some(&body)).await?;
+    show.done(&format!("{name}, and what else is on its server, is reached so from now on. It was tried."));
     Ok(())
 }
 

@@ -72,6 +72,9 @@ pub enum Sessions {
         /// Also those that are over
         #[arg(long)]
         all: bool,
+        /// At most so many, newest first
+        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        limit: u32,
     },
     /// End one session; its pass stays
     Kill { id: String },
@@ -122,11 +125,13 @@ pub enum Log {
 
 pub async fn run(verb: Verb, client: &Client, show: Show) -> Result<(), Failure> {
     match verb {
-        Verb::Sessions(Sessions::Ls { env, person, all }) => {
-            let mut query = vec![("live", if all { "false" } else { "true" })];
+        Verb::Sessions(Sessions::Ls { env, person, all, limit }) => {
+            let one_more = (limit + 1).min(1_000).to_string();
+            let mut query = vec![("live", if all { "false" } else { "true" }), ("limit", one_more.as_str())];
             query.extend(env.as_deref().map(|env| ("environment", env)));
             query.extend(person.as_deref().map(|person| ("person", person)));
             let found: Vec<SessionView> = client.get(&["sessions"], &query).await?;
+            let found = show.first(found, limit, "--limit, --env, --person");
             show.list(
                 &found,
                 &["session", "account", "person", "environment", "address", "application", "since", "until", "statements"],
@@ -151,11 +156,12 @@ pub async fn run(verb: Verb, client: &Client, show: Show) -> Result<(), Failure>
             );
         }
         Verb::Log(Log::Find { env, person, kind, from, until, limit }) => {
-            let limit = limit.to_string();
+            let one_more = (limit + 1).min(1_000).to_string();
             let asked = [("environment", env), ("person", person), ("kind", kind), ("from", from), ("until", until)];
             let mut query: Vec<(&str, &str)> = asked.iter().filter_map(|(name, value)| Some((*name, value.as_deref()?))).collect();
-            query.push(("limit", &limit));
+            query.push(("limit", &one_more));
             let lines: Vec<LogLine> = client.get(&["log", "find"], &query).await?;
+            let lines = show.first(lines, limit, "--limit, or --until the time of the last one");
             show.list(&lines, &["line", "at", "who", "what"], "Nothing fits.", |line| {
                 vec![line.seq.to_string(), moment(&line.at), line.by.clone(), line.what.clone()]
             });
@@ -209,7 +215,8 @@ pub async fn run(verb: Verb, client: &Client, show: Show) -> Result<(), Failure>
             });
         }
         Verb::Log(Log::Ls { after, limit }) => {
-            let found: Vec<serde_json::Value> = client.get(&["log"], &[("after", &after.to_string()), ("limit", &limit.to_string())]).await?;
+            let found: Vec<serde_json::Value> = client.get(&["log"], &[("after", &after.to_string()), ("limit", &(limit + 1).min(5_000).to_string())]).await?;
+            let found = show.first(found, limit, "--limit, or --after the last number");
             show.list(&found, &["no", "at", "by", "event", "what"], "No entries.", entry);
         }
         Verb::Log(Log::Export) => {

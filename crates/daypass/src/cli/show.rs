@@ -50,6 +50,15 @@ impl Show {
         }
     }
 
+    /// As many of a list as were asked for; where one more came, it is said that there are more, to programs as well.
+    pub fn first<T>(self, mut found: Vec<T>, limit: u32, how: &str) -> Vec<T> {
+        if found.len() > limit as usize {
+            found.truncate(limit as usize);
+            let _ = writeln!(std::io::stderr(), "Only {limit} are shown, and there are more: {how}");
+        }
+        found
+    }
+
     /// What happens meanwhile: never on standard output.
     pub fn progress(self, words: &str) {
         if !self.json {

@@ -22,5 +22,6 @@ mod notices;
 mod provider;
 mod records;
 mod replaced;
+mod servers;
 mod sqlserver;
 mod start;

@@ -14,12 +14,12 @@ use daypass_core::{
     environment::*,
     event::{Actor, Event},
     ids::*,
-    ledger::Ledger,
+    ledger::{Ledger, known_otherwise},
     names::{Name, Reason},
     net::Range,
     pass::{Approver, State as PassState},
     people::{Permission, Scope},
-    refusal::Refusal,
+    refusal::{Code, Refusal},
     secret::Secret,
 };
 use daypass_gateway::World;
@@ -82,15 +82,8 @@ pub async fn list(State(app): State<App>, caller: Caller) -> Json<Vec<Environmen
 pub async fn add(State(app): State<App>, caller: Caller, Body(request): Body<NewEnvironment>) -> Result<Json<EnvironmentView>, Problem> {
     caller.need(&app, Permission::ManageEnvironments)?;
     let engine: Engine = request.engine.parse()?;
-    if request.admin.is_empty() || request.admin.len() > 63 || request.admin.contains('\0') {
-        return Err(Refusal::invalid("The administrator is a name of 1 to 63 bytes.").into());
-    }
-    if let Some(ca) = &request.ca {
-        use rustls::pki_types::{CertificateDer, pem::PemObject};
-        if !matches!(CertificateDer::pem_slice_iter(ca.as_bytes()).next(), Some(Ok(_))) {
-            return Err(Refusal::invalid("The CA is not a certificate in PEM form.").into());
-        }
-    }
+    check_admin(&request.admin)?;
+    check_ca(request.ca.as_deref())?;
     let tls = match (request.without_tls, request.strict_tls) {
         (true, true) => return Err(Refusal::invalid("An environment has strict TLS or none, not both.").into()),
         (true, false) => TargetTls::Off,
@@ -109,17 +102,117 @@ pub async fn add(State(app): State<App>, caller: Caller, Body(request): Body<New
     let project = project_id(&app, &caller, &request.project)?;
     let environment = EnvironmentId::new(caller.id());
     // the same target is found again by where it is, so that two environments on one server share one keeper
+    // one at a time: two that come to a new server at once would each seal a password for it
+    let _one = ADDING.lock().await;
     let known = app.node.ledger(|ledger| {
         let same = |t: &&Target| (t.spec.engine, &t.spec.host, t.spec.port) == (target_spec.engine, &target_spec.host, target_spec.port);
         ledger.targets().find(same).map(|target| target.id)
     });
     let target = known.unwrap_or_else(|| TargetId::new(crate::random::id()));
-    let changes = vec![Change::Put { id: target_secret(target), secret: Secret::new(request.password) }];
+    let changes = match known {
+        None => vec![Change::Put { id: target_secret(target), secret: Secret::new(request.password) }],
+        // the password of a server that is known stays: to add an environment changes nothing about the others
+        Some(known) => {
+            use subtle::ConstantTimeEq;
+            let kept = app.node.store.log.secret(&target_secret(known)).await?;
+            let same = kept.is_some_and(|kept| bool::from(kept.expose().as_bytes().ct_eq(request.password.as_bytes())));
+            if !same {
+                return Err(known_otherwise(&target_spec).into());
+            }
+            Vec::new()
+        }
+    };
     let command = Command::AddEnvironment { environment, project, target, target_spec, spec };
     app.control.run_job(Job { command, by: caller.actor(), changes, secrets: None }).await?;
-    // the way to it that is kept knows the password of before
-    app.node.forget_target(target);
     let made = app.node.ledger(|ledger| ledger.environment(environment).map(|env| view(&app, ledger, env)));
+    made.map(Json).ok_or_else(|| Problem::unavailable("The environment was removed meanwhile."))
+}
+
+/// Adding environments, one after the other.
+static ADDING: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
+fn check_admin(admin: &str) -> Result<(), Refusal> {
+    if admin.is_empty() || admin.len() > 63 || admin.contains('\0') {
+        return Err(Refusal::invalid("The administrator is a name of 1 to 63 bytes."));
+    }
+    Ok(())
+}
+
+fn check_ca(ca: Option<&str>) -> Result<(), Refusal> {
+    use rustls::pki_types::{CertificateDer, pem::PemObject};
+    match ca {
+        Some(ca) if !matches!(CertificateDer::pem_slice_iter(ca.as_bytes()).next(), Some(Ok(_))) => {
+            Err(Refusal::invalid("The CA is not a certificate in PEM form."))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Changes how the server of an environment is reached: where it is, as whom, its password, its TLS. It is tried first, and what was there stays
+/// until the new works: the databases of all environments on it have to be the ones that they were.
+#[utoipa::path(put, path = "/environments/{environment}/target", params(("environment" = String, Path)), request_body = SetTarget, responses((status = 200, body = EnvironmentView), (status = "default", body = Problem, content_type = "application/problem+json")))]
+pub async fn set_target(
+    State(app): State<App>,
+    caller: Caller,
+    Path(name): Path<String>,
+    Body(request): Body<SetTarget>,
+) -> Result<Json<EnvironmentView>, Problem> {
+    let env = environment(&app, &caller, &name)?;
+    let _one = ADDING.lock().await;
+    let known =
+        app.node.ledger(|ledger| ledger.target(env.target).map(|target| target.spec.clone())).ok_or_else(|| Refusal::not_found("environment", &name))?;
+    let mut spec = known.clone();
+    if let Some(host) = &request.host {
+        spec.host = host.parse()?;
+    }
+    spec.port = request.port.unwrap_or(spec.port);
+    spec.admin = request.admin.unwrap_or(spec.admin);
+    check_admin(&spec.admin)?;
+    let before = match &known.tls {
+        TargetTls::VerifyFull { ca } | TargetTls::Strict { ca } => ca.clone(),
+        TargetTls::Off => None,
+    };
+    let ca = request.ca.map_or(before, |ca| Some(ca).filter(|ca| !ca.is_empty()));
+    check_ca(ca.as_deref())?;
+    spec.tls = match (request.tls.as_deref(), &known.tls) {
+        (Some("off"), _) | (None, TargetTls::Off) => TargetTls::Off,
+        (Some("strict"), _) | (None, TargetTls::Strict { .. }) => TargetTls::Strict { ca },
+        (Some("verify_full"), _) | (None, TargetTls::VerifyFull { .. }) => TargetTls::VerifyFull { ca },
+        (Some(_), _) => return Err(Refusal::invalid("TLS is verify_full, strict or off.").into()),
+    };
+    // refused before anything is tried, and before the password of the server goes anywhere
+    let command = Command::SetTarget { environment: env.id, spec: spec.clone() };
+    app.node.ledger(|ledger| ledger.decide(&command, caller.actor(), app.node.now()).map(drop))?;
+    let password = match request.password {
+        Some(password) => Secret::new(password),
+        // one that is known is for the server that is known: it is shown to no other
+        None if (&spec.host, spec.port, &spec.tls) == (&known.host, known.port, &known.tls) => app
+            .node
+            .store
+            .log
+            .secret(&target_secret(env.target))
+            .await?
+            .ok_or_else(|| Problem::unavailable("The administrator's password is not in the store."))?,
+        None => return Err(Refusal::invalid("Where the server is, or how it is trusted, changes: give its administrator's password as well.").into()),
+    };
+    let untried = app.node.untried(&spec, password.clone()).map_err(|e| Problem::unavailable(e.to_string()))?;
+    let there: Vec<Environment> = app.node.ledger(|ledger| ledger.environments_on(env.target).filter(|env| !env.removed()).cloned().collect());
+    for one in there {
+        let found = untried.identity(one.id, &one.spec.database).await.map_err(|error| {
+            let what = format!("Nothing was changed: with these settings {} is not reached: {error}.", one.spec.name);
+            Refusal::new(Code::Invalid, what, "Correct them, and try again; what was there before still holds.")
+        })?;
+        if one.identity.as_ref().is_some_and(|identity| *identity != found) {
+            let what = format!("Nothing was changed: the database {} there is not the one that {} is.", one.spec.database, one.spec.name);
+            return Err(Refusal::new(Code::Invalid, what, "A database that is replaced is a movement: daypass move.").into());
+        }
+    }
+    let changes = vec![Change::Put { id: target_secret(env.target), secret: password }];
+    app.control.run_job(Job { command, by: caller.actor(), changes, secrets: None }).await?;
+    // the way to it that is kept knows the settings of before
+    app.node.forget_target(env.target);
+    app.node.wake();
+    let made = app.node.ledger(|ledger| ledger.environment(env.id).map(|env| view(&app, ledger, env)));
     made.map(Json).ok_or_else(|| Problem::unavailable("The environment was removed meanwhile."))
 }
 

@@ -15,6 +15,8 @@ use axum::{
 use daypass_core::{people::Permission, refusal::Refusal};
 use std::collections::HashMap;
 
+/// Sessions on a page.
+const LISTED: u32 = 200;
 /// Statements on a page; the download has all.
 const STATEMENTS: usize = 500;
 
@@ -23,6 +25,8 @@ const STATEMENTS: usize = 500;
 struct ListPage {
     shell: Shell,
     sessions: Vec<SessionView>,
+    /// There are more than the page lists.
+    more: bool,
     environments: Vec<String>,
     environment: String,
     person: String,
@@ -33,10 +37,12 @@ pub async fn list(visit: Visit, Query(query): Query<HashMap<String, String>>) ->
     let text = |name: &str| query.get(name).map(|text| text.trim().to_owned()).unwrap_or_default();
     let (environment, person, live) = (text("environment"), text("person"), query.contains_key("live"));
     let given = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
-    let filter = api::sessions::Filter { environment: given(&environment), live, person: given(&person), limit: Some(200) };
-    let Json(sessions) = api::sessions::list(State(visit.app.clone()), visit.caller.clone(), Ok(Query(filter))).await?;
+    let filter = api::sessions::Filter { environment: given(&environment), live, person: given(&person), limit: Some(LISTED + 1) };
+    let Json(mut sessions) = api::sessions::list(State(visit.app.clone()), visit.caller.clone(), Ok(Query(filter))).await?;
     let environments = api::environments::names(&visit.app, &visit.caller);
-    Ok(show(&ListPage { shell: visit.shell(), sessions, environments, environment, person, live }))
+    let more = sessions.len() > LISTED as usize;
+    sessions.truncate(LISTED as usize);
+    Ok(show(&ListPage { shell: visit.shell(), sessions, more, environments, environment, person, live }))
 }
 
 #[derive(Template)]
