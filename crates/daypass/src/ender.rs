@@ -29,7 +29,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 const GATHER: Duration = Duration::from_millis(20);
 /// The fence goes first: a session that it ended needs no killing, and killing hundreds at once would take the processor from
 /// those that tell their clients why.
-const HEAD_START: Duration = Duration::from_millis(250);
+pub const HEAD_START: Duration = Duration::from_millis(250);
 /// A login takes no longer: a connection that is not a live session by then will not become one.
 const LOGIN: Duration = Duration::from_secs(12);
 

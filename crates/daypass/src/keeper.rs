@@ -2,7 +2,15 @@
 //! It tries for ever; a target that is down or hangs delays nobody else's, and an account that is hard to make or to remove delays no other:
 //! each act is a task of its own with a pause of its own. That nobody is in any more does not wait for any of this: see [`crate::ender`].
 
-use crate::{control::Control, drift::Scan, ender, firewall::Firewall, node::Node, standing, watch::Watch};
+use crate::{
+    control::Control,
+    drift::Scan,
+    ender::{self, HEAD_START},
+    firewall::Firewall,
+    node::Node,
+    standing,
+    watch::Watch,
+};
 use daypass_core::{
     command::{Command, Observed},
     environment::{Environment, Grants, Identity},
@@ -285,7 +293,13 @@ impl Keeper {
             some = true;
             if work.may(&key) {
                 let keeper = self.clone();
-                work.spawn(key, async move { keeper.act(action).await });
+                // where somebody is still in, the fence goes first and then what ends them: to put away what an account owns has time
+                let is_connected = |account: &String| observed.backends.iter().any(|backend| backend.account == *account);
+                let pause = if matches!(&action, Action::Remove { account, .. } if is_connected(account)) { 2 * HEAD_START } else { Duration::ZERO };
+                work.spawn(key, async move {
+                    tokio::time::sleep(pause).await;
+                    keeper.act(action).await
+                });
             }
         }
         reserved?;
