@@ -106,10 +106,9 @@ pub async fn take_back(
         *waiting = None;
         return Ok(Taken::NotYet);
     }
-    // who is logging in has a transaction and no name yet: it may have been given the salt of the other password, and have a while to answer
+    // who is logging in has a transaction, and no name and no database yet (an autovacuum worker has one): it may have been given the salt of the other password, and have a while to answer
     let beginning = "SELECT DISTINCT l.pid FROM pg_catalog.pg_locks l LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid \
-                     WHERE l.locktype = 'virtualxid' AND l.pid IS NOT NULL AND a.usename IS NULL \
-                     AND coalesce(a.backend_type, 'client backend') = 'client backend'";
+                     WHERE l.locktype = 'virtualxid' AND l.pid IS NOT NULL AND a.usename IS NULL AND a.datname IS NULL";
     let rows = client.query(beginning, &[]).await?;
     let beginning: Vec<u32> = rows.iter().map(|row| Ok(row.try_get::<_, i32>(0)?.cast_unsigned())).collect::<Result<_, tokio_postgres::Error>>()?;
     let left = waiting.take().map_or_else(|| beginning.clone(), |before| before.into_iter().filter(|pid| beginning.contains(pid)).collect());
