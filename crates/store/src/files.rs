@@ -25,8 +25,8 @@ pub fn private_directory(directory: &Path) -> Result<(), StoreError> {
 }
 
 /// What lies in the directory is ours: nobody else's files, no links to files elsewhere, and readable by nobody else. Folders in it are the
-/// operator's (dumps, scripts) and are left alone, and so is `public`.
-pub fn only_ours(directory: &Path, public: &str) -> Result<(), StoreError> {
+/// operator's (dumps, scripts) and are left alone; so is the mode of `others`.
+pub fn only_ours(directory: &Path, others: &[&str]) -> Result<(), StoreError> {
     use std::os::unix::fs::{MetadataExt, PermissionsExt};
     let me = rustix::process::geteuid().as_raw();
     let belongs = |path: &Path, owner: u32| match owner == me {
@@ -47,7 +47,7 @@ pub fn only_ours(directory: &Path, public: &str) -> Result<(), StoreError> {
             continue;
         }
         belongs(&path, is.uid())?;
-        if is.mode() & 0o077 != 0 && path.file_name().is_none_or(|name| name != public) {
+        if is.mode() & 0o077 != 0 && !others.iter().any(|name| path.ends_with(name)) {
             fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).map_err(at(&path))?;
         }
     }

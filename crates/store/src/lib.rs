@@ -30,7 +30,8 @@ impl Store {
     pub async fn open(directory: &Path, key: Option<MasterKey>) -> Result<Store, StoreError> {
         files::private_directory(directory)?;
         let lock = files::lock(directory)?;
-        files::only_ours(directory, "ca.pem")?;
+        // the CA is for everybody to know; a key that others could read is refused, not closed: they may have read it
+        files::only_ours(directory, &["ca.pem", "master.key"])?;
         let key = match key {
             Some(key) => key,
             None => seal::key_file(directory)?,
