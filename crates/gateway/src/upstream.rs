@@ -42,8 +42,8 @@ pub enum UpstreamError {
     #[error("the target refused the gateway's login: {0}")]
     Refused(String),
     /// The same in its own words: SQLSTATE and message.
-    #[error("the target refused the gateway's login: it answered {code}: {message}")]
-    Answered { code: String, message: String },
+    #[error("the target refused the gateway's login: it answered {}: {}", .0.code, .0.message)]
+    Answered(pg::message::ErrorFields),
     #[error("the target does not answer within {} seconds", PATIENCE.as_secs())]
     Silent,
     #[error("the database is not the one that access was given to: it was replaced")]
@@ -65,7 +65,7 @@ impl UpstreamError {
             UpstreamError::Refused(why) if why == tds::upstream::NO_MARS => {
                 Some("the target does not have MARS (several sessions in one connection), which this connection asks for")
             }
-            UpstreamError::Answered { message, .. } => self.postgres_code().map(|_| message.as_str()),
+            UpstreamError::Answered(fields) => self.postgres_code().map(|_| fields.message.as_str()),
             _ => None,
         }
     }
@@ -73,7 +73,7 @@ impl UpstreamError {
     /// The target's own SQLSTATE, where the client is told its words.
     pub fn postgres_code(&self) -> Option<&str> {
         match self {
-            UpstreamError::Answered { code, .. } if ["22", "42", "53", "55"].iter().any(|class| code.starts_with(class)) => Some(code),
+            UpstreamError::Answered(fields) if ["22", "42", "53", "55"].iter().any(|class| fields.code.starts_with(class)) => Some(&fields.code),
             _ => None,
         }
     }
@@ -90,13 +90,14 @@ impl UpstreamError {
 
     /// Whether the target was there and said no: it will at the next try as well.
     pub fn is_refusal(&self) -> bool {
-        matches!(self, UpstreamError::Refused(_) | UpstreamError::Answered { .. } | UpstreamError::Tls(_))
+        matches!(self, UpstreamError::Refused(_) | UpstreamError::Answered(_) | UpstreamError::Tls(_))
     }
 
     /// Whether it did not take the password, or does not let the account in at all.
     pub fn is_wrong_password(&self) -> bool {
         match self {
-            UpstreamError::Answered { code, .. } => code == "28P01" || code == "28000",
+            // 28000 is also what a server says whose pg_hba.conf has no line for us: that is no reason to put anybody out
+            UpstreamError::Answered(fields) => fields.code == "28P01" || (fields.code == "28000" && fields.routine == "InitializeSessionUserId"),
             UpstreamError::Refused(why) => why.starts_with("18456"),
             _ => false,
         }
@@ -295,7 +296,7 @@ async fn login_postgres(
     let ready = match found {
         pg::upstream::Found::Ready(ready) => ready,
         pg::upstream::Found::Failed(why) => return Err(UpstreamError::Refused(why)),
-        pg::upstream::Found::Answered { code, message } => return Err(UpstreamError::Answered { code, message }),
+        pg::upstream::Found::Answered(fields) => return Err(UpstreamError::Answered(fields)),
     };
     if let (Some(salted), Some(pass)) = (machine.salted(), who.pass) {
         world.keep_salted(pass, salted);
@@ -466,4 +467,21 @@ pub async fn cancel(peer: SocketAddr, host: &str, tls: Option<Arc<rustls::Client
         Ok(())
     };
     tokio::time::timeout(PATIENCE, cancelling).await.map_err(|_| UpstreamError::Silent)?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_lets_nobody_in_from_here_has_not_another_password() {
+        let answered = |code: &str, routine: &str| {
+            let (code, routine) = (code.to_owned(), routine.to_owned());
+            UpstreamError::Answered(pg::message::ErrorFields { code, message: "in any language".to_owned(), routine })
+        };
+        assert!(answered("28P01", "auth_failed").is_wrong_password());
+        assert!(answered("28000", "InitializeSessionUserId").is_wrong_password(), "it may not log in at all");
+        assert!(!answered("28000", "ClientAuthentication").is_wrong_password(), "no line of pg_hba.conf");
+        assert!(!answered("53300", "InitProcess").is_wrong_password());
+    }
 }

@@ -29,9 +29,9 @@ impl Store {
     /// Opens (or makes) the stores in `directory`. `key` comes from the environment; none: from `master.key` in there.
     pub async fn open(directory: &Path, key: Option<MasterKey>) -> Result<Store, StoreError> {
         files::private_directory(directory)?;
-        let lock = files::lock(directory)?;
         // the CA is for everybody to know; a key that others could read is refused, not closed: they may have read it
         files::only_ours(directory, &["ca.pem", "master.key"])?;
+        let lock = files::lock(directory)?;
         let key = match key {
             Some(key) => key,
             None => seal::key_file(directory)?,

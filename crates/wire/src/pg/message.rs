@@ -88,6 +88,8 @@ impl CancelKey {
 pub struct ErrorFields {
     pub code: String,
     pub message: String,
+    /// Where in the server it arose: the same in every language.
+    pub routine: String,
 }
 
 /// Reads the body of an ErrorResponse as far as it goes; a body cut short gives what it has.
@@ -98,6 +100,7 @@ pub fn error_fields(mut body: &[u8]) -> ErrorFields {
         let value = take_cstr(&mut body).unwrap_or_else(|| std::mem::take(&mut body));
         match kind {
             b'C' => fields.code = String::from_utf8_lossy(value).into_owned(),
+            b'R' => fields.routine = String::from_utf8_lossy(value).into_owned(),
             b'M' => fields.message = String::from_utf8_lossy(value).into_owned(),
             _ => {}
         }

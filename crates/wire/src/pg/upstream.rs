@@ -17,10 +17,7 @@ pub enum Found {
     /// Why it did not work, for the log and the administrator.
     Failed(String),
     /// The same in the target's own words.
-    Answered {
-        code: String,
-        message: String,
-    },
+    Answered(ErrorFields),
 }
 
 pub type Step = machine::Step<Found>;
@@ -216,7 +213,7 @@ impl Upstream {
                     self.again = true;
                     return Ok(());
                 }
-                self.state = State::Over(Some(Found::Answered { code: fields.code, message: fields.message }));
+                self.state = State::Over(Some(Found::Answered(fields)));
                 Ok(())
             }
             b'S' | b'N' if self.authenticated => {

@@ -78,7 +78,7 @@ pub fn upstream(data: &[u8]) {
             }
             Step::Send(sent) => assert!(!sent.windows(6).any(|part| part == b"secret"), "the password went out in clear"),
             Step::StartTls => machine.tls_started(None),
-            Step::Found(upstream::Found::Ready(_) | upstream::Found::Failed(_) | upstream::Found::Answered { .. }) | Step::Close => return,
+            Step::Found(upstream::Found::Ready(_) | upstream::Found::Failed(_) | upstream::Found::Answered(_)) | Step::Close => return,
         }
     }
     panic!("the login at the target does not come to an end");

@@ -158,7 +158,6 @@ pub async fn set_target(
     Body(request): Body<SetTarget>,
 ) -> Result<Json<EnvironmentView>, Problem> {
     let env = environment(&app, &caller, &name)?;
-    let _one = ADDING.lock().await;
     let known =
         app.node.ledger(|ledger| ledger.target(env.target).map(|target| target.spec.clone())).ok_or_else(|| Refusal::not_found("environment", &name))?;
     let mut spec = known.clone();
