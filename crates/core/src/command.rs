@@ -273,6 +273,11 @@ pub enum Observed {
     Lapse {
         pass: PassId,
     },
+    /// The account could not be made in the time that there is for it, and why.
+    NotMade {
+        pass: PassId,
+        why: String,
+    },
     /// How long the pass has been open cannot be said: the clock was wrong.
     ClockDoubted {
         pass: PassId,

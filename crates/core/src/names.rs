@@ -173,8 +173,13 @@ pub fn server_label(text: &str, suffix: Option<&str>) -> Option<String> {
 
 /// What a person typed, made safe for a message: short, and without terminal escapes.
 pub fn shown(text: &str) -> String {
-    let mut safe: String = text.chars().take(64).map(|c| if c.is_control() || turns_direction(c) { '\u{fffd}' } else { c }).collect();
-    if text.chars().count() > 64 {
+    shown_up_to(text, 64)
+}
+
+/// The same of what may be longer (characters).
+pub fn shown_up_to(text: &str, most: usize) -> String {
+    let mut safe: String = text.chars().take(most).map(|c| if c.is_control() || turns_direction(c) { '\u{fffd}' } else { c }).collect();
+    if text.chars().count() > most {
         safe.push('…');
     }
     safe

@@ -139,6 +139,14 @@ pub enum Cause {
 }
 
 impl Cause {
+    /// The cause, with what is known about it.
+    pub fn in_full(&self) -> String {
+        match self {
+            Cause::Failed { why } => format!("{}: {why}", self.words()),
+            cause => cause.words().to_owned(),
+        }
+    }
+
     /// The cause in the words that a client's window shows.
     pub fn words(&self) -> &'static str {
         match self {

@@ -159,9 +159,9 @@ pub fn what(ledger: &Ledger, event: &Event) -> String {
         Event::PassEnding { pass, cause } => match cause {
             Cause::Returned => format!("gave {} back", of(pass)),
             Cause::Revoked { why, .. } => format!("revoked {}: {why}", of(pass)),
-            other => format!("ended {}, which {}", of(pass), other.words()),
+            other => format!("ended {}, which {}", of(pass), other.in_full()),
         },
-        Event::PassEnded { pass, cause } => format!("removed {}, which {}; nothing of it is left", of(pass), cause.words()),
+        Event::PassEnded { pass, cause } => format!("removed {}, which {}; nothing of it is left", of(pass), cause.in_full()),
         Event::MovementPlanned { environment, kind, why, cuts_at, .. } => {
             let ends = minute(cuts_at);
             format!(

@@ -268,7 +268,7 @@ fn ends_access(command: &Command) -> bool {
         Command::RequestPass { .. } | Command::ApprovePass { .. } | Command::ExtendPass { .. } => false,
         Command::CancelMovement { .. } | Command::FailMovement { .. } | Command::RetryMovement { .. } | Command::FinishMovement { .. } => false,
         Command::Observed(Observed::LoginWorks { .. } | Observed::Gone { .. } | Observed::Lapse { .. }) => false,
-        Command::Observed(Observed::ClockDoubted { .. }) => true,
+        Command::Observed(Observed::ClockDoubted { .. } | Observed::NotMade { .. }) => true,
         Command::Observed(Observed::Reached { .. } | Observed::Swept { .. } | Observed::Moved { .. } | Observed::KeptGone { .. }) => false,
     }
 }

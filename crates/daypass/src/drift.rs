@@ -75,7 +75,7 @@ impl Scan {
             let standing = ledger.standings().filter(|known| here(known.environment).is_some()).map(|known| known.name.to_string());
             let passes = ledger.open_passes().filter(|pass| here(pass.environment).is_some()).map(|pass| pass.account.to_string());
             let moving = ledger.environments_on(id).filter_map(|env| Some(Names::of(env, env.moving?).ok()?.role));
-            standing.chain(passes).chain(moving).collect()
+            standing.chain(passes).chain(moving).chain(node.trials.names()).collect()
         });
         match target.drift(databases, &known).await {
             Ok(mut found) => {

@@ -84,7 +84,8 @@ impl Ender {
     async fn look(&mut self) -> Result<(), TargetError> {
         let target = self.node.target(self.id).await?;
         let databases = databases(&self.node, self.id);
-        let observed = target.observe(&databases, &accounts(&self.node, self.id)).await?;
+        let mut observed = target.observe(&databases, &accounts(&self.node, self.id)).await?;
+        self.node.trials.leave_out(&mut observed);
         self.node.set_room(self.id, observed.room);
         let now = self.node.now();
         let over: Vec<String> = self.node.ledger(|ledger| ended(ledger, &observed, now).into_iter().map(str::to_owned).collect());

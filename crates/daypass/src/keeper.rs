@@ -70,7 +70,7 @@ pub fn accounts(node: &Node, id: TargetId) -> Vec<String> {
     })
 }
 
-/// Requests that nobody approved in time, or that cannot be approved any more.
+/// Requests that nobody approved in time, or that cannot be approved any more; and those whose account cannot be made.
 async fn lapse(node: &Node, control: &Control) {
     let now = node.now();
     let lapsed: Vec<PassId> = node.ledger(|ledger| {
@@ -79,6 +79,15 @@ async fn lapse(node: &Node, control: &Control) {
     });
     for pass in lapsed {
         let _ = control.run(Command::Observed(Observed::Lapse { pass }), Actor::System).await;
+    }
+    let stuck: Vec<(PassId, TargetId)> = node.ledger(|ledger| {
+        let stuck = ledger.open_passes().filter(|pass| ledger.is_stuck(pass, now));
+        stuck.filter_map(|pass| Some((pass.id, ledger.environment(pass.environment)?.target))).collect()
+    });
+    for (pass, target) in stuck {
+        let known = [format!("pass:{pass}"), format!("target:{target}")].iter().find_map(|what| node.troubles.get(what));
+        let why = known.map_or_else(|| "it was not there in time".to_owned(), |trouble| trouble.why);
+        let _ = control.run(Command::Observed(Observed::NotMade { pass, why }), Actor::System).await;
     }
 }
 
@@ -267,7 +276,8 @@ impl Keeper {
         }
         let identified = self.identify().await?;
         let databases = databases(&self.node, self.id);
-        let observed = self.target.observe(&databases, &accounts(&self.node, self.id)).await?;
+        let mut observed = self.target.observe(&databases, &accounts(&self.node, self.id)).await?;
+        self.node.trials.leave_out(&mut observed);
         let now = self.node.now();
         // nobody is let into a database of which it is not known, from this very look, that it is still the same
         let is_known = |environment: &EnvironmentId| {

@@ -17,6 +17,7 @@ mod pki;
 mod random;
 mod serve;
 mod standing;
+mod trial;
 mod watch;
 mod web;
 

@@ -1,7 +1,7 @@
 //! One node: the ledger that everybody reads, the store behind it, and the secrets of what is live. The gateway sees it as its
 //! [`World`].
 
-use crate::clock::Clock;
+use crate::{clock::Clock, trial::Trials};
 use daypass_core::{
     environment::{Engine, Target, TargetSpec, TargetTls},
     event::Entry,
@@ -57,6 +57,7 @@ pub struct Node {
     rooms: Ranked<BTreeMap<TargetId, u32>>,
     /// Logins that are under way, by account.
     doors: Doors,
+    pub trials: Trials,
     /// Standing accounts whose password was put back, and until when they are watched.
     watched: Ranked<BTreeMap<StandingId, std::time::Instant>>,
     /// Those that are being taken back, and what is waited for.
@@ -147,6 +148,7 @@ impl Node {
             targets: Ranked::new(Rank::Targets, BTreeMap::new()),
             rooms: Ranked::new(Rank::Rooms, BTreeMap::new()),
             doors: Arc::new(Ranked::new(Rank::Doors, HashMap::new())),
+            trials: Trials::default(),
             watched: Ranked::new(Rank::Watched, BTreeMap::new()),
             taking_back: Ranked::new(Rank::Watched, BTreeMap::new()),
             store,
@@ -357,9 +359,9 @@ impl Node {
     }
 }
 
-/// How to reach a target. A CA that cannot be read gives a configuration that trusts nobody: never no TLS.
-/// How a server is spoken to; none: without TLS, in so many words.
-fn tls_to(engine: Engine, tls: &TargetTls) -> Option<Arc<rustls::ClientConfig>> {
+/// How a server is spoken to; none: without TLS, in so many words. A CA that cannot be read gives a configuration that trusts nobody: never no
+/// TLS.
+pub fn tls_to(engine: Engine, tls: &TargetTls) -> Option<Arc<rustls::ClientConfig>> {
     let (versions, alpn, ca): (_, Option<&[u8]>, _) = match (engine, tls) {
         (_, TargetTls::Off) => return None,
         (Engine::Postgres, TargetTls::VerifyFull { ca } | TargetTls::Strict { ca }) => (rustls::DEFAULT_VERSIONS, None, ca),

@@ -20,7 +20,7 @@ pub mod wrapped;
 
 pub use accept::{Gateway, Limits, serve};
 pub use sessions::keep_fence;
-pub use upstream::{UpstreamError, Who, probe, probe_as};
+pub use upstream::{Ready, UpstreamError, Way, Who, knock, probe, probe_as};
 pub use workers::Workers;
 
 use daypass_core::{environment::Target, ids::*, ledger::Ledger, secret::Secret, session::*, time::Time};

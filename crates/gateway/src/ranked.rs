@@ -27,6 +27,8 @@ pub enum Rank {
     Drift,
     /// Logins that are under way at the targets.
     Doors,
+    /// Accounts of trials that are under way.
+    Trials,
     /// Standing accounts that are looked at more closely.
     Watched,
     /// The administrator's ways to the targets, and how much room those have.

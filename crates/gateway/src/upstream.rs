@@ -2,15 +2,16 @@
 
 use crate::{Door, World, nonce, tls::end_point_hash, wrapped::Wrapped};
 use daypass_core::{
-    environment::{Engine, Environment, Target, TargetTls},
+    environment::{Engine, Environment, Target, TargetSpec, TargetTls},
     ids::PassId,
+    names::DatabaseName,
     pass::Pass,
     secret::Secret,
 };
 use daypass_wire::{
     machine::Step,
     observe::Observe,
-    pg::{self, upstream::Credentials},
+    pg::{self, scram::SaltedPassword, upstream::Credentials},
     tds::{self, login7::Login7},
 };
 use rustls::pki_types::ServerName;
@@ -263,85 +264,110 @@ async fn login_as(world: &impl World, who: &Who, env: &Environment, target: &Tar
     if !world.ledger(|ledger| ledger.environment(env.id).is_some_and(|env| env.identity.is_some())) {
         return Err(UpstreamError::Unidentified);
     }
+    let way = Way { target: &target.spec, tls: world.target_tls(target.id), database: &env.spec.database };
     let login = async {
         match carried {
-            Carried::Postgres(parameters) => login_postgres(world, who, env, target, parameters).await,
-            Carried::SqlServer { login, mars } => login_sqlserver(world, who, env, target, *login, mars).await,
+            Carried::Postgres(parameters) => {
+                let before = world.position(env.id);
+                let salted = who.pass.and_then(|pass| world.salted(pass));
+                let (upstreamed, salted) = login_postgres(&way, who, parameters, salted).await?;
+                if let (Some(salted), Some(pass)) = (salted, who.pass) {
+                    world.keep_salted(pass, salted);
+                }
+                match &upstreamed.ready {
+                    Ready::Postgres(ready) if world.is_same_database(env.id, &ready.seen.identity, ready.seen.position, before) => Ok(upstreamed),
+                    _ => Err(UpstreamError::Replaced),
+                }
+            }
+            Carried::SqlServer { login, mars } => {
+                let question = world.question(env.id);
+                if mars {
+                    // between several sessions in one connection there is no place for the question: another login asks it
+                    let Carried::SqlServer { login, .. } = Carried::probe(Engine::SqlServer) else { return Err(UpstreamError::NoSecret) };
+                    let asked = login_sqlserver(&way, who, *login, false, question.clone()).await?;
+                    is_same(world, env, &asked.ready)?;
+                }
+                let upstreamed = login_sqlserver(&way, who, *login, mars, question.filter(|_| !mars)).await?;
+                is_same(world, env, &upstreamed.ready)?;
+                Ok(upstreamed)
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, login).await.map_err(|_| UpstreamError::Silent)?
+}
+
+fn is_same(world: &impl World, env: &Environment, ready: &Ready) -> Result<(), UpstreamError> {
+    match ready {
+        Ready::SqlServer(ready) if ready.seen.as_ref().is_some_and(|answer| !world.is_same_answer(env.id, answer)) => Err(UpstreamError::Replaced),
+        _ => Ok(()),
+    }
+}
+
+/// Where a login goes.
+pub struct Way<'a> {
+    pub target: &'a TargetSpec,
+    /// As the engine and the mode want it; none: its environment says in plain words that it has no TLS.
+    pub tls: Option<Arc<rustls::ClientConfig>>,
+    pub database: &'a DatabaseName,
+}
+
+/// The gateway's login at a server that may not be known yet: whether it is taken, and what the database that it found itself in says of
+/// itself. `question` is SQL Server's.
+pub async fn knock(way: &Way<'_>, who: &Who, question: Option<String>) -> Result<Ready, UpstreamError> {
+    let login = async {
+        match Carried::probe(way.target.engine) {
+            Carried::Postgres(parameters) => login_postgres(way, who, parameters, None).await.map(|(upstreamed, _)| upstreamed.ready),
+            Carried::SqlServer { login, mars } => login_sqlserver(way, who, *login, mars, question).await.map(|upstreamed| upstreamed.ready),
         }
     };
     tokio::time::timeout(PATIENCE, login).await.map_err(|_| UpstreamError::Silent)?
 }
 
 async fn login_postgres(
-    world: &impl World,
+    way: &Way<'_>,
     who: &Who,
-    env: &Environment,
-    target: &Target,
     parameters: Vec<(String, String)>,
-) -> Result<Upstreamed, UpstreamError> {
-    let tls = world.target_tls(target.id);
-    let before = world.position(env.id);
+    salted: Option<SaltedPassword>,
+) -> Result<(Upstreamed, Option<SaltedPassword>), UpstreamError> {
     let credentials = Credentials {
         user: who.user.clone(),
         password: Zeroizing::new(who.password.expose().to_owned()),
-        database: env.spec.database.to_string(),
+        database: way.database.to_string(),
         parameters,
         nonce: nonce(),
-        salted: who.pass.and_then(|pass| world.salted(pass)),
+        salted,
     };
-    let mut machine = pg::upstream::Upstream::new(credentials, tls.is_some());
-    let host = target.spec.host.as_str();
-    let (tcp, peer) = connect(host, target.spec.port).await?;
-    let (stream, found) = drive(&mut machine, tcp, tls, host).await?;
+    let mut machine = pg::upstream::Upstream::new(credentials, way.tls.is_some());
+    let host = way.target.host.as_str();
+    let (tcp, peer) = connect(host, way.target.port).await?;
+    let (stream, found) = drive(&mut machine, tcp, way.tls.clone(), host).await?;
     let ready = match found {
         pg::upstream::Found::Ready(ready) => ready,
         pg::upstream::Found::Failed(why) => return Err(UpstreamError::Refused(why)),
         pg::upstream::Found::Answered(fields) => return Err(UpstreamError::Answered(fields)),
     };
-    if let (Some(salted), Some(pass)) = (machine.salted(), who.pass) {
-        world.keep_salted(pass, salted);
-    }
-    if !world.is_same_database(env.id, &ready.seen.identity, ready.seen.position, before) {
-        return Err(UpstreamError::Replaced);
-    }
-    Ok(Upstreamed { stream, peer, ready: Ready::Postgres(ready), user: who.user.clone(), door: None })
+    let upstreamed = Upstreamed { stream, peer, ready: Ready::Postgres(ready), user: who.user.clone(), door: None };
+    Ok((upstreamed, machine.salted()))
 }
 
-async fn login_sqlserver(
-    world: &impl World,
-    who: &Who,
-    env: &Environment,
-    target: &Target,
-    mut login: Login7,
-    mars: bool,
-) -> Result<Upstreamed, UpstreamError> {
+async fn login_sqlserver(way: &Way<'_>, who: &Who, mut login: Login7, mars: bool, question: Option<String>) -> Result<Upstreamed, UpstreamError> {
     login.user = who.user.clone();
     login.password = Zeroizing::new(who.password.expose().to_owned());
-    login.database = env.spec.database.to_string();
-    let mode = match target.spec.tls {
+    login.database = way.database.to_string();
+    let mode = match way.target.tls {
         TargetTls::Off => None,
         TargetTls::VerifyFull { .. } => Some(tds::startup::Tls::Wrapped),
         TargetTls::Strict { .. } => Some(tds::startup::Tls::Strict),
     };
-    if mars {
-        // between several sessions in one connection there is no place for the question: another login asks it
-        let asking = Carried::probe(Engine::SqlServer);
-        let Carried::SqlServer { login, .. } = asking else { return Err(UpstreamError::NoSecret) };
-        Box::pin(login_sqlserver(world, who, env, target, *login, false)).await?;
-    }
-    let (mut host, mut port) = (target.spec.host.to_string(), target.spec.port);
+    let (mut host, mut port) = (way.target.host.to_string(), way.target.port);
     for _ in 0..HOPS {
         login.server.clone_from(&host);
-        let question = world.question(env.id).filter(|_| !mars);
-        let mut machine = tds::upstream::Upstream::new(login.clone(), mars, mode, question);
+        let mut machine = tds::upstream::Upstream::new(login.clone(), mars, mode, question.clone());
         // Azure sends on to `host\instance`: the name of a host is what stands before
         let place = host.split('\\').next().unwrap_or(&host);
         let (tcp, peer) = connect(place, port).await?;
-        let (stream, found) = drive(&mut machine, tcp, world.target_tls(target.id), place).await?;
+        let (stream, found) = drive(&mut machine, tcp, way.tls.clone(), place).await?;
         match found {
-            tds::upstream::Found::Ready(ready) if ready.seen.as_ref().is_some_and(|answer| !world.is_same_answer(env.id, answer)) => {
-                return Err(UpstreamError::Replaced);
-            }
             tds::upstream::Found::Ready(ready) => {
                 return Ok(Upstreamed { stream, peer, ready: Ready::SqlServer(ready), user: who.user.clone(), door: None });
             }

@@ -12,7 +12,8 @@ use daypass_core::{
     firewall::Rule,
     ids::*,
     movement::{Made, Swept},
-    names::{DatabaseName, RoleName},
+    names::{AccountName, DatabaseName, RoleName},
+    pass::Access,
     plan::{Backend, Observation},
     secret::Secret,
 };
@@ -133,6 +134,12 @@ impl Target for AnyTarget {
     }
     async fn test(&self, database: &DatabaseName) -> Vec<Check> {
         delegate!(self, target => target.test(database))
+    }
+    async fn look_around(&self, account: &AccountName, password: &Secret, database: &DatabaseName, access: Access) -> Result<Vec<Check>, TargetError> {
+        delegate!(self, target => target.look_around(account, password, database, access))
+    }
+    async fn forget(&self, environment: EnvironmentId, database: &DatabaseName) -> Result<(), TargetError> {
+        delegate!(self, target => target.forget(environment, database))
     }
     async fn run_scripts(&self, movement: &Move<'_>, scripts: &[PathBuf]) -> Result<Vec<Swept>, TargetError> {
         delegate!(self, target => target.run_scripts(movement, scripts))

@@ -85,9 +85,43 @@ pub struct SessionAt {
 #[derive(Clone, Debug)]
 pub struct Check {
     pub what: String,
-    pub ok: bool,
+    pub verdict: Verdict,
     /// What to do when it is not so.
     pub remedy: String,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Verdict {
+    Fine,
+    /// People get in, and find something else than they may think: somebody has to decide whether that is meant.
+    Note,
+    /// Nobody gets in, or not as promised, before it is mended.
+    Missing,
+}
+
+impl Check {
+    pub fn fine(what: impl Into<String>) -> Check {
+        Check { what: what.into(), verdict: Verdict::Fine, remedy: String::new() }
+    }
+
+    pub fn note(what: impl Into<String>, remedy: impl Into<String>) -> Check {
+        Check { what: what.into(), verdict: Verdict::Note, remedy: remedy.into() }
+    }
+
+    pub fn missing(what: impl Into<String>, remedy: impl Into<String>) -> Check {
+        Check { what: what.into(), verdict: Verdict::Missing, remedy: remedy.into() }
+    }
+
+    pub fn needs(so: bool, what: impl Into<String>, remedy: impl Into<String>) -> Check {
+        if so { Check::fine(what) } else { Check::missing(what, remedy) }
+    }
+}
+
+/// Names in a sentence: the first few, and how many there are beside them.
+pub(crate) fn some_of(names: &[String]) -> String {
+    const SHOWN: usize = 5;
+    let shown = names.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(", ");
+    if names.len() > SHOWN { format!("{shown} and {} more", names.len() - SHOWN) } else { shown }
 }
 
 /// One database server, as its administrator sees it.
@@ -177,8 +211,21 @@ pub trait Target: Send + Sync {
         let _ = (ours, waiting);
         async { self.set_password(database, account, password).await.map(|()| Taken::Back) }
     }
-    /// What works and what is missing.
+    /// What works for the administrator, and what is missing.
     fn test(&self, database: &DatabaseName) -> impl Future<Output = Vec<Check>> + Send;
+    /// What somebody finds who is in with this account, which may log in for the moment: what they do not see, and whether they could write.
+    fn look_around(
+        &self,
+        account: &AccountName,
+        password: &Secret,
+        database: &DatabaseName,
+        access: Access,
+    ) -> impl Future<Output = Result<Vec<Check>, TargetError>> + Send;
+    /// Takes away what accounts of an environment have in common, when there will be none: see [`Target::provide`].
+    fn forget(&self, environment: EnvironmentId, database: &DatabaseName) -> impl Future<Output = Result<(), TargetError>> + Send {
+        let _ = (environment, database);
+        async { Ok(()) }
+    }
 
     // What follows is for movements; the steps of one are called in this order.
 

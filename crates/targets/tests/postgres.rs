@@ -13,7 +13,7 @@ use daypass_core::{
     time::Ttl,
 };
 use daypass_targets::{
-    AccountSpec, AnyTarget, Estate, Target, TargetError,
+    AccountSpec, AnyTarget, Estate, Target, TargetError, Verdict,
     movement::{Move, Progress, Source, Standing, Tools},
     postgres::Postgres as OnPostgres,
 };
@@ -139,7 +139,7 @@ async fn read_reads_and_read_write_writes_also_what_comes_later() {
         server.target.refresh_grants(EnvironmentId::new(Uuid::from_u128(3)), &"uat".parse().unwrap()).await.unwrap();
         assert_eq!(server.may("jit_reader_aaaa", "uat", "SELECT n FROM other.t").await.unwrap(), "2");
         let checks = server.target.test(&"uat".parse().unwrap()).await;
-        assert!(checks.iter().all(|check| check.ok), "{checks:?}");
+        assert!(checks.iter().all(|check| check.verdict == Verdict::Fine), "{checks:?}");
     })
     .await;
 }
@@ -326,7 +326,7 @@ async fn nobody_gets_an_account_while_everybody_can_create_in_a_schema() {
         assert!(why.contains("REVOKE CREATE ON SCHEMA public FROM PUBLIC"), "{why}");
         assert_eq!(server.accounts().await, "");
         let test = server.target.test(&"uat".parse().unwrap()).await;
-        assert!(test.iter().any(|check| !check.ok && check.remedy.contains("REVOKE CREATE ON SCHEMA public FROM PUBLIC")), "{test:?}");
+        assert!(test.iter().any(|check| check.verdict == Verdict::Missing && check.remedy.contains("REVOKE CREATE ON SCHEMA public FROM PUBLIC")), "{test:?}");
         let drift = server.target.drift(&["uat".parse().unwrap()], &Default::default()).await.unwrap();
         let finding = drift.iter().find(|finding| finding.name.contains("CREATE")).expect("drift says the same").clone();
         // and it can be ended from there, by whoever may
@@ -337,7 +337,7 @@ async fn nobody_gets_an_account_while_everybody_can_create_in_a_schema() {
         // functions that run as their owner and can be led astray are named
         server.sql("uat", "SET ROLE uat_owner; CREATE FUNCTION sales.astray() RETURNS int LANGUAGE sql SECURITY DEFINER AS 'SELECT 1'").await;
         let test = server.target.test(&"uat".parse().unwrap()).await;
-        assert!(test.iter().any(|check| !check.ok && check.remedy.contains("sales.astray()")), "{test:?}");
+        assert!(test.iter().any(|check| check.verdict == Verdict::Note && check.what.contains("sales.astray()")), "{test:?}");
     })
     .await;
 }

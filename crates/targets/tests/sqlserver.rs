@@ -13,7 +13,7 @@ use daypass_core::{
     secret::Secret,
     time::Ttl,
 };
-use daypass_targets::{AccountSpec, Estate, Target, TargetError, sqlserver::SqlServer};
+use daypass_targets::{AccountSpec, Estate, Target, TargetError, Verdict, sqlserver::SqlServer};
 use daypass_testkit::sqlserver::{ADMIN, Encryption, Fault, Options, StandIn};
 use std::collections::BTreeSet;
 use uuid::Uuid;
@@ -96,7 +96,7 @@ impl Server {
 async fn lives_and_ends(options: Options, tls: fn(String) -> TargetTls) {
     let server = serve(options, tls);
     let checks = server.target.test(&uat()).await;
-    assert!(checks.iter().all(|check| check.ok), "{checks:?}");
+    assert!(checks.iter().all(|check| check.verdict == Verdict::Fine), "{checks:?}");
     for (account, n, access) in [("jit_maria_aaaa", 1, Access::Read), ("jit_maria_bbbb", 2, Access::ReadWrite)] {
         server.provide(account, n, access).await.unwrap();
         // and again, as after a crash between any two statements
@@ -323,7 +323,7 @@ async fn an_administrator_who_cannot_see_sessions_does_not_take_that_for_none() 
     server.standin.take_right(ADMIN.0, "VIEW SERVER STATE");
     let failed = server.remove("jit_maria_aaaa").await.unwrap_err().to_string();
     assert!(failed.contains("VIEW SERVER STATE"), "{failed}");
-    assert!(server.target.test(&uat()).await.iter().any(|check| !check.ok && check.remedy.contains("VIEW SERVER STATE")));
+    assert!(server.target.test(&uat()).await.iter().any(|check| check.verdict == Verdict::Missing && check.remedy.contains("VIEW SERVER STATE")));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -189,7 +189,7 @@ impl Postgres {
 
     /// A database owned by `<name>_owner`, to which the administrator belongs, with some rows to look at.
     pub async fn database(&self, name: &str) -> Result<()> {
-        self.sql("postgres", &format!("CREATE ROLE {name}_owner NOLOGIN; GRANT {name}_owner TO daypass_admin")).await?;
+        self.sql("postgres", &format!("CREATE ROLE {name}_owner NOLOGIN; GRANT {name}_owner TO daypass_admin WITH ADMIN OPTION")).await?;
         self.sql("postgres", &format!("CREATE DATABASE {name} OWNER {name}_owner")).await?;
         self.sql("postgres", &format!("REVOKE CONNECT ON DATABASE {name} FROM PUBLIC; GRANT CONNECT ON DATABASE {name} TO daypass_admin WITH GRANT OPTION"))
             .await?;

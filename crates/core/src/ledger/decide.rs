@@ -20,6 +20,8 @@ use std::collections::BTreeSet;
 
 /// A request that nobody approved lapses after so long.
 pub(super) const APPROVAL_LAPSES: Ttl = Ttl::hours(24);
+/// An account that cannot be made in this time ends its request: whoever waits is told why, and asks again when it is mended.
+pub(super) const MAKING: Ttl = Ttl::minutes(10);
 /// A sign-in holds for a working day. A token of somebody whose groups are known at a provider lives no longer: they are asked for at each sign-in.
 pub const SIGNED_IN: Ttl = Ttl::hours(12);
 
@@ -691,6 +693,11 @@ impl Ledger {
                 let waiting = self.passes.get(pass).filter(|p| p.state == State::Requested);
                 let lapsed = waiting.filter(|p| self.lapses(p, now));
                 Ok(lapsed.map(|p| Event::PassLapsed { pass: p.id }).into_iter().collect())
+            }
+            Observed::NotMade { pass, why } => {
+                let stuck = self.passes.get(pass).filter(|p| self.is_stuck(p, now));
+                let why = crate::names::shown_up_to(why, 500);
+                Ok(stuck.map(|p| Event::PassEnding { pass: p.id, cause: Cause::Failed { why } }).into_iter().collect())
             }
             Observed::ClockDoubted { pass } => {
                 let open = self.passes.get(pass).filter(|p| matches!(p.state, State::Approved { .. } | State::Ready { .. }) && self.over(p, now).is_none());

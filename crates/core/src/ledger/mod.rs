@@ -227,6 +227,13 @@ impl Ledger {
         self.over(pass, now).is_some() || late || !self.may(pass.holder, Permission::Request, Some(pass.environment))
     }
 
+    /// Whether its account should have been there long ago: nobody waits for ever.
+    pub fn is_stuck(&self, pass: &Pass, now: Time) -> bool {
+        let since = pass.approved_at.map(|at| pass.starts_at(at));
+        let late = since.is_some_and(|since| self.clamp(now) >= since.after(decide::MAKING));
+        late && matches!(pass.state, State::Approved { .. }) && self.over(pass, now).is_none()
+    }
+
     /// Whether a person may do something on any environment at all: whether a page that lists it is theirs to open.
     pub fn may_somewhere(&self, user: UserId, permission: Permission) -> bool {
         self.users.get(&user).is_some_and(|user| user.locked.is_none() && user.all_roles().any(|(role, _)| role.grants(permission)))

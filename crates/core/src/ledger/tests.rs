@@ -489,6 +489,24 @@ fn nobody_approves_their_own_request() {
 }
 
 #[test]
+fn a_request_whose_account_cannot_be_made_ends_and_says_why() {
+    let mut office = Office::open();
+    let pass = office.asks(office.maria, Access::Read);
+    let not_made = |why: &str| Command::Observed(Observed::NotMade { pass, why: why.to_owned() });
+    office.wait(Ttl::minutes(9));
+    assert_eq!(office.run(not_made("the server is away"), Actor::System).unwrap().len(), 0, "there is time yet");
+    office.wait(Ttl::minutes(1));
+    assert_eq!(office.refused(not_made("because I say so"), office.admin).code, Code::NotPermitted);
+    assert_eq!(office.run(not_made("28000: no pg_hba.conf entry"), Actor::System).unwrap().len(), 1);
+    assert_eq!(office.over(pass).unwrap().in_full(), "ended because the account could not be made: 28000: no pg_hba.conf entry");
+    assert_eq!(office.run(Command::Observed(Observed::LoginWorks { pass }), Actor::System).unwrap().len(), 0, "what is over does not become ready");
+    // one that is to start later has its time from then on, and one that is ready is not meant
+    let ready = office.ready(office.ben);
+    office.wait(Ttl::minutes(11));
+    assert_eq!(office.run(Command::Observed(Observed::NotMade { pass: ready, why: String::new() }), Actor::System).unwrap().len(), 0);
+}
+
+#[test]
 fn a_pass_is_extended_within_its_total_and_never_after_its_end() {
     let mut office = Office::open();
     let pass = office.ready(office.maria);

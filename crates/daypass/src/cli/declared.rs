@@ -242,6 +242,7 @@ impl Step {
                     grants: Default::default(),
                     heir: env.heir,
                     kind: Some(env.kind.clone()),
+                    untried: false,
                 };
                 client.tell(Method::POST, &["environments"], Some(&request)).await
             }

@@ -46,7 +46,7 @@ pub enum Env {
     Ls,
     /// Show one
     Show { name: String },
-    /// Try its server and say what is missing
+    /// Go the whole way with an account that nobody has, and say what is missing and what accounts would not see
     Test { name: String },
     /// Make one self-service (passes are the only way in) or managed (it may have standing accounts)
     Kind { name: String, kind: String },
@@ -125,6 +125,9 @@ pub struct NewEnv {
     /// The role that receives what accounts leave behind; without it the owner of the database
     #[arg(long)]
     heir: Option<String>,
+    /// Store it without trying it first, as for a server that is away for now
+    #[arg(long)]
+    untried: bool,
 }
 
 /// What is left out stays as it is.
@@ -234,10 +237,10 @@ async fn env(verb: Env, client: &Client, show: Show) -> Result<(), Failure> {
         Env::Test { name } => {
             let checks: Vec<CheckView> = client.post(&["environments", &name, "test"], NOTHING).await?;
             show.list(&checks, &["", "check", "what to do"], "Nothing was checked.", |check| {
-                let mark = if check.ok { "ok" } else { "MISSING" };
-                vec![mark.to_owned(), check.what.clone(), if check.ok { String::new() } else { check.remedy.clone() }]
+                let mark = if check.verdict == "missing" { "MISSING" } else { &check.verdict };
+                vec![mark.to_owned(), check.what.clone(), check.remedy.clone()]
             });
-            if checks.iter().any(|check| !check.ok) {
+            if checks.iter().any(|check| check.verdict == "missing") {
                 return Err(Failure::failed(format!("{name} is not ready for access yet.")));
             }
         }
@@ -293,7 +296,7 @@ async fn add(new: NewEnv, client: &Client, show: Show) -> Result<(), Failure> {
         Engine::SqlServer => 1433,
     });
     let password = password(&format!("Password of {} on {}:{port}: ", new.admin, new.host), new.password_stdin)?;
-    let NewEnv { name, project, engine, host, database, admin, without_tls, strict_tls, enforce, grants, heir, managed, .. } = new;
+    let NewEnv { name, project, engine, host, database, admin, without_tls, strict_tls, enforce, grants, heir, managed, untried, .. } = new;
     let engine = engine.as_str().to_owned();
     let body = NewEnvironment {
         name,
@@ -311,9 +314,11 @@ async fn add(new: NewEnv, client: &Client, show: Show) -> Result<(), Failure> {
         grants,
         heir,
         kind: managed.then(|| "managed".to_owned()),
+        untried,
     };
     let made: EnvironmentView = client.post(&["environments"], Some(&body)).await?;
-    show.one(&made, |env| format!("{} is added as {}. Try it: daypass env test {}", env.name, env.server_and_database, env.name));
+    let tried = if untried { "It was not tried" } else { "It was tried, and lets people in" };
+    show.one(&made, |env| format!("{} is added as {}. {tried}: daypass env test {} says what there is to know.", env.name, env.server_and_database, env.name));
     Ok(())
 }
 

@@ -252,6 +252,9 @@ pub struct NewEnvironment {
     /// `self-service`, or `managed`: it may have standing accounts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kind: Option<String>,
+    /// It is stored although it could not be tried, or the trial failed: a server that is away for now.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub untried: bool,
 }
 
 #[derive(Serialize, Deserialize, ToSchema)]
@@ -297,7 +300,9 @@ pub struct Within {
 #[derive(Serialize, Deserialize, ToSchema)]
 pub struct CheckView {
     pub what: String,
-    pub ok: bool,
+    /// `ok`; `note`: people get in, and somebody has to decide whether this is meant; `missing`: nobody gets in before it is mended.
+    pub verdict: String,
+    /// What to do when it is not `ok`.
     pub remedy: String,
 }
 

@@ -66,3 +66,101 @@ async fn how_a_server_is_reached_is_changed_by_what_works_and_by_nothing_else() 
     }
     assert_eq!(kinds(&house.daypass("vera", &["log", "export"]).await.stdout), 1);
 }
+
+/// pg_hba.conf as the server's own administrators write it.
+async fn lets_in(house: &House, lines: &str) {
+    let local = "local all all trust\n";
+    std::fs::write(house.server.path("data/pg_hba.conf"), format!("{local}{lines}")).unwrap();
+    house.server.sql("postgres", "SELECT pg_reload_conf()").await.unwrap();
+    // the server reads it when it gets to it
+    house.until("SELECT count(*) FROM pg_hba_file_rules WHERE error IS NOT NULL", "0").await;
+}
+
+async fn add(house: &House, name: &str, more: &[&str]) -> (bool, String) {
+    let (port, ca) = (house.server.port.to_string(), house.path("server-ca.pem").display().to_string());
+    let known = ["env", "add", name, "--host", "localhost", "--port", &port, "--database", name, "--ca", &ca, "--password-stdin"];
+    let output = house.daypass_with("ada", &[&known[..], more].concat(), "admin-secret").await;
+    (output.status.success(), format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr)))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_is_tried_the_whole_way_before_it_is_stored() {
+    let house = House::open().await;
+    house.server.database("third").await.unwrap();
+    let everybody = "hostssl all all 127.0.0.1/32 scram-sha-256\nhostssl all all ::1/128 scram-sha-256\n";
+    let administrator = everybody.replace("all all", "all daypass_admin");
+    let nothing_left = "SELECT count(*) FROM pg_roles WHERE rolname LIKE 'jit\\_%' OR rolname LIKE 'daypass\\_%\\_read%'";
+    let before = house.server.sql("postgres", nothing_left).await.unwrap();
+    let trouble = [
+        // the administrator gets in, and nobody else would
+        ("", administrator.as_str(), "an account cannot log in from here", "28000"),
+        ("REVOKE CONNECT ON DATABASE postgres FROM PUBLIC", everybody, "does not reach the database postgres", "GRANT CONNECT ON DATABASE"),
+        ("ALTER DATABASE third SET default_transaction_read_only = on", everybody, "no account can be made", "25006"),
+        ("REVOKE pg_signal_backend FROM daypass_admin", everybody, "the administrator may end sessions", "GRANT pg_signal_backend"),
+        ("ALTER ROLE daypass_admin NOCREATEROLE", everybody, "the administrator may make roles", "CREATEROLE"),
+    ];
+    let mend = "GRANT CONNECT ON DATABASE postgres TO PUBLIC; ALTER DATABASE third RESET default_transaction_read_only; \
+                GRANT pg_signal_backend TO daypass_admin; ALTER ROLE daypass_admin CREATEROLE";
+    for (break_it, lines, what, remedy) in trouble {
+        lets_in(&house, lines).await;
+        house.server.sql("postgres", break_it).await.unwrap();
+        let (added, said) = add(&house, "third", &[]).await;
+        assert!(!added && said.contains("Nothing was stored") && said.contains(what) && said.contains(remedy), "{break_it}: {said}");
+        house.server.sql("postgres", mend).await.unwrap();
+        assert_eq!(house.server.sql("postgres", nothing_left).await.unwrap(), before, "{break_it}: {}", house.log());
+    }
+    let log = String::from_utf8_lossy(&house.daypass("vera", &["log", "export"]).await.stdout).into_owned();
+    assert!(!log.contains("third"), "what was not stored stands in no log");
+    lets_in(&house, everybody).await;
+    let (added, said) = add(&house, "third", &[]).await;
+    assert!(added && said.contains("lets people in"), "{said}");
+    // a server that is away for now, for whoever knows it
+    house.server.database("fourth").await.unwrap();
+    lets_in(&house, &administrator).await;
+    assert!(add(&house, "fourth", &["--untried"]).await.0);
+    // and a request there says why it waits, while others are let in
+    lets_in(&house, &administrator).await;
+    house.json("maria", &["request", "fourth", "--reason", "a story", "--no-wait"]).await;
+    house
+        .until_json("maria", &["passes"], |passes| {
+            let because = passes[0]["because"].as_str().unwrap_or_default();
+            because.contains("cannot be made yet") && because.contains("28000") && because.contains("pg_hba.conf")
+        })
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_test_says_what_people_would_not_see_and_leaves_nothing_behind() {
+    for house in House::on_each_version().await {
+        let owner = "SET ROLE uat_owner; ";
+        let hidden = "CREATE TABLE sales.mine (who text); ALTER TABLE sales.mine ENABLE ROW LEVEL SECURITY; INSERT INTO sales.mine VALUES ('a')";
+        house.server.sql("uat", &format!("{owner}{hidden}")).await.unwrap();
+        house.server.sql("uat", "CREATE SCHEMA theirs; CREATE TABLE theirs.secret (a int); CREATE TABLE sales.of_the_superuser (a int)").await.unwrap();
+        house.server.sql("uat", "SELECT lo_create(0)").await.unwrap();
+        // its views belong to a superuser, to whom nobody should belong
+        let extension = house.server.sql("uat", "CREATE EXTENSION pg_stat_statements").await.is_ok();
+        let account = house.account("maria", "read", "1h").await;
+        let output = house.daypass("ada", &["env", "test", "uat"]).await;
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{output:?}\n{}", house.log());
+        for sees in [
+            "tables of which accounts see only the rows that row level security lets them see, perhaps none: sales.mine",
+            "schemas that accounts cannot enter: theirs",
+            "sales.of_the_superuser (of postgres)",
+            "1 large objects that accounts cannot read",
+            "read_write: an account can write (tried, and rolled back)",
+            "an account logs in as people's sessions do",
+            "the account is removed again",
+            "the database belongs to uat_owner, and can be moved",
+            "connections left for people",
+        ] {
+            assert!(said.contains(sees), "{sees}:\n{said}");
+        }
+        assert!(!said.contains("GRANT postgres") && !said.contains("GRANT \"postgres\""), "{said}");
+        assert!(!extension || said.contains("pg_stat_statements 1."), "{said}");
+        // nothing of it is left, on record, at the target, or in the way of whoever is in
+        assert_eq!(house.accounts().await, [account.name.clone()]);
+        assert_eq!(house.psql(&account, "SELECT count(*) FROM sales.orders").await.1, "400\n");
+        assert!(!String::from_utf8_lossy(&house.daypass("vera", &["log", "export"]).await.stdout).contains("jit__test"));
+    }
+}

@@ -2,7 +2,7 @@
 //! that will be. Only what is missing is granted, so it can run at every request and every few seconds.
 
 use super::{Postgres, group};
-use crate::{Check, TargetError};
+use crate::TargetError;
 use daypass_core::{environment::Grants, ids::EnvironmentId, names::DatabaseName, pass::Access};
 use postgres_protocol::escape::{escape_identifier, escape_literal};
 use tokio_postgres::{Client, GenericClient};
@@ -50,16 +50,6 @@ SELECT format('REVOKE CREATE ON DATABASE %I FROM %s', d.datname, CASE x.grantee 
 pub async fn ways_to_create(client: &Client, group: &str) -> Result<Vec<String>, TargetError> {
     Ok(client.query(WAYS_TO_CREATE, &[&group]).await?.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?)
 }
-
-/// Functions that everybody may call, that run with their owner's rights and look names up where the caller says: a caller's temporary table
-/// takes the place of what they mean. Those of extensions are their authors' to judge.
-const LED_ASTRAY: &str = "
-SELECT p.oid::regprocedure::text FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
- WHERE p.prosecdef AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema' AND p.prorettype <> 'trigger'::regtype
-   AND NOT EXISTS (SELECT FROM unnest(p.proconfig) s WHERE s LIKE 'search_path=%')
-   AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e')
-   AND EXISTS (SELECT FROM aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) x WHERE x.grantee = 0 AND x.privilege_type = 'EXECUTE')
- ORDER BY 1 LIMIT 11";
 
 async fn create(tx: &impl GenericClient, name: &str, store: String) -> Result<(), TargetError> {
     // another request may have made it since we looked
@@ -119,59 +109,21 @@ async fn grant_missing(tx: &impl GenericClient, name: &str, access: Access, gran
     Ok(())
 }
 
-/// What `env test` asks, with the sentence that mends it.
-const CHECKS: &[(&str, &str, &str)] = &[
-    ("the administrator may make roles", "SELECT rolcreaterole OR rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user", "ALTER ROLE … CREATEROLE"),
-    (
-        "the administrator may end sessions",
-        "SELECT rolsuper OR pg_catalog.pg_has_role(current_user, 'pg_signal_backend', 'USAGE') FROM pg_catalog.pg_roles WHERE rolname = current_user",
-        "GRANT pg_signal_backend TO …",
-    ),
-    (
-        "the administrator belongs to the owner of every table",
-        "SELECT NOT EXISTS (SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-         WHERE n.nspname !~ '^pg_' AND n.nspname <> 'information_schema' AND c.relkind IN ('r','p','v','m','f') \
-         AND NOT pg_catalog.pg_has_role(current_user, c.relowner, 'USAGE'))",
-        "GRANT <owner> TO …; tables of other owners stay invisible to passes",
-    ),
-];
-
-pub async fn test(target: &Postgres, database: &DatabaseName) -> Vec<Check> {
-    let reach = |ok, what: String| Check { what, ok, remedy: "Check host, port, TLS, and the administrator's name and password.".to_owned() };
-    let client: Client = match target.connect(database.as_str()).await {
-        Ok(client) => client,
-        Err(error) => return vec![reach(false, error.to_string())],
-    };
-    let mut checks = vec![reach(true, format!("the database {database} is reachable"))];
-    for (what, question, remedy) in CHECKS {
-        let answer = client.query_one(*question, &[]).await.and_then(|row| row.try_get::<_, bool>(0));
-        let ok = answer.unwrap_or(false);
-        checks.push(Check { what: (*what).to_owned(), ok, remedy: format!("{remedy} (the recipe: daypass env recipe)") });
+/// The groups of an environment that no account will belong to. Their rights go with them.
+pub async fn forget(target: &Postgres, environment: EnvironmentId, database: &DatabaseName) -> Result<(), TargetError> {
+    let client = target.connect(database.as_str()).await?;
+    for access in [Access::Read, Access::ReadWrite] {
+        let name = group(environment, access);
+        if client.query_opt("SELECT 1 FROM pg_catalog.pg_roles WHERE rolname = $1", &[&name]).await?.is_some() {
+            let role = escape_identifier(&name);
+            let here = escape_identifier(database.as_str());
+            // DROP OWNED is for members only, and takes back what the owner granted, not what the administrator did
+            client
+                .batch_execute(&format!("GRANT {role} TO CURRENT_USER; REVOKE CONNECT ON DATABASE {here} FROM {role}; DROP OWNED BY {role}; DROP ROLE {role}"))
+                .await?;
+        }
     }
-    let ways = ways_to_create(&client, "").await.unwrap_or_else(|error| vec![error.to_string()]);
-    checks.push(Check { what: "nobody can create anything that lasts by being let in".to_owned(), ok: ways.is_empty(), remedy: ways.join("; ") });
-    let astray: Result<Vec<String>, _> = client.query(LED_ASTRAY, &[]).await.and_then(|rows| rows.iter().map(|row| row.try_get(0)).collect());
-    let astray = astray.unwrap_or_else(|error| vec![error.to_string()]);
-    checks.push(Check {
-        what: "no function that everybody may call runs as its owner with the caller's search_path".to_owned(),
-        ok: astray.is_empty(),
-        remedy: format!("ALTER FUNCTION ... SET search_path = pg_catalog, pg_temp, or REVOKE EXECUTE ... FROM PUBLIC: {}", astray.join(", ")),
-    });
-    checks.push(room(&client).await);
-    checks
-}
-
-/// Whether there are slots for people, beside what others have.
-async fn room(client: &Client) -> Check {
-    let look = "SELECT current_setting('max_connections')::bigint - current_setting('superuser_reserved_connections')::bigint \
-                - (SELECT count(*) FROM pg_stat_activity WHERE datid IS NOT NULL AND leader_pid IS NULL)";
-    let free = client.query_one(look, &[]).await.and_then(|row| row.try_get::<_, i64>(0));
-    let (ok, free) = (free.as_ref().is_ok_and(|free| *free > 10), free.map_or_else(|error| error.to_string(), |free| free.to_string()));
-    Check {
-        what: format!("the server has connections left for people ({free} now)"),
-        ok,
-        remedy: "raise max_connections: accounts get what others leave, less some that Daypass needs to end access".to_owned(),
-    }
+    Ok(())
 }
 
 /// The least that an administrator role needs, as SQL to paste.
@@ -181,17 +133,16 @@ pub fn recipe(admin: &str, database: &str, owner: &str) -> String {
         "-- As a superuser (or the provider's administrator). PostgreSQL 13 to 18; the role is no superuser.\n\
          CREATE ROLE {admin_id} LOGIN CREATEROLE PASSWORD 'choose-one';\n\
          GRANT pg_signal_backend TO {admin_id};            -- to end sessions of accounts whose time is over\n\
-         GRANT {owner} TO {admin_id};                      -- whoever owns the tables: to grant rights on them\n\
+         -- whoever owns the tables: to grant rights on them, and for scripts of yours that are to run after a movement\n\
+         GRANT {owner} TO {admin_id} WITH ADMIN OPTION;\n\
          GRANT CONNECT ON DATABASE {database} TO {admin_id} WITH GRANT OPTION;\n\
          -- only if Daypass is to move the database (daypass move); its owner is {owner}, as above:\n\
          ALTER ROLE {admin_id} CREATEDB;\n\
-         -- and from PostgreSQL 16 on, if scripts of yours are to run after it:\n\
-         GRANT {owner} TO {admin_id} WITH ADMIN OPTION;\n\
          -- so that an account of this database opens no other one:\n\
          REVOKE CONNECT ON DATABASE {database} FROM PUBLIC;\n\
          -- so that nobody who is let in leaves functions behind that others run; a database born on PostgreSQL 14 or before needs it:\n\
          -- in {database}: REVOKE CREATE ON SCHEMA public FROM PUBLIC;\n\
-         -- in pg_hba.conf: let accounts in from the gateway's address only, by password\n\
+         -- in pg_hba.conf: let the administrator and accounts (whose names begin with jit_) in from the gateway's address only, by password\n\
          -- hostssl  all  all  <address of the gateway>/32  scram-sha-256\n"
     )
 }

@@ -11,6 +11,7 @@ mod estate;
 pub mod grants;
 mod movement;
 mod removal;
+mod test;
 
 pub use removal::by_hand;
 
@@ -23,7 +24,7 @@ use daypass_core::{
     environment::{Grants, Identity, TargetSpec},
     ids::*,
     movement::{Made, Swept},
-    names::{DatabaseName, RoleName},
+    names::{AccountName, DatabaseName, RoleName},
     pass::Access,
     plan::{Backend, Observation, ObservedAccount},
     secret::Secret,
@@ -145,7 +146,18 @@ impl Postgres {
     }
 
     async fn connect_for(&self, database: &str, purpose: Use) -> Result<Client, TargetError> {
-        let (config, tls) = (self.config(database, purpose), self.tls.clone());
+        self.connect_with(self.config(database, purpose)).await
+    }
+
+    /// A connection as somebody else than the administrator.
+    async fn connect_as(&self, account: &AccountName, password: &Secret, database: &DatabaseName) -> Result<Client, TargetError> {
+        let mut config = self.config(database.as_str(), Use::Work);
+        config.user(account.as_str()).password(password.expose());
+        self.connect_with(config).await
+    }
+
+    async fn connect_with(&self, config: Config) -> Result<Client, TargetError> {
+        let tls = self.tls.clone();
         let connecting = async move {
             match tls {
                 Some(tls) => {
@@ -391,7 +403,15 @@ impl Target for Postgres {
     }
 
     async fn test(&self, database: &DatabaseName) -> Vec<Check> {
-        grants::test(self, database).await
+        test::administrator(self, database).await
+    }
+
+    async fn look_around(&self, account: &AccountName, password: &Secret, database: &DatabaseName, access: Access) -> Result<Vec<Check>, TargetError> {
+        test::look_around(self, account, password, database, access).await
+    }
+
+    async fn forget(&self, environment: EnvironmentId, database: &DatabaseName) -> Result<(), TargetError> {
+        grants::forget(self, environment, database).await
     }
 
     async fn run_scripts(&self, movement: &Move<'_>, scripts: &[PathBuf]) -> Result<Vec<Swept>, TargetError> {

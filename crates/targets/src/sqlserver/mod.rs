@@ -31,7 +31,7 @@ use daypass_core::{
     firewall::Rule,
     ids::*,
     movement::{Made, Swept},
-    names::{DatabaseName, RoleName},
+    names::{AccountName, DatabaseName, RoleName},
     pass::Access,
     plan::{Backend, Observation, ObservedAccount},
     secret::{Secret, hex},
@@ -68,6 +68,12 @@ impl SqlServer {
 
     async fn connect(&self, database: &str) -> Result<Link, TargetError> {
         Link::connect(&self.spec, &self.password, database, Some(link::STATEMENT)).await
+    }
+
+    /// As somebody else than the administrator.
+    async fn connect_as(&self, account: &AccountName, password: &Secret, database: &DatabaseName) -> Result<Link, TargetError> {
+        let spec = TargetSpec { admin: account.to_string(), ..self.spec.clone() };
+        Link::connect(&spec, password, database.as_str(), Some(link::STATEMENT)).await
     }
 
     /// For statements that take as long as they take: a backup, a restore.
@@ -302,6 +308,10 @@ impl Target for SqlServer {
 
     async fn test(&self, database: &DatabaseName) -> Vec<Check> {
         recipe::test(self, database).await
+    }
+
+    async fn look_around(&self, account: &AccountName, password: &Secret, database: &DatabaseName, access: Access) -> Result<Vec<Check>, TargetError> {
+        recipe::look_around(self, account, password, database, access).await
     }
 
     async fn run_scripts(&self, movement: &Move<'_>, scripts: &[PathBuf]) -> Result<Vec<Swept>, TargetError> {

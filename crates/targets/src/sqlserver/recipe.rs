@@ -2,10 +2,14 @@
 
 use super::{
     MASTER, SqlServer, column,
-    link::{name, text},
+    link::{Link, name, text},
 };
-use crate::Check;
-use daypass_core::names::DatabaseName;
+use crate::{Check, TargetError};
+use daypass_core::{
+    names::{AccountName, DatabaseName},
+    pass::Access,
+    secret::Secret,
+};
 
 /// What `env test` asks on the server, with the sentence that mends it.
 const SERVER: &[(&str, &str, &str)] = &[
@@ -15,25 +19,25 @@ const SERVER: &[(&str, &str, &str)] = &[
 ];
 
 pub async fn test(target: &SqlServer, database: &DatabaseName) -> Vec<Check> {
-    let reach = |ok, what: String| Check { what, ok, remedy: "Check host, port, TLS, and the administrator's name and password.".to_owned() };
+    let away = |error: TargetError| {
+        Check::missing(format!("the administrator does not reach the server: {error}"), "Check host, port, TLS, and the administrator's name and password.")
+    };
     let mut link = match target.connect(MASTER).await {
         Ok(link) => link,
-        Err(error) => return vec![reach(false, error.to_string())],
+        Err(error) => return vec![away(error)],
     };
     let there = format!("SELECT CAST(name AS nvarchar(128)) FROM sys.databases WHERE name = {} AND state = 0", text(database.as_str()));
     let found = link.exists(&there).await;
     let mut checks = vec![match found {
-        Ok(true) => reach(true, format!("the database {database} is reachable")),
-        Ok(false) => {
-            Check { what: format!("there is no open database {database}"), ok: false, remedy: "Check the name and the state of the database.".to_owned() }
-        }
-        Err(error) => reach(false, error.to_string()),
+        Ok(true) => Check::fine(format!("the database {database} is there, and online")),
+        Ok(false) => Check::missing(format!("there is no database {database} that is online"), "Check the name and the state of the database."),
+        Err(error) => away(error),
     }];
     let azure = link.azure;
     for (what, permission, remedy) in SERVER.iter().filter(|_| !azure) {
         let answer = link.rows(&format!("SELECT CAST(HAS_PERMS_BY_NAME(NULL, NULL, '{permission}') AS nvarchar(5))")).await;
         let ok = answer.is_ok_and(|rows| rows.first().is_some_and(|row| column(row, 0) == "1"));
-        checks.push(Check { what: (*what).to_owned(), ok, remedy: format!("{remedy} (the recipe: daypass env recipe)") });
+        checks.push(Check::needs(ok, *what, format!("{remedy} (the recipe: daypass env recipe)")));
     }
     if azure {
         let sees = target
@@ -42,21 +46,65 @@ pub async fn test(target: &SqlServer, database: &DatabaseName) -> Vec<Check> {
                 link.rows(super::CONNECTED).await
             })
             .await;
-        checks.push(Check {
-            what: "the administrator sees who is connected".to_owned(),
-            ok: sees.is_ok(),
-            remedy: "GRANT VIEW DATABASE STATE TO … in the database; on Basic, S0, S1 and in elastic pools, in master: \
-                     ALTER SERVER ROLE [##MS_ServerStateReader##] ADD MEMBER …"
-                .to_owned(),
-        });
+        checks.push(Check::needs(
+            sees.is_ok(),
+            "the administrator sees who is connected",
+            "GRANT VIEW DATABASE STATE TO … in the database; on Basic, S0, S1 and in elastic pools, in master: \
+             ALTER SERVER ROLE [##MS_ServerStateReader##] ADD MEMBER …",
+        ));
     }
     let member = target.within(&mut link, database.as_str(), async |link| link.rows("SELECT CAST(IS_ROLEMEMBER('db_owner') AS nvarchar(5))").await).await;
-    checks.push(Check {
-        what: "the administrator may make users and put them into the database's roles".to_owned(),
-        ok: member.is_ok_and(|rows| rows.first().is_some_and(|row| column(row, 0) == "1")),
-        remedy: "ALTER ROLE db_owner ADD MEMBER … in the database (the recipe: daypass env recipe)".to_owned(),
-    });
+    checks.push(Check::needs(
+        member.is_ok_and(|rows| rows.first().is_some_and(|row| column(row, 0) == "1")),
+        "the administrator may make users and put them into the database's roles",
+        "ALTER ROLE db_owner ADD MEMBER … in the database (the recipe: daypass env recipe)",
+    ));
+    let version = "SELECT CAST(SERVERPROPERTY('ProductVersion') AS nvarchar(128)), CAST(SERVERPROPERTY('Edition') AS nvarchar(128))";
+    if let Ok(Some(rows)) = link.attempt(version).await
+        && let Some(row) = rows.first()
+    {
+        checks.push(Check::fine(format!("the server is version {}, {}", column(row, 0), column(row, 1))));
+    }
+    let policies = "SELECT CAST(name AS nvarchar(128)) FROM sys.security_policies WHERE is_enabled = 1";
+    let policies = target.within(&mut link, database.as_str(), async |link| link.attempt(policies).await).await.ok().flatten().unwrap_or_default();
+    if !policies.is_empty() {
+        let names: Vec<String> = policies.iter().map(|row| column(row, 0)).collect();
+        checks.push(Check::note(
+            format!("security policies hide rows: {}", crate::some_of(&names)),
+            "Accounts see the rows that their predicates let them see, perhaps none; if that is not meant, the predicate has to let jit_ accounts through.",
+        ));
+    }
     checks
+}
+
+/// As somebody who is in with an account.
+pub async fn look_around(
+    target: &SqlServer,
+    account: &AccountName,
+    password: &Secret,
+    database: &DatabaseName,
+    access: Access,
+) -> Result<Vec<Check>, TargetError> {
+    let mut link = target.connect_as(account, password, database).await?;
+    let word = access.as_str();
+    let mut checks = Vec::new();
+    let may = async |link: &mut Link, right: &str| {
+        let ask = format!("SELECT CAST(HAS_PERMS_BY_NAME(DB_NAME(), 'DATABASE', '{right}') AS nvarchar(5))");
+        Ok::<_, TargetError>(link.rows(&ask).await?.first().is_some_and(|row| column(row, 0) == "1"))
+    };
+    let denied = "Something in the database denies it to public or to the roles of accounts (db_datareader, db_datawriter): look for DENY in sys.database_permissions.";
+    checks.push(Check::needs(may(&mut link, "SELECT").await?, format!("{word}: an account reads the whole database"), denied));
+    if access == Access::ReadWrite {
+        let mut all = true;
+        for right in ["INSERT", "UPDATE", "DELETE"] {
+            all &= may(&mut link, right).await?;
+        }
+        checks.push(Check::needs(all, format!("{word}: an account writes in the whole database"), denied));
+        let state = link.rows("SELECT CAST(DATABASEPROPERTYEX(DB_NAME(), 'Updateability') AS nvarchar(128))").await?;
+        let read_only = state.first().is_some_and(|row| column(row, 0) == "READ_ONLY");
+        checks.push(Check::needs(!read_only, format!("{word}: the database takes changes"), "ALTER DATABASE … SET READ_WRITE; a secondary replica takes none."));
+    }
+    Ok(checks)
 }
 
 /// The least that an administrator needs, as T-SQL to paste: on a server with logins, and on Azure SQL Database.

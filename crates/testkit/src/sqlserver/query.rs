@@ -293,6 +293,7 @@ fn function(name: &str, arguments: &[String], context: &Context<'_>) -> String {
             "INSTANCEDEFAULTBACKUPPATH" | "INSTANCEDEFAULTDATAPATH" | "INSTANCEDEFAULTLOGPATH" => quoted("/var/opt/mssql/data"),
             _ => "NULL".to_owned(),
         },
+        "DATABASEPROPERTYEX" if bare(1).eq_ignore_ascii_case("Updateability") => quoted("READ_WRITE"),
         "DATABASEPROPERTYEX" => quoted("SQL_Latin1_General_CP1_CI_AS"),
         "DB_NAME" => quoted(context.database),
         "DB_ID" if arguments.is_empty() => database().map_or("NULL".to_owned(), |db| db.id.to_string()),
@@ -305,6 +306,10 @@ fn function(name: &str, arguments: &[String], context: &Context<'_>) -> String {
         "SCHEMA_NAME" if arguments.is_empty() => quoted("dbo"),
         "SCHEMA_NAME" => format!("(SELECT name FROM sys.schemas WHERE schema_id = {})", argument(0)),
         "DATABASE_PRINCIPAL_ID" => format!("(SELECT principal_id FROM sys.database_principals WHERE lower(name) = lower({}))", argument(0)),
+        "HAS_PERMS_BY_NAME" if argument(0) != "NULL" && matches!(bare(2).as_str(), "SELECT" | "INSERT" | "UPDATE" | "DELETE") => {
+            let role = if bare(2) == "SELECT" { "db_datareader" } else { "db_datawriter" };
+            i32::from(database().is_some_and(|db| [role, "db_owner"].iter().any(|role| db.is_member(context.user, role)))).to_string()
+        }
         "HAS_PERMS_BY_NAME" if argument(0) != "NULL" => i32::from(database().is_some_and(|db| db.is_member(context.user, "db_owner"))).to_string(),
         "HAS_PERMS_BY_NAME" => i32::from(state.may(context.login, &bare(2))).to_string(),
         "IS_ROLEMEMBER" | "IS_MEMBER" => i32::from(database().is_some_and(|db| db.is_member(context.user, &bare(0)))).to_string(),

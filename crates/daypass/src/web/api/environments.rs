@@ -2,7 +2,11 @@
 
 use super::people::person;
 use crate::web::{App, Problem, auth::Caller, dto::*, environment, person_name, problem::Body};
-use crate::{control::Job, node::target_secret};
+use crate::{
+    control::Job,
+    node::target_secret,
+    trial::{self, Trial},
+};
 use axum::{
     Json,
     extract::{Path, State},
@@ -24,8 +28,8 @@ use daypass_core::{
 };
 use daypass_gateway::World;
 use daypass_store::Change;
-use daypass_targets::{AnyTarget, Check, Target as _};
-use std::collections::HashMap;
+use daypass_targets::{AnyTarget, Check, Target as _, Verdict};
+use std::{collections::HashMap, sync::Arc};
 
 /// The projects that the caller sees something of.
 #[utoipa::path(get, path = "/projects", responses((status = 200, body = Vec<String>), (status = "default", body = Problem, content_type = "application/problem+json")))]
@@ -109,20 +113,36 @@ pub async fn add(State(app): State<App>, caller: Caller, Body(request): Body<New
         ledger.targets().find(same).map(|target| target.id)
     });
     let target = known.unwrap_or_else(|| TargetId::new(crate::random::id()));
+    let password = Secret::new(request.password);
     let changes = match known {
-        None => vec![Change::Put { id: target_secret(target), secret: Secret::new(request.password) }],
+        None => vec![Change::Put { id: target_secret(target), secret: password.clone() }],
         // the password of a server that is known stays: to add an environment changes nothing about the others
         Some(known) => {
             use subtle::ConstantTimeEq;
             let kept = app.node.store.log.secret(&target_secret(known)).await?;
-            let same = kept.is_some_and(|kept| bool::from(kept.expose().as_bytes().ct_eq(request.password.as_bytes())));
+            let same = kept.is_some_and(|kept| bool::from(kept.expose().as_bytes().ct_eq(password.expose().as_bytes())));
             if !same {
                 return Err(known_otherwise(&target_spec).into());
             }
             Vec::new()
         }
     };
-    let command = Command::AddEnvironment { environment, project, target, target_spec, spec };
+    let command = Command::AddEnvironment { environment, project, target, target_spec: target_spec.clone(), spec: spec.clone() };
+    let is_there = app.node.ledger(|ledger| ledger.environment(environment).is_some());
+    if !request.untried && !is_there {
+        // refused before anything is tried
+        app.node.ledger(|ledger| ledger.decide(&command, caller.actor(), app.node.now()).map(drop))?;
+        let way = Arc::new(app.node.untried(&target_spec, password).map_err(|e| Problem::unavailable(e.to_string()))?);
+        let database = spec.database.clone();
+        let checks = Trial { node: app.node.clone(), target: way.clone(), way: target_spec, environment, spec }.run().await;
+        if let Some((what, remedy)) = trial::missing(&checks) {
+            if let Err(error) = way.forget(environment, &database).await {
+                tracing::warn!(%error, "a trial that failed has left groups without members at the target");
+            }
+            let what = format!("Nothing was stored: the server was tried, and nobody would get in. {what}.");
+            return Err(Refusal::new(Code::Invalid, what, format!("{remedy} Or store it untried, and mend it later.")).into());
+        }
+    }
     app.control.run_job(Job { command, by: caller.actor(), changes, secrets: None }).await?;
     let made = app.node.ledger(|ledger| ledger.environment(environment).map(|env| view(&app, ledger, env)));
     made.map(Json).ok_or_else(|| Problem::unavailable("The environment was removed meanwhile."))
@@ -206,6 +226,10 @@ pub async fn set_target(
             return Err(Refusal::new(Code::Invalid, what, "A database that is replaced is a movement: daypass move.").into());
         }
     }
+    let trial = Trial { node: app.node.clone(), target: Arc::new(untried), way: spec, environment: env.id, spec: env.spec.clone() };
+    if let Some((what, remedy)) = trial::missing(&trial.run().await) {
+        return Err(Refusal::new(Code::Invalid, format!("Nothing was changed: with these settings nobody would get in. {what}."), remedy).into());
+    }
     let changes = vec![Change::Put { id: target_secret(env.target), secret: password }];
     app.control.run_job(Job { command, by: caller.actor(), changes, secrets: None }).await?;
     // the way to it that is kept knows the settings of before
@@ -235,19 +259,20 @@ pub async fn remove(State(app): State<App>, caller: Caller, Path(name): Path<Str
 pub async fn test(State(app): State<App>, caller: Caller, Path(name): Path<String>) -> Result<Json<Vec<CheckView>>, Problem> {
     let env = environment(&app, &caller, &name)?;
     caller.need(&app, Permission::ManageEnvironments)?;
-    let checks = match app.node.target(env.target).await {
-        Ok(target) => {
-            let mut checks = target.test(&env.spec.database).await;
-            if env.spec.enforce == Enforce::AzureSqlFirewall {
-                let rules = target.rules(&env.spec.database).await;
-                let remedy = "azure_sql_firewall is for Azure SQL Database only, with an administrator that is db_owner; anything else has the gateway.";
-                checks.push(Check { what: "the database has a firewall of its own".to_owned(), ok: rules.is_ok(), remedy: remedy.to_owned() });
-            }
-            checks
-        }
-        Err(error) => return Err(Problem::unavailable(error.to_string())),
+    let target = app.node.target(env.target).await.map_err(|error| Problem::unavailable(error.to_string()))?;
+    let way = app.node.ledger(|ledger| ledger.target(env.target).map(|target| target.spec.clone()));
+    let way = way.ok_or_else(|| Refusal::not_found("environment", &name))?;
+    let checks = Trial { node: app.node.clone(), target, way, environment: env.id, spec: env.spec }.run().await;
+    Ok(Json(checks.into_iter().map(shown).collect()))
+}
+
+fn shown(check: Check) -> CheckView {
+    let verdict = match check.verdict {
+        Verdict::Fine => "ok",
+        Verdict::Note => "note",
+        Verdict::Missing => "missing",
     };
-    Ok(Json(checks.into_iter().map(|c| CheckView { what: c.what, ok: c.ok, remedy: c.remedy }).collect()))
+    CheckView { what: check.what, verdict: verdict.to_owned(), remedy: check.remedy }
 }
 
 /// Says beforehand that a replica of the server may take over, with some of its last moments missing: that is no replacement then.

@@ -333,7 +333,7 @@ pub fn view_at(app: &App, ledger: &Ledger, pass: &Pass, now: Time) -> PassView {
     let env = ledger.environment(pass.environment);
     let approvals = env.map_or(0, |env| ledger.policy(env).approvals(pass.wish.access));
     let because = match (&over, pass.state()) {
-        (Some(cause), _) => Some(format!("it {}", cause.words())),
+        (Some(cause), _) => Some(format!("it {}", cause.in_full())),
         (None, PassState::Requested) => Some(match (ledger.agreed(pass).len(), approvals) {
             (0, 0 | 1) => "it waits for an approval".to_owned(),
             (agreed, most) => format!("it waits for approvals: {agreed} of {most}"),

@@ -92,6 +92,7 @@ fn add_form(visit: &Visit) -> Form {
         .with(Field::select("tls", "Encryption to the target", choices(&[("verify", "TLS, verified"), ("strict", "TLS first of all (TDS 8.0)"), ("off", "None")])))
         .with(Field::select("kind", "Kind", choices(&[("self-service", "Self-service: passes are the only way in"), ("managed", "Managed: it may have standing accounts")])))
         .with(Field::select("enforce", "Who keeps people out", choices(&[("gateway", "The gateway"), ("azure_sql_firewall", "Azure SQL's own firewall, no gateway in between")])))
+        .with(Field::tick("untried", "Store it without trying it first (a server that is away for now)", false))
 }
 
 pub async fn add_page(visit: Visit) -> Response {
@@ -117,6 +118,7 @@ pub async fn add(visit: Visit, fields: Fields) -> Shown {
             grants: Default::default(),
             heir: None,
             kind: fields.owned("kind"),
+            untried: fields.ticked("untried"),
         };
         api::environments::add(State(visit.app.clone()), visit.caller.clone(), crate::web::problem::Body(request)).await
     };
