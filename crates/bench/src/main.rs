@@ -2,7 +2,7 @@
 //! noisy. Prints medians as a table with the bars, and writes them to target/bench.json.
 //!
 //! `DAYPASS_BENCH_ROUNDS` (3) and `DAYPASS_BENCH_SECONDS` (3) say how long; `DAYPASS_BENCH_ONLY` what: core, pages, queries, connections,
-//! copy, statements, sessions, access, ends, sqlserver, movement, with commas.
+//! copy, statements, sessions, access, crowd, ends, sqlserver, movement, with commas.
 
 mod access;
 mod api;
@@ -65,6 +65,9 @@ async fn main() -> Result<()> {
         }
         if wanted("access") {
             access::measure(&stage, &mut report).await?;
+        }
+        if wanted("crowd") {
+            access::crowd(&stage, &mut report).await?;
         }
         stage.strike().await;
     }

@@ -129,13 +129,22 @@ pub async fn account(api: &Api, environment: &str, seconds: u64) -> Result<(Stri
 
 /// Asks for a pass and waits until it is ready; gives its id.
 pub async fn request(api: &Api, environment: &str, seconds: u64) -> Result<String> {
+    let id = ask(api, environment, seconds).await?;
+    until_ready(api, &id).await?;
+    Ok(id)
+}
+
+pub async fn ask(api: &Api, environment: &str, seconds: u64) -> Result<String> {
     let body = json!({ "access": "read", "reason": "the bench", "life": seconds });
     let pass = api.post(&format!("environments/{environment}/passes"), body).await?;
-    let id = text(&pass["id"]);
+    Ok(text(&pass["id"]))
+}
+
+pub async fn until_ready(api: &Api, id: &str) -> Result<()> {
     loop {
         let pass = api.get(&format!("passes/{id}?wait=10")).await?;
         match pass["state"].as_str() {
-            Some("ready") => return Ok(id),
+            Some("ready") => return Ok(()),
             Some("approved") => {}
             _ => bail!("the pass did not become ready: {pass}"),
         }
@@ -269,7 +278,7 @@ pub async fn settle_with(directory: &Path, api_port: u16, environments: Vec<serd
         let name = text(&new["name"]);
         admin.post("environments", new).await?;
         let policy = admin.get(&format!("environments/{name}/policy")).await?;
-        let policy = with(with(policy, "sessions_per_pass", json!(1100)), "live_passes", json!(600));
+        let policy = with(with(policy, "sessions_per_pass", json!(1100)), "live_passes", json!(1600));
         // each round starts with the same disk: a database of before goes at once
         let policy = with(policy, "keep_days", json!(0));
         admin.put(&format!("environments/{name}/policy"), policy).await?;

@@ -57,13 +57,14 @@ fn read_back(text: &str) -> std::borrow::Cow<'_, str> {
 }
 
 texts! {
-    /// The name of a project or an environment: 1 to 40 of `a-z 0-9 -`, starting with a letter.
+    /// The name of a project or an environment: 1 to 40 of `a-z 0-9 -`, starting with a letter or a digit (projects of Lifecycle Services are
+    /// numbers; an environment's name starts with a letter).
     Name, |text| {
         let fits = matches!(text.len(), 1..=40)
-            && text.starts_with(|c: char| c.is_ascii_lowercase())
+            && text.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
             && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
         fits.then(|| text.to_owned()).ok_or_else(|| {
-            format!("'{}' is not a name; use 1 to 40 of a-z, 0-9 and -, starting with a letter", shown(text))
+            format!("'{}' is not a name; use 1 to 40 of a-z, 0-9 and -, starting with a letter or a digit", shown(text))
         })
     };
     /// The name that a person signs in with: 1 to 64 of `a-z 0-9 . _ @ -`. Upper case is folded, so a name has one spelling.

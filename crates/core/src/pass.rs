@@ -52,11 +52,14 @@ pub struct Wish {
     /// In at once, without the approvals that the policy asks for; somebody else reviews it afterwards.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub break_glass: bool,
+    /// There is one such at a time: the next takes its place, and it ends. Scripts that ask anew each time leave no row of accounts.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub replaced_by_next: bool,
 }
 
 impl Wish {
     pub fn new(access: Access, reason: Reason) -> Wish {
-        Wish { access, reason, category: None, ticket: None, starts_at: None, from: None, standing: None, break_glass: false }
+        Wish { access, reason, category: None, ticket: None, starts_at: None, from: None, standing: None, break_glass: false, replaced_by_next: false }
     }
 }
 

@@ -8,7 +8,7 @@ use crate::{
 };
 use daypass_core::{
     environment::Enforce,
-    ids::TargetId,
+    ids::{PassId, TargetId},
     plan::{Backend, Observation, ended, next_deadline},
 };
 use daypass_gateway::World;
@@ -37,7 +37,7 @@ const LOGIN: Duration = Duration::from_secs(12);
 pub async fn run(node: Arc<Node>, id: TargetId) {
     let (mut changes, mut left_behind) = (node.changes(), node.sessions.left_behind());
     let trouble = format!("ends:{id}");
-    let mut ender = Ender { node: node.clone(), id, strange: HashMap::new(), shut: BTreeSet::new() };
+    let mut ender = Ender { node: node.clone(), id, strange: HashMap::new(), shut: BTreeSet::new(), over: BTreeSet::new() };
     let mut pause = Duration::ZERO;
     loop {
         changes.borrow_and_update();
@@ -62,13 +62,30 @@ pub async fn run(node: Arc<Node>, id: TargetId) {
         let deadline = node.ledger(|ledger| next_deadline(ledger, id, now));
         let left = deadline.map_or(LOOK, |at| Duration::from_micros(at.since(now).max(0) as u64 + 1_000)).min(LOOK);
         let wait = if pause > Duration::ZERO { pause } else { left };
+        let something_ended = async {
+            // most of what changes ends nothing here: a look for each would cost the target more than the looks by the clock
+            while changes.changed().await.is_ok() {
+                if !over(&node, id).is_subset(&ender.over) {
+                    break;
+                }
+            }
+        };
         tokio::select! {
-            _ = changes.changed() => {}
+            () = something_ended => {}
             _ = left_behind.changed() => {}
             () = tokio::time::sleep(wait) => {}
         }
         tokio::time::sleep(GATHER).await;
     }
+}
+
+/// Passes on a target that are over, and of which something may be left there.
+fn over(node: &Node, id: TargetId) -> BTreeSet<PassId> {
+    let now = node.now();
+    node.ledger(|ledger| {
+        let here = |environment| ledger.environment(environment).is_some_and(|env| env.target == id);
+        ledger.open_passes().filter(|pass| here(pass.environment) && ledger.over(pass, now).is_some()).map(|pass| pass.id).collect()
+    })
 }
 
 struct Ender {
@@ -78,10 +95,13 @@ struct Ender {
     strange: HashMap<Backend, Instant>,
     /// Accounts that were shut, and only wait for what they own to be put away: they are not shut again at each look.
     shut: BTreeSet<String>,
+    /// What was over before the last look.
+    over: BTreeSet<PassId>,
 }
 
 impl Ender {
     async fn look(&mut self) -> Result<(), TargetError> {
+        self.over = over(&self.node, self.id);
         let target = self.node.target(self.id).await?;
         let databases = databases(&self.node, self.id);
         let mut observed = target.observe(&databases, &accounts(&self.node, self.id)).await?;

@@ -24,7 +24,8 @@ use daypass_core::{
 use daypass_gateway::World;
 use daypass_targets::{AccountSpec, AnyTarget, Estate, Target, TargetError};
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    pin::Pin,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -35,6 +36,10 @@ const LOOK: Duration = Duration::from_secs(3);
 /// The first and the longest pause after failures.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// While accounts are being made or removed, changes are gathered for so long: a look at each of a thousand would cost more than the work.
+const GATHER: Duration = Duration::from_millis(150);
+/// How often live accounts get their rights on what was created since. What an owner creates in a schema that is there is theirs at once.
+const GRANTS: Duration = Duration::from_secs(10);
 /// Accounts of one target that are made at once, and that are removed at once: neither waits for the other.
 const AT_ONCE: usize = 4;
 
@@ -100,6 +105,7 @@ async fn keep(node: Arc<Node>, control: Control, id: TargetId) {
     let trouble = format!("target:{id}");
     loop {
         changes.borrow_and_update();
+        let looked = Instant::now();
         let done = match node.target(id).await {
             Ok(target) => {
                 let keeper = Keeper { node: node.clone(), control: control.clone(), id, target };
@@ -140,9 +146,14 @@ async fn keep(node: Arc<Node>, control: Control, id: TargetId) {
         let deadline = node.ledger(|ledger| next_deadline(ledger, id, now));
         let left = deadline.map_or(LOOK, |at| Duration::from_micros(at.since(now).max(0) as u64 + 1_000)).min(LOOK + jitter);
         let wait = work.next_try(left);
+        let gather = if work.is_busy() { GATHER } else { Duration::ZERO };
+        let changed = async {
+            let _ = changes.changed().await;
+            tokio::time::sleep_until((looked + gather).into()).await;
+        };
         tokio::select! {
-            _ = changes.changed() => {}
-            // what was done may be the reason for the next act, or make room for it
+            () = changed => {}
+            // what was done may be the reason for the next act
             () = work.done() => {}
             () = tokio::time::sleep(wait) => {}
         }
@@ -163,13 +174,18 @@ enum Key {
     Standing,
     Firewall,
     Grants,
+    Groups,
 }
+
+type Task = Pin<Box<dyn Future<Output = Result<(), TargetError>> + Send>>;
 
 /// Work that is under way on a target, and the pauses of what failed.
 #[derive(Default)]
 struct Work {
     tasks: JoinSet<(Key, Result<(), TargetError>)>,
     under_way: BTreeSet<Key>,
+    /// What the last look found to do beside that: begun when there is a place, without another look.
+    waiting: VecDeque<(Key, Task)>,
     pauses: BTreeMap<Key, (Duration, Instant)>,
 }
 
@@ -185,6 +201,30 @@ impl Work {
     fn spawn(&mut self, key: Key, work: impl Future<Output = Result<(), TargetError>> + Send + 'static) {
         self.under_way.insert(key.clone());
         self.tasks.spawn(async move { (key, work.await) });
+    }
+
+    /// Begins it now, or when there is a place; not while its pause lasts.
+    fn spawn_or_wait(&mut self, key: Key, work: impl Future<Output = Result<(), TargetError>> + Send + 'static) {
+        if self.may(&key) {
+            self.spawn(key, work);
+        } else if !self.under_way.contains(&key) && self.pauses.get(&key).is_none_or(|(_, until)| Instant::now() >= *until) {
+            self.waiting.push_back((key, Box::pin(work)));
+        }
+    }
+
+    /// Whether something was begun that waited.
+    fn begin_next(&mut self) -> bool {
+        let Some(at) = self.waiting.iter().position(|(key, _)| self.may(key)) else { return false };
+        let next = self.waiting.remove(at);
+        if let Some((key, work)) = next {
+            self.spawn(key, work);
+        }
+        true
+    }
+
+    /// Accounts are being made or removed.
+    fn is_busy(&self) -> bool {
+        self.under_way.iter().any(|key| matches!(key, Key::Make(_) | Key::Remove(_) | Key::Gone(_)))
     }
 
     /// Takes note of what is done. True: something was.
@@ -203,7 +243,10 @@ impl Work {
                 self.under_way.remove(&key);
                 match result {
                     // dear, and no more often than a look
-                    Ok(()) if key == Key::Grants => drop(self.pauses.insert(key, (Duration::ZERO, Instant::now() + LOOK))),
+                    Ok(()) if matches!(key, Key::Grants | Key::Groups) => {
+                        let pause = if key == Key::Grants { GRANTS } else { LOOK };
+                        self.pauses.insert(key, (Duration::ZERO, Instant::now() + pause));
+                    }
                     Ok(()) => drop(self.pauses.remove(&key)),
                     Err(_) => {
                         let last = self.pauses.get(&key).map_or(Duration::ZERO, |(pause, _)| *pause);
@@ -228,9 +271,9 @@ impl Work {
             match self.tasks.join_next().await {
                 Some(done) => {
                     // what is done at each look is no reason for the next one
-                    let again = !matches!(&done, Ok((Key::Standing | Key::Firewall | Key::Grants, _)));
+                    let again = !matches!(&done, Ok((Key::Standing | Key::Firewall | Key::Grants | Key::Groups, _)));
                     self.note(done);
-                    if again {
+                    if !self.begin_next() && again {
                         return;
                     }
                 }
@@ -288,6 +331,7 @@ impl Keeper {
         let actions = self.node.ledger(|ledger| plan(ledger, self.id, &observed, now));
         // nor before what ends access has its connections
         let reserved = self.target.reserve().await;
+        work.waiting.clear();
         let mut some = false;
         for action in actions {
             let key = match &action {
@@ -301,25 +345,29 @@ impl Keeper {
                 Action::ReportGone { pass } => Key::Gone(*pass),
             };
             some = true;
-            if work.may(&key) {
-                let keeper = self.clone();
-                // where somebody is still in, the fence goes first and then what ends them: to put away what an account owns has time
-                let is_connected = |account: &String| observed.backends.iter().any(|backend| backend.account == *account);
-                let pause = if matches!(&action, Action::Remove { account, .. } if is_connected(account)) { 2 * HEAD_START } else { Duration::ZERO };
-                work.spawn(key, async move {
-                    tokio::time::sleep(pause).await;
-                    keeper.act(action).await
-                });
-            }
+            let keeper = self.clone();
+            // where somebody is still in, the fence goes first and then what ends them: to put away what an account owns has time
+            let is_connected = |account: &String| observed.backends.iter().any(|backend| backend.account == *account);
+            let pause = if matches!(&action, Action::Remove { account, .. } if is_connected(account)) { 2 * HEAD_START } else { Duration::ZERO };
+            work.spawn_or_wait(key, async move {
+                tokio::time::sleep(pause).await;
+                keeper.act(action).await
+            });
         }
         reserved?;
         // also while an account cannot be removed: it is no reason for the others
-        if work.may(&Key::Grants) {
-            let keeper = self.clone();
-            work.spawn(Key::Grants, async move {
-                keeper.refresh_grants().await;
-                Ok(())
-            });
+        for key in [Key::Grants, Key::Groups] {
+            if work.may(&key) {
+                let (keeper, grants) = (self.clone(), key == Key::Grants);
+                work.spawn(key, async move {
+                    if grants {
+                        keeper.refresh_grants().await;
+                    } else {
+                        keeper.tidy_all_groups().await;
+                    }
+                    Ok(())
+                });
+            }
         }
         Ok(some)
     }
@@ -389,6 +437,9 @@ impl Keeper {
                 tracing::warn!(%environment, %error, "rights on new objects could not be granted");
             }
         }
+    }
+
+    async fn tidy_all_groups(&self) {
         let here = |env: &&Environment| env.target == self.id && env.identity.is_some();
         let all: Vec<EnvironmentId> = self.node.ledger(|ledger| ledger.environments().filter(here).map(|env| env.id).collect());
         for environment in all {
@@ -441,7 +492,10 @@ impl Keeper {
     }
 
     async fn act_once(&self, action: Action) -> Result<(), TargetError> {
+        let is_over = |id| self.node.ledger(|ledger| ledger.pass(id).is_none_or(|pass| ledger.over(pass, self.node.now()).is_some()));
         match action {
+            // it ended while this waited
+            Action::Provide { pass, .. } | Action::Restore { pass, .. } if is_over(pass) => Ok(()),
             Action::Provide { pass, ends_at, .. } => {
                 self.provide(pass, ends_at).await?;
                 self.prove(pass).await?;

@@ -348,6 +348,10 @@ impl Ledger {
             Some(_) => return Err(taken("environment", spec.name.as_str())),
             None => {}
         }
+        // it is a label of host names, and one of digits alone reads as part of an address
+        if spec.name.as_str().starts_with(|c: char| c.is_ascii_digit()) {
+            return Err(Refusal::invalid("The name of an environment starts with a letter."));
+        }
         if target_spec.engine == Engine::Postgres && spec.database.as_str().len() > 63 {
             return Err(Refusal::invalid("A database name of PostgreSQL has at most 63 bytes."));
         }
@@ -511,7 +515,10 @@ impl Ledger {
                 "Ask without it, and have the request approved.",
             ));
         }
-        let live = self.open_passes().filter(|p| p.holder == holder && p.environment == environment && self.over(p, now).is_none()).count();
+        let mine = |p: &&Pass| p.holder == holder && p.environment == environment && self.over(p, now).is_none();
+        let is_replaced = |p: &&Pass| wish.replaced_by_next && p.wish.replaced_by_next && p.wish.access == wish.access && p.state != State::Requested;
+        let replaced: Vec<PassId> = self.open_passes().filter(mine).filter(is_replaced).map(|p| p.id).collect();
+        let live = self.open_passes().filter(mine).count() - replaced.len();
         if live >= usize::from(policy.live_passes) {
             return Err(Refusal::policy(
                 format!("You already hold {live} passes on {}; policy '{}' allows {}.", env.spec.name, policy.name, policy.live_passes),
@@ -529,7 +536,8 @@ impl Ledger {
             _ => None,
         };
         let ends_at = wish.starts_at.map_or(now, |start| start.max(now)).after(life);
-        let mut events = vec![Event::PassRequested { pass, environment, holder, account, wish: wish.clone(), life }];
+        let mut events: Vec<Event> = replaced.into_iter().map(|pass| Event::PassEnding { pass, cause: Cause::Returned }).collect();
+        events.extend([Event::PassRequested { pass, environment, holder, account, wish: wish.clone(), life }]);
         events.extend(approver.map(|approver| Event::PassApproved { pass, approver, ends_at, digest: None, word: None }));
         Ok(events)
     }

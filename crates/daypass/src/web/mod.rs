@@ -46,6 +46,7 @@ use std::{
 };
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
+use tower::ServiceExt;
 
 /// What every route has.
 #[derive(Clone)]
@@ -88,8 +89,16 @@ const HEADERS: Duration = Duration::from_secs(10);
 /// All routes, and the document that describes those of the API.
 pub fn router(app: App) -> (Router, utoipa::openapi::OpenApi) {
     let (api, document) = api::router(&app);
-    let router =
-        api.merge(console::router(&app)).fallback(nowhere).method_not_allowed_fallback(no_such_method).layer(axum::middleware::from_fn(whole)).with_state(app);
+    let pages = api.merge(console::router(&app)).method_not_allowed_fallback(no_such_method);
+    let known = pages.clone().fallback(nowhere).with_state(app.clone());
+    let put_right = async move |mut request: Request| {
+        let Some(right) = api::lcs::put_right(request.uri().path()) else { return nowhere().await.into_response() };
+        let query = request.uri().query().map(|query| format!("?{query}")).unwrap_or_default();
+        let Ok(uri) = format!("{right}{query}").parse() else { return nowhere().await.into_response() };
+        *request.uri_mut() = uri;
+        known.clone().oneshot(request).await.into_response()
+    };
+    let router = pages.fallback(put_right).layer(axum::middleware::from_fn(whole)).with_state(app);
     (router, document)
 }
 

@@ -60,3 +60,82 @@ async fn a_script_of_lifecycle_services_refreshes_exports_and_polls() {
     let nowhere = send(http.get(format!("{base}/fetchstatus/project/other/environment/uat/operationactivity/{activity}"))).await;
     assert_eq!((nowhere["IsSuccess"].clone(), nowhere["OperationStatus"].clone()), (json!(false), Value::Null));
 }
+
+/// The shapes of the public cmdlets (d365fo.tools: Get-D365LcsEnvironmentMetadata, Get-D365LcsEnvironmentHistory, Invoke-D365LcsDatabaseRefresh;
+/// d365bap.tools: Get-UdeDbJit), whose projects are numbers.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_cmdlets_that_people_have_find_what_they_call() {
+    let house = House::with("[limits]\nrequests = 100000\n", None).await;
+    house.server.database("third").await.unwrap();
+    house.json("ada", &["project", "add", "123456789"]).await;
+    let (port, ca) = (house.server.port.to_string(), house.path("server-ca.pem").display().to_string());
+    let add = ["env", "add", "third", "--project", "123456789", "--host", "localhost", "--port", &port, "--database", "third", "--ca", &ca, "--password-stdin"];
+    let added = house.daypass_with("ada", &add, "admin-secret").await;
+    assert!(added.status.success(), "{added:?}");
+    let named = [&["env", "add", "4you"], &add[3..]].concat();
+    let refused = house.daypass_with("ada", &named, "admin-secret").await;
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("starts with a letter"), "{refused:?}");
+    let token = String::from_utf8(house.daypass("sam", &["token", "add", "pipeline", "--life", "1h"]).await.stdout).unwrap().trim().to_owned();
+    let trusted = reqwest::Certificate::from_pem(&std::fs::read(house.path("data/ca.pem")).unwrap()).unwrap();
+    let http = reqwest::Client::builder().no_proxy().tls_certs_only([trusted]).build().unwrap();
+    let base = format!("https://localhost:{}", house.api.port());
+    let get = async |path: &str| {
+        let answer = http.get(format!("{base}{path}")).bearer_auth(&token).send().await.unwrap();
+        assert_eq!(answer.status(), 200, "{path}");
+        answer.json::<Value>().await.unwrap()
+    };
+    let all = get("/environmentinfo/v1/detail/project/123456789").await;
+    let row = &all["Data"][0];
+    assert_eq!(
+        (&all["IsSuccess"], &all["ResultPageCurrent"], &all["ResultHasMorePages"], &row["EnvironmentName"], &row["ProjectId"], &row["DeploymentState"]),
+        (&json!(true), &json!(1), &json!(false), &json!("third"), &json!(123_456_789), &json!("Finished")),
+        "{all}"
+    );
+    let id = row["EnvironmentId"].as_str().unwrap();
+    for path in [
+        "/environmentinfo/v1/detail/project/123456789/?page=1".to_owned(),
+        "//environmentinfo/v1/detail/project/123456789/".to_owned(),
+        format!("/environmentinfo/v1/detail/project/123456789/?environmentId={id}"),
+        "/environmentinfo/v1/detail/project/123456789/?environmentName=third".to_owned(),
+    ] {
+        assert_eq!(get(&path).await["Data"], all["Data"], "{path}");
+    }
+    let send = async |path: &str| http.post(format!("{base}{path}")).bearer_auth(&token).send().await.unwrap().json::<Value>().await.unwrap();
+    let wrong = send("//databasemovement/v1/refresh/project/987654321/source/golden/target/third/").await;
+    assert!(wrong["ErrorMessage"].as_str().unwrap().contains("There is no project '987654321'"), "{wrong}");
+    let wrong = send("/databasemovement/v1/refresh/project/123456789/source/third/target/fourth").await;
+    assert!(wrong["ErrorMessage"].as_str().unwrap().contains("There is no environment 'fourth'"), "{wrong}");
+    let started = send(&format!("/databasemovement/v1/export/project/123456789/environment/{id}/backupName/night/")).await;
+    assert_eq!(started["IsSuccess"], true, "{started}");
+    house.until_json("sam", &["move", "third", "status"], |found| found[0]["status"] == "Completed").await;
+    let history = get(&format!("/environmentinfo/v1/history/project/123456789/environment/{id}/?page=1")).await;
+    let row = &history["Data"][0];
+    assert_eq!((&row["Status"], &row["ActivityId"], &row["Type"]), (&json!("Completed"), &started["OperationActivityId"], &json!("export")), "{history}");
+    assert!(row["StartDateTimeUtc"].is_string() && row["EndDateTimeUtc"].is_string(), "{history}");
+    assert_eq!(http.get(format!("{base}//environments/")).bearer_auth(&token).send().await.unwrap().status(), 404, "nobody else's path is put right");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_script_that_asks_again_and_again_gets_in_each_time() {
+    let house = House::with("[limits]\nrequests = 100000\n", None).await;
+    let token = String::from_utf8(house.daypass("maria", &["token", "add", "a script", "--life", "1h"]).await.stdout).unwrap().trim().to_owned();
+    let trusted = reqwest::Certificate::from_pem(&std::fs::read(house.path("data/ca.pem")).unwrap()).unwrap();
+    let http = reqwest::Client::builder().no_proxy().tls_certs_only([trusted]).build().unwrap();
+    // its base ends in a slash, and its path begins with one; its address is the one that a service of the internet has told it
+    let address = format!("https://localhost:{}//api/data/v9.2/msprov_getfinopssqljitaccessasync", house.api.port());
+    let body = json!({"sqljitclientipaddress": "85.168.174.10", "sqljitreason": "Administrative access via d365bap.tools", "sqljitrole": "Reader"});
+    let mut account = None;
+    for call in 0..7 {
+        let answer = http.post(&address).bearer_auth(&token).header("x-daypass-environment", "uat").json(&body).send().await.unwrap();
+        let (status, answer) = (answer.status(), answer.json::<Value>().await.unwrap());
+        assert_eq!(status, 200, "call {call}: {answer}");
+        let text = |key: &str| answer[key].as_str().unwrap().to_owned();
+        account = Some(crate::house::Account { name: text("sqljitusername"), password: text("sqljitpassword"), ends_at: String::new() });
+    }
+    let account = account.unwrap();
+    // it comes to the gateway from another address than the internet sees
+    assert_eq!(house.psql(&account, "SELECT count(*) FROM sales.orders").await.1, "400\n");
+    house.until_json("maria", &["passes"], |passes| passes.as_array().unwrap().len() == 1).await;
+    let entries = house.json("maria", &["allowed", "uat"]).await;
+    assert_eq!(entries.as_array().unwrap().len(), 1, "{entries}");
+}

@@ -5,12 +5,22 @@ use super::{Postgres, group};
 use crate::TargetError;
 use daypass_core::{environment::Grants, ids::EnvironmentId, names::DatabaseName, pass::Access};
 use postgres_protocol::escape::{escape_identifier, escape_literal};
+use std::time::{Duration, Instant};
 use tokio_postgres::{Client, GenericClient};
+
+/// For so long, what was granted is not looked at again.
+const FRESH: Duration = Duration::from_secs(1);
 
 /// Sees to it that the group of `access` exists and has its rights; none: both groups, if they exist. With [`Grants::Predefined`]
 /// the group only opens the database; the rest comes from the server's own roles.
 pub async fn ensure(target: &Postgres, environment: EnvironmentId, database: &DatabaseName, access: Option<Access>, grants: Grants) -> Result<(), TargetError> {
-    let _one_at_a_time = target.granting.lock().await;
+    let mut granted = target.granting.lock().await;
+    let now = Instant::now();
+    granted.retain(|_, at| now.duration_since(*at) < FRESH);
+    // many who come together need it once
+    if access.is_some_and(|access| granted.contains_key(&(environment, access))) {
+        return Ok(());
+    }
     let mut client = target.connect(database.as_str()).await?;
     for level in [Access::Read, Access::ReadWrite] {
         let name = group(environment, level);
@@ -33,6 +43,7 @@ pub async fn ensure(target: &Postgres, environment: EnvironmentId, database: &Da
                 ways.join("; ")
             )));
         }
+        granted.insert((environment, access), now);
     }
     Ok(())
 }
@@ -111,6 +122,8 @@ async fn grant_missing(tx: &impl GenericClient, name: &str, access: Access, gran
 
 /// The groups of an environment that no account will belong to. Their rights go with them.
 pub async fn forget(target: &Postgres, environment: EnvironmentId, database: &DatabaseName) -> Result<(), TargetError> {
+    let mut granted = target.granting.lock().await;
+    granted.clear();
     let client = target.connect(database.as_str()).await?;
     for access in [Access::Read, Access::ReadWrite] {
         let name = group(environment, access);

@@ -31,11 +31,11 @@ use daypass_core::{
 };
 use postgres_protocol::escape::{escape_identifier, escape_literal};
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, HashMap},
     future::Future,
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::sync::Mutex;
 use tokio_postgres::{Client, Config, NoTls, config::SslMode, error::SqlState};
@@ -101,9 +101,9 @@ pub struct Postgres {
     server: Mutex<Option<Client>>,
     ends: Mutex<Option<Client>>,
     doors: Mutex<Option<Client>>,
-    /// Two looks at once on one database would grant the same twice and fail on each other's rows. In here and not on the server: there it would
+    /// When the groups of an environment were last seen to have all rights. Two looks at once on one database would grant the same twice and fail on each other's rows. In here and not on the server: there it would
     /// be a lock that anybody could take.
-    granting: Mutex<()>,
+    granting: Mutex<HashMap<(EnvironmentId, Access), Instant>>,
     /// Where connections live: those that end access depend on no thread that does anything else.
     home: tokio::runtime::Handle,
 }
@@ -120,7 +120,7 @@ impl Postgres {
             server: Mutex::new(None),
             ends: Mutex::new(None),
             doors: Mutex::new(None),
-            granting: Mutex::new(()),
+            granting: Mutex::default(),
             home: tokio::runtime::Handle::current(),
         }
     }
@@ -219,6 +219,12 @@ impl Target for Postgres {
             (client, result)
         })
         .await
+    }
+
+    async fn adopt(&self, _environment: EnvironmentId, _database: &DatabaseName) -> Result<(), TargetError> {
+        // what was granted was granted in the database of before
+        self.granting.lock().await.clear();
+        Ok(())
     }
 
     async fn position(&self) -> Result<Option<u64>, TargetError> {
@@ -427,6 +433,8 @@ impl Target for Postgres {
     }
 
     async fn swap(&self, movement: &Move<'_>, incoming: &DatabaseName) -> Result<(), TargetError> {
+        // what was granted was granted in the database of before
+        self.granting.lock().await.clear();
         movement::swap(self, movement, incoming).await
     }
 
@@ -504,7 +512,8 @@ async fn provide(client: &mut Client, spec: &AccountSpec<'_>, marker: &str) -> R
     // in: the gateway lets its own logins in, one by one. How many sessions it may have is counted there as well
     let verb = if exists { "ALTER" } else { "CREATE" };
     let mut sql = format!(
-        "{verb} ROLE {role} NOLOGIN INHERIT PASSWORD {} VALID UNTIL {} CONNECTION LIMIT -1;\
+        // what a crash of the server takes away, the next look makes again
+        "SET LOCAL synchronous_commit = off; {verb} ROLE {role} NOLOGIN INHERIT PASSWORD {} VALID UNTIL {} CONNECTION LIMIT -1;\
          COMMENT ON ROLE {role} IS {};",
         escape_literal(spec.verifier),
         escape_literal(&until),

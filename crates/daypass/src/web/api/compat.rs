@@ -33,7 +33,8 @@ const WAIT: Duration = Duration::from_secs(30);
 
 #[derive(Deserialize, ToSchema)]
 pub struct JitRequest {
-    /// An IPv4 address, a range `a-b`, or a block; `127.0.0.1` stands for "where this request comes from", as scripts use it.
+    /// An IPv4 address, a range `a-b`, or a block; `127.0.0.1` stands for "where this request comes from", as scripts use it. Where the request
+    /// comes from is always entered as well.
     pub sqljitclientipaddress: String,
     pub sqljitreason: String,
     /// `Reader` or `Writer`
@@ -102,7 +103,14 @@ pub async fn jit_access(State(app): State<App>, request: Request) -> Result<Resp
     let reason: Reason = asked.sqljitreason.parse()?;
     let ranges = match asked.sqljitclientipaddress.as_str() {
         "127.0.0.1" => vec![Range::one(caller.address)?],
-        text => Range::list(text)?,
+        // such a script asks a service of the internet for its address; inside a network, another one comes to the gateway
+        text => {
+            let mut ranges = Range::list(text)?;
+            if !ranges.iter().any(|range| range.contains(caller.address)) {
+                ranges.push(Range::one(caller.address)?);
+            }
+            ranges
+        }
     };
     let mine = |pass: &&Pass| pass.holder == caller.user && pass.environment == env.id && pass.wish.access == access && *pass.state() == PassState::Requested;
     if app.node.ledger(|ledger| ledger.open_passes().any(|pass| mine(&pass))) {
@@ -116,7 +124,7 @@ pub async fn jit_access(State(app): State<App>, request: Request) -> Result<Resp
     let command = Command::RequestPass {
         pass,
         environment: env.id,
-        wish: Wish { from: Some(caller.address), ..Wish::new(access, reason) },
+        wish: Wish { from: Some(caller.address), replaced_by_next: true, ..Wish::new(access, reason) },
         life: life(None)?,
         salt: crate::random::number(),
     };

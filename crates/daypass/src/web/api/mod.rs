@@ -4,7 +4,7 @@ mod compat;
 pub mod doctor;
 pub mod drift;
 pub mod environments;
-mod lcs;
+pub mod lcs;
 pub mod log;
 pub mod managed;
 pub mod movements;
@@ -130,6 +130,8 @@ pub fn router(app: &App) -> (Router<App>, utoipa::openapi::OpenApi) {
         .add_in(Somewhere(Move), routes!(lcs::export), lcs::refuse)
         .add_in(Somewhere(Move), routes!(lcs::databases), lcs::refuse)
         .add_in(Somewhere(Move), routes!(lcs::status), lcs::refuse)
+        .add_in(Somewhere(SeeEnvironment), routes!(lcs::detail), lcs::refuse)
+        .add_in(Somewhere(Move), routes!(lcs::history), lcs::refuse)
         .done();
     let (router, document) = documented.split_for_parts();
     let text = document.to_json().unwrap_or_default();
