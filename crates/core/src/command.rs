@@ -105,6 +105,12 @@ pub enum Command {
     RemoveEnvironment {
         environment: EnvironmentId,
     },
+    /// Changes how accounts of an environment get their rights, and who may use what they leave.
+    SetAccounts {
+        environment: EnvironmentId,
+        grants: Grants,
+        heir: Option<String>,
+    },
 
     SetKind {
         environment: EnvironmentId,

@@ -132,6 +132,11 @@ pub enum Event {
     EnvironmentRemoved {
         environment: EnvironmentId,
     },
+    AccountsSet {
+        environment: EnvironmentId,
+        grants: Grants,
+        heir: Option<String>,
+    },
     /// The first look at the database of this epoch.
     DatabaseIdentified {
         environment: EnvironmentId,

@@ -141,7 +141,9 @@ pub fn about(ledger: &Ledger, event: &Event) -> About {
             crate::people::Scope::Environment(id) => Some(*id),
             crate::people::Scope::All | crate::people::Scope::Project(_) => None,
         }),
-        Event::EnvironmentAdded { environment, .. } | Event::EnvironmentRemoved { environment } => settings(Some(*environment)),
+        Event::EnvironmentAdded { environment, .. } | Event::EnvironmentRemoved { environment } | Event::AccountsSet { environment, .. } => {
+            settings(Some(*environment))
+        }
         Event::DriftFound { .. } | Event::DriftGone { .. } | Event::DriftJudged { .. } => settings(None),
         Event::FileFetched { environment, .. } => About { kind: Kind::Movements, environment: *environment, person: None },
         Event::KindSet { environment, .. } | Event::RemoteDesktopSet { environment, .. } => settings(Some(*environment)),

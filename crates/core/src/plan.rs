@@ -18,6 +18,8 @@ pub struct ObservedAccount {
     pub can_login: bool,
     /// Seconds until the target's own clock ends it, where an engine has such an end; negative when that is over.
     pub expires_in: Option<i64>,
+    /// What it is a member of, and what else it may, in the engine's own words; none: it could not be seen.
+    pub rights: Option<BTreeSet<String>>,
 }
 
 /// A connection of such an account, under the number that the target gave it.
@@ -61,8 +63,11 @@ pub fn ended<'a>(ledger: &Ledger, observed: &'a Observation, now: Time) -> Vec<&
     names.into_iter().filter(|name| !is_good(name)).collect()
 }
 
+/// What the account of an environment and access level has, in the engine's own words.
+pub type Wanted<'a> = &'a dyn Fn(&Environment, Access) -> BTreeSet<String>;
+
 /// The actions for `target`, ends before beginnings: to end access is never made to wait.
-pub fn plan(ledger: &Ledger, target: TargetId, observed: &Observation, now: Time) -> Vec<Action> {
+pub fn plan(ledger: &Ledger, target: TargetId, observed: &Observation, wanted: Wanted<'_>, now: Time) -> Vec<Action> {
     let there: BTreeMap<&str, &ObservedAccount> = observed.accounts.iter().map(|a| (a.name.as_str(), a)).collect();
     let connected: BTreeSet<&str> = observed.backends.iter().map(|backend| backend.account.as_str()).collect();
     // where to log in is a moment, an account that cannot is as it should be
@@ -107,7 +112,7 @@ pub fn plan(ledger: &Ledger, target: TargetId, observed: &Observation, now: Time
             // one that is to start later is made when it starts
             State::Approved { .. } if pass.wish.starts_at.is_some_and(|start| now < start) => {}
             State::Approved { ends_at } => begins.push(Action::Provide { pass: id, account, access, database, environment, ends_at }),
-            State::Ready { ends_at } if !seen.is_some_and(|a| (by_moment || a.can_login) && ends_as_wanted(a, ends_at, now)) => {
+            State::Ready { ends_at } if !seen.is_some_and(|a| (by_moment || a.can_login) && ends_as_wanted(a, ends_at, now) && has(a, &wanted(env, access))) => {
                 begins.push(Action::Restore { pass: id, account, access, database, environment, ends_at });
             }
             _ => {}
@@ -125,6 +130,10 @@ pub fn plan(ledger: &Ledger, target: TargetId, observed: &Observation, now: Time
 fn ends_as_wanted(account: &ObservedAccount, ends_at: Time, now: Time) -> bool {
     let wanted = ends_at.since(now) / 1_000_000;
     account.expires_in.is_none_or(|left| left.abs_diff(wanted) <= EXPIRY_SLACK as u64)
+}
+
+fn has(account: &ObservedAccount, wanted: &BTreeSet<String>) -> bool {
+    account.rights.as_ref().is_none_or(|rights| rights == wanted)
 }
 
 /// The next moment at which a plan can change by the clock alone.

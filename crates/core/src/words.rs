@@ -60,6 +60,14 @@ pub fn what(ledger: &Ledger, event: &Event) -> String {
         Event::TargetChanged { spec, .. } => format!("changed the target {}:{}", spec.host, spec.port),
         Event::EnvironmentAdded { spec, .. } => format!("added the environment {}", spec.name),
         Event::EnvironmentRemoved { environment } => format!("removed the environment {}", env(environment)),
+        Event::AccountsSet { environment, grants, heir } => {
+            let heir = heir.as_deref().map_or_else(|| "the owner of the database".to_owned(), shown);
+            let how = match grants {
+                crate::environment::Grants::Granted => "rights per schema",
+                crate::environment::Grants::Predefined => "the server's own roles",
+            };
+            format!("set that accounts of {} get {how}, and that {heir} may use what they leave", env(environment))
+        }
         Event::DatabaseIdentified { environment, .. } => format!("took note of which database {} is", env(environment)),
         Event::DatabaseReplaced { environment, .. } => format!("found that the database of {} was replaced; all access to it ended", env(environment)),
         Event::FailoverExpected { environment, until } => format!("said that a replica may take over for {} until {}", env(environment), minute(until)),

@@ -8,7 +8,7 @@ use crate::{
 };
 use daypass_core::{
     drift::Finding,
-    environment::{Engine, Identity, TargetSpec},
+    environment::{Engine, Grants, Identity, TargetSpec},
     firewall::Rule,
     ids::*,
     movement::{Made, Swept},
@@ -131,6 +131,12 @@ impl Target for AnyTarget {
         waiting: &mut Option<Vec<u32>>,
     ) -> Result<Taken, TargetError> {
         delegate!(self, target => target.take_back(database, account, password, ours, waiting))
+    }
+    fn rights(&self, environment: EnvironmentId, access: Access, grants: Grants) -> BTreeSet<String> {
+        match self {
+            AnyTarget::Postgres(target) => target.rights(environment, access, grants),
+            AnyTarget::SqlServer(target) => target.rights(environment, access, grants),
+        }
     }
     async fn test(&self, database: &DatabaseName) -> Vec<Check> {
         delegate!(self, target => target.test(database))

@@ -172,6 +172,8 @@ pub trait Target: Send + Sync {
         let _ = account;
         async { Ok(None) }
     }
+    /// What an account has by [`Target::provide`], in the words in which [`Target::observe`] tells it.
+    fn rights(&self, environment: EnvironmentId, access: Access, grants: Grants) -> BTreeSet<String>;
     /// Makes the account, or puts an existing one right.
     fn provide(&self, spec: &AccountSpec<'_>) -> impl Future<Output = Result<(), TargetError>> + Send;
     /// Gives the accounts of an environment their rights on what has been created since.

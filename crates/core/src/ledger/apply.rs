@@ -122,6 +122,10 @@ impl Ledger {
                     user.group_roles.retain(elsewhere);
                 }
             }
+            Event::AccountsSet { environment, grants, heir } => {
+                let spec = &mut self.environment_mut(*environment)?.spec;
+                (spec.grants, spec.heir) = (*grants, heir.clone());
+            }
             Event::DatabaseIdentified { environment, identity } => {
                 self.environment_mut(*environment)?.identity = Some(identity.clone());
             }

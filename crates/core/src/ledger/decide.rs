@@ -127,6 +127,13 @@ impl Ledger {
                 let end = there.then_some(Event::EnvironmentRemoved { environment: *environment });
                 Ok(if there { self.managed_things(by, *environment) } else { vec![] }.into_iter().chain(end).collect())
             }
+            Command::SetAccounts { environment, grants, heir } => {
+                let env = self.seen_environment(by, *environment)?;
+                self.need(by, Permission::ManageEnvironments, Some(env.id))?;
+                check_heir(heir.as_deref())?;
+                let same = (env.spec.grants, &env.spec.heir) == (*grants, heir);
+                Ok((!same).then(|| Event::AccountsSet { environment: env.id, grants: *grants, heir: heir.clone() }).into_iter().collect())
+            }
             Command::FetchFile { file, environment } => {
                 self.need(by, Permission::Move, *environment)?;
                 Ok(vec![Event::FileFetched { file: file.clone(), environment: *environment }])
@@ -356,6 +363,7 @@ impl Ledger {
             return Err(Refusal::invalid("A database name of PostgreSQL has at most 63 bytes."));
         }
         check_tls(target_spec)?;
+        check_heir(spec.heir.as_deref())?;
         if spec.enforce == Enforce::AzureSqlFirewall && target_spec.engine != Engine::SqlServer {
             return Err(Refusal::invalid("azure_sql_firewall is a way to enforce for Azure SQL Database; this engine has the gateway."));
         }
@@ -738,6 +746,15 @@ impl Ledger {
                 Ok(self.movement_observed(observed, now))
             }
         }
+    }
+}
+
+fn check_heir(heir: Option<&str>) -> Result<(), Refusal> {
+    match heir {
+        Some(heir) if heir.is_empty() || heir.len() > 63 || heir.chars().any(char::is_control) => {
+            Err(Refusal::invalid("The heir is the name of a role: 1 to 63 bytes on one line."))
+        }
+        _ => Ok(()),
     }
 }
 

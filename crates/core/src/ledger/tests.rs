@@ -588,24 +588,29 @@ fn an_ended_pass_takes_no_step() {
     }
 }
 
+/// Rights that were not seen are compared with nothing.
+fn any(_: &Environment, _: Access) -> BTreeSet<String> {
+    BTreeSet::new()
+}
+
 #[test]
 fn one_server_under_two_names_is_two_targets_and_neither_removes_the_others_accounts() {
     let mut office = Office::open();
     let pass = office.ready(office.maria);
     let seen = |office: &Office| {
         let account = office.ledger.pass(pass).unwrap().account.to_string();
-        let accounts = vec![ObservedAccount { name: account, can_login: true, expires_in: None }];
+        let accounts = vec![ObservedAccount { name: account, can_login: true, expires_in: None, rights: None }];
         Observation { accounts, ..Observation::default() }
     };
     let other = TargetId::new(office.id());
-    assert_eq!(plan(&office.ledger, other, &seen(&office), office.now), vec![]);
+    assert_eq!(plan(&office.ledger, other, &seen(&office), &any, office.now), vec![]);
     let own = office.ledger.environment(office.uat).unwrap().target;
-    assert_eq!(plan(&office.ledger, own, &seen(&office), office.now), vec![]);
+    assert_eq!(plan(&office.ledger, own, &seen(&office), &any, office.now), vec![]);
     office.done(Command::EndPass { pass, why: None }, Actor::User(office.maria));
-    assert_eq!(plan(&office.ledger, other, &seen(&office), office.now), vec![], "its own keeper ends it");
-    assert!(matches!(plan(&office.ledger, own, &seen(&office), office.now)[..], [Action::Remove { pass: Some(_), .. }]));
+    assert_eq!(plan(&office.ledger, other, &seen(&office), &any, office.now), vec![], "its own keeper ends it");
+    assert!(matches!(plan(&office.ledger, own, &seen(&office), &any, office.now)[..], [Action::Remove { pass: Some(_), .. }]));
     office.done(Command::Observed(Observed::Gone { pass }), Actor::System);
-    assert!(matches!(plan(&office.ledger, other, &seen(&office), office.now)[..], [Action::Remove { pass: None, .. }]), "what is final is a stray anywhere");
+    assert!(matches!(plan(&office.ledger, other, &seen(&office), &any, office.now)[..], [Action::Remove { pass: None, .. }]), "what is final is a stray anywhere");
 }
 
 #[test]
@@ -616,12 +621,22 @@ fn gone_is_no_account_of_that_name_and_nobody_in_and_a_moved_end_is_put_back() {
     let target = office.ledger.environment(office.uat).unwrap().target;
     let ends_at = office.ledger.pass(pass).unwrap().ends_at.unwrap();
     let left = ends_at.since(office.now) / 1_000_000;
-    let seen = |expires_in| Observation { accounts: vec![ObservedAccount { name: account.clone(), can_login: false, expires_in }], ..Observation::default() };
-    let planned = |office: &Office, seen: &Observation| plan(&office.ledger, target, seen, office.now);
+    let seen = |expires_in| Observation { accounts: vec![ObservedAccount { name: account.clone(), can_login: false, expires_in, rights: None }], ..Observation::default() };
+    let planned = |office: &Office, seen: &Observation| plan(&office.ledger, target, seen, &any, office.now);
     // an account of PostgreSQL that cannot log in is as it should be; one whose end is another is not
     assert_eq!(planned(&office, &seen(Some(left - 2))), vec![]);
     for moved in [i64::MAX, left + 60, left - 60, -1] {
         assert!(matches!(planned(&office, &seen(Some(moved)))[..], [Action::Restore { .. }]), "{moved}");
+    }
+    // nor is one that lost what it is for, or was given something by somebody
+    let with = |rights: &[&str]| {
+        let mut seen = seen(Some(left));
+        seen.accounts[0].rights = Some(rights.iter().map(ToString::to_string).collect());
+        plan(&office.ledger, target, &seen, &|_, _| ["readers".to_owned()].into(), office.now)
+    };
+    assert_eq!(with(&["readers"]), vec![]);
+    for other in [&[][..], &["writers"], &["readers", "CREATEROLE"]] {
+        assert!(matches!(with(other)[..], [Action::Restore { .. }]), "{other:?}");
     }
     assert_eq!(ended(&office.ledger, &seen(Some(left)), office.now), Vec::<&str>::new());
     office.done(Command::EndPass { pass, why: None }, Actor::User(office.maria));

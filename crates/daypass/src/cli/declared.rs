@@ -94,6 +94,10 @@ enum Step {
     AddProject(String),
     ProjectPolicy(String, Changed),
     AddEnvironment(String, Box<DeclaredEnvironment>),
+    /// With what is other than before.
+    SetTarget(String, Box<DeclaredEnvironment>, Vec<&'static str>),
+    SetKind(String, String),
+    SetAccounts(String, Box<DeclaredEnvironment>, Vec<&'static str>),
     EnvironmentPolicy(String, Changed),
     AddPerson(String, DeclaredPerson),
     Give(String, String),
@@ -106,7 +110,10 @@ impl std::fmt::Display for Step {
         match self {
             Step::AddProject(name) => write!(f, "+ project {name}"),
             Step::ProjectPolicy(name, policy) => write!(f, "~ policy of project {name}: {}", policy.rules.join(", ")),
-            Step::AddEnvironment(name, env) => write!(f, "+ environment {name}: {} on {}:{}", env.database, env.host, env.port),
+            Step::AddEnvironment(name, env) => write!(f, "+ environment {name}: {} on {}", env.database, place(env)),
+            Step::SetTarget(name, env, what) => write!(f, "~ server of {name} and of all on it ({}): {} as {}", what.join(", "), place(env), env.admin),
+            Step::SetKind(name, kind) => write!(f, "~ {name} is {kind}"),
+            Step::SetAccounts(name, _, what) => write!(f, "~ accounts of {name} ({})", what.join(", ")),
             Step::EnvironmentPolicy(name, policy) => write!(f, "~ policy of {name}: {}", policy.rules.join(", ")),
             Step::AddPerson(name, _) => write!(f, "+ person {name}"),
             Step::Give(name, role) => write!(f, "+ {name} is {role}"),
@@ -115,6 +122,10 @@ impl std::fmt::Display for Step {
             Step::Mail(name, None) => write!(f, "~ {name} gets no notices"),
         }
     }
+}
+
+fn place(env: &DeclaredEnvironment) -> String {
+    format!("{}:{}", env.host, env.port)
 }
 
 /// What has to be done for things to be as wanted. Order: what others rest on comes first.
@@ -134,11 +145,31 @@ fn steps(now: &Declared, wanted: &Declared) -> Result<Vec<Step>, String> {
         match known {
             None => steps.push(Step::AddEnvironment(name.clone(), Box::new(env.clone()))),
             Some(known) => {
-                let place = |env: &DeclaredEnvironment| DeclaredEnvironment { policy: None, password_file: None, ..env.clone() };
-                if place(known) != place(env) {
+                let same = |env: &DeclaredEnvironment| (env.project.clone(), env.engine.clone(), env.database.clone(), env.enforce);
+                if same(known) != same(env) {
                     return Err(format!(
                         "environments.{name} is another database than before. Remove the environment first, so that all access to the old one ends: daypass env rm {name}"
                     ));
+                }
+                let others = |pairs: &[(&'static str, bool)]| pairs.iter().filter(|(_, other)| *other).map(|(what, _)| *what).collect::<Vec<_>>();
+                let target = others(&[
+                    ("host", known.host != env.host),
+                    ("port", known.port != env.port),
+                    ("admin", known.admin != env.admin),
+                    ("tls", known.tls != env.tls),
+                    ("ca", known.ca != env.ca),
+                ]);
+                // several environments on one server are written several times, and changed once
+                let done = |step: &Step| matches!(step, Step::SetTarget(_, other, _) if (place(other), &other.engine) == (place(env), &env.engine));
+                if !target.is_empty() && !steps.iter().any(done) {
+                    steps.push(Step::SetTarget(name.clone(), Box::new(env.clone()), target));
+                }
+                if known.kind != env.kind {
+                    steps.push(Step::SetKind(name.clone(), env.kind.clone()));
+                }
+                let accounts = others(&[("grants", known.grants != env.grants), ("heir", known.heir != env.heir)]);
+                if !accounts.is_empty() {
+                    steps.push(Step::SetAccounts(name.clone(), Box::new(env.clone()), accounts));
                 }
             }
         }
@@ -146,6 +177,8 @@ fn steps(now: &Declared, wanted: &Declared) -> Result<Vec<Step>, String> {
             changed(known.and_then(|known| known.policy.as_ref()), env.policy.as_ref()).map_err(|why| format!("environments.{name}.policy: {why}"))?;
         steps.extend(changed.map(|policy| Step::EnvironmentPolicy(name.clone(), policy)));
     }
+    // a server is where it is to be before anything else is added on it
+    steps.sort_by_key(|step| !matches!(step, Step::SetTarget(..)));
     for (name, person) in &wanted.people {
         let known = now.people.get(name);
         for text in &person.roles {
@@ -239,12 +272,24 @@ impl Step {
                     without_tls: env.tls == "off",
                     strict_tls: env.tls == "strict",
                     enforce: env.enforce,
-                    grants: Default::default(),
+                    grants: env.grants,
                     heir: env.heir,
                     kind: Some(env.kind.clone()),
                     untried: false,
                 };
                 client.tell(Method::POST, &["environments"], Some(&request)).await
+            }
+            Step::SetTarget(name, env, _) => {
+                let password = env.password_file.as_deref().map(read).transpose()?;
+                let tls = if env.tls == "verify" { "verify_full".to_owned() } else { env.tls };
+                let (host, port, admin) = (Some(env.host), Some(env.port), Some(env.admin));
+                let body = SetTarget { host, port, admin, password, tls: Some(tls), ca: Some(env.ca.unwrap_or_default()) };
+                client.tell(Method::PUT, &["environments", &name, "target"], Some(&body)).await
+            }
+            Step::SetKind(name, kind) => client.tell(Method::PUT, &["environments", &name, "kind"], Some(&NewKind { kind })).await,
+            Step::SetAccounts(name, env, _) => {
+                let body = SetAccounts { grants: Some(env.grants), heir: Some(env.heir.unwrap_or_default()) };
+                client.tell(Method::PUT, &["environments", &name, "accounts"], Some(&body)).await
             }
             Step::AddPerson(name, person) => {
                 let password = person.password_file.as_deref().map(read).transpose()?;
@@ -299,6 +344,42 @@ mod tests {
     }
 
     #[test]
+    fn what_an_environment_is_reached_by_is_changed_in_its_place() {
+        let now = format!("{UAT} }}\n  two: {{ project: main, engine: postgres, host: db, port: 5432, database: two, admin: a }}\n");
+        let elsewhere = now.replace("host: db, port: 5432", "host: db2, port: 5433").replace("database: two", "database: two, kind: managed, heir: keeper, grants: predefined");
+        assert_eq!(
+            told(&now, &elsewhere),
+            ["~ server of two and of all on it (host, port): db2:5433 as a", "~ two is managed", "~ accounts of two (grants, heir)"],
+            "one server is changed once"
+        );
+    }
+
+    #[test]
+    fn no_field_of_an_environment_can_be_changed_without_a_word() {
+        let env = |text: &str| format!("environments:\n  uat: {text}\n");
+        let full = "{ project: main, engine: postgres, host: db, port: 5432, database: uat, admin: a, tls: verify, ca: x, enforce: gateway, kind: self-service, grants: granted, heir: h, policy: { name: p } }";
+        let known: Value = serde_norway::from_str(full).unwrap();
+        let written: Value = serde_json::to_value(&read(&env(full)).environments["uat"]).unwrap();
+        let names = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<std::collections::BTreeSet<_>>();
+        assert_eq!(names(&known), names(&written), "a field that is new is to be changed here as well");
+        for name in names(&known) {
+            let mut other = known.clone();
+            other[&name] = match &known[&name] {
+                Value::Number(_) => 1.into(),
+                Value::Object(_) => serde_json::json!({ "name": "q" }),
+                _ => match name.as_str() {
+                    "enforce" => "azure_sql_firewall".into(),
+                    "kind" => "managed".into(),
+                    "grants" => "predefined".into(),
+                    _ => "other".into(),
+                },
+            };
+            let done = steps(&read(&env(full)), &read(&env(&other.to_string())));
+            assert!(done.is_err() || done.is_ok_and(|steps| steps.len() == 1), "{name}");
+        }
+    }
+
+    #[test]
     fn what_is_wrong_is_said_with_its_place_before_anything_is_done() {
         let wrong = |text: &str| steps(&read("{}"), &read(text)).err().unwrap();
         assert!(wrong("projects: { erp: { policy: { longest_live: 2h } } }").contains("projects.erp.policy: there is no rule 'longest_live'"));
@@ -306,7 +387,7 @@ mod tests {
         assert!(wrong("projects: { erp: { policy: { longest_life: 2h } } }").contains("default_life may not be over longest_life"));
         assert!(wrong("people: { maria: { roles: [king] } }").contains("people.maria.roles"));
         assert!(serde_norway::from_str::<Declared>("peple: {}").is_err());
-        let other = steps(&read(&format!("{UAT} }}")), &read(&format!("{UAT}x }}"))).err().unwrap();
+        let other = steps(&read(&format!("{UAT} }}")), &read(&format!("{UAT} }}").replace("database: uat", "database: other"))).err().unwrap();
         assert!(other.contains("another database") && other.contains("env rm uat"), "{other}");
     }
 }

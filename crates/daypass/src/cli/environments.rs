@@ -40,7 +40,7 @@ pub enum Verb {
 pub enum Env {
     /// Add an environment: one database on one server
     Add(Box<NewEnv>),
-    /// Change how its server is reached (host, port, administrator, password, TLS): tried first, and for all environments on that server
+    /// Change how its server is reached (host, port, administrator, password, TLS: tried first, and for all environments on that server), and its accounts
     Set(Box<SetEnv>),
     /// List environments
     Ls,
@@ -156,6 +156,15 @@ pub struct SetEnv {
     /// verify-full, strict (SQL Server), or off: whoever can listen on the way sees everything
     #[arg(long, value_parser = ["verify-full", "strict", "off"])]
     tls: Option<String>,
+    /// granted: rights per schema by a group role; predefined: PostgreSQL's pg_read_all_data and pg_write_all_data
+    #[arg(long, value_parser = grants)]
+    grants: Option<Grants>,
+    /// The role that may use what accounts leave behind
+    #[arg(long)]
+    heir: Option<String>,
+    /// The owner of the database, in place of a role
+    #[arg(long, conflicts_with = "heir")]
+    no_heir: bool,
 }
 
 fn grants(text: &str) -> Result<Grants, String> {
@@ -279,7 +288,12 @@ async fn set_policy(client: &Client, what: &str, name: &str, file: &std::path::P
 
 async fn policy(client: &Client, environment: &str, preview: Option<String>, wish: &super::access::Wish, show: Show) -> Result<(), Failure> {
     if let Some(person) = preview {
-        let preview = Preview { person, request: wish.request() };
+        let mut request = wish.request();
+        // what matters is who asks for what; a rule about reasons is tried with --reason
+        if request.reason.is_empty() {
+            request.reason = "what a request would come to".to_owned();
+        }
+        let preview = Preview { person, request };
         let outcome: PreviewView = client.post(&["environments", environment, "preview"], Some(&preview)).await?;
         show.one(&outcome, |outcome| outcome.outcome.clone());
     } else {
@@ -323,7 +337,17 @@ async fn add(new: NewEnv, client: &Client, show: Show) -> Result<(), Failure> {
 }
 
 async fn set(set: SetEnv, client: &Client, show: Show) -> Result<(), Failure> {
-    let SetEnv { name, host, port, admin, password: ask, password_stdin, ca, system_ca, tls } = set;
+    let SetEnv { name, host, port, admin, password: ask, password_stdin, ca, system_ca, tls, grants, heir, no_heir } = set;
+    let heir = if no_heir { Some(String::new()) } else { heir };
+    let accounts = grants.is_some() || heir.is_some();
+    if accounts {
+        client.tell(Method::PUT, &["environments", &name, "accounts"], Some(&SetAccounts { grants, heir })).await?;
+        show.done(&format!("The accounts of {name} are so from now on; those that are there are put right within seconds."));
+    }
+    let elsewhere = host.is_some() || port.is_some() || admin.is_some() || tls.is_some() || ca.is_some() || system_ca || ask || password_stdin;
+    if accounts && !elsewhere {
+        return Ok(());
+    }
     let password = if ask || password_stdin { Some(password("Password of the administrator: ", password_stdin)?) } else { None };
     let ca = if system_ca { Some(String::new()) } else { ca.as_deref().map(read).transpose()? };
     let body = SetTarget { host, port, admin, password, tls: tls.map(|tls| tls.replace('-', "_")), ca };

@@ -196,6 +196,19 @@ pub struct NewProject {
     pub name: String,
 }
 
+/// What is to change about the accounts of an environment; what is left out stays. Accounts that are there get their rights anew.
+#[derive(Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SetAccounts {
+    /// `granted`: rights per schema by a group role; `predefined`: PostgreSQL's own roles that read and write all data.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, example = "granted")]
+    pub grants: Option<Grants>,
+    /// The role that may use what accounts leave; an empty text: the owner of the database.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub heir: Option<String>,
+}
+
 /// What is to change about how an environment's server is reached; what is left out stays. It is tried before it is stored.
 #[derive(Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -693,9 +706,13 @@ pub struct DeclaredEnvironment {
     /// `self-service` or `managed`
     #[serde(default = "self_service")]
     pub kind: String,
+    /// `granted` or `predefined`
+    #[serde(default)]
+    #[schema(value_type = String, example = "granted")]
+    pub grants: Grants,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub heir: Option<String>,
-    /// Where the administrator's password lies: read when the environment is added.
+    /// Where the administrator's password lies: read when the environment is added, or its server is reached otherwise than before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password_file: Option<String>,
     /// A policy of its own; what it leaves out is as usual. None: that of its project.

@@ -164,3 +164,96 @@ async fn a_test_says_what_people_would_not_see_and_leaves_nothing_behind() {
         assert!(!String::from_utf8_lossy(&house.daypass("vera", &["log", "export"]).await.stdout).contains("jit__test"));
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_somebody_takes_from_an_account_or_gives_to_it_is_put_right() {
+    for house in House::on_each_version().await {
+        let account = house.account("maria", "read", "1h").await;
+        let role = &account.name;
+        let rights = format!(
+            "SELECT string_agg(regexp_replace(g.rolname, '[0-9a-f]{{32}}', 'env'), ' ' ORDER BY 1) || ' ' || r.rolconnlimit || ' ' || r.rolcreatedb || r.rolcreaterole || r.rolbypassrls \
+             FROM pg_roles r JOIN pg_auth_members m ON m.member = r.oid JOIN pg_roles g ON g.oid = m.roleid WHERE r.rolname = '{role}' GROUP BY r.oid, 2, r.rolconnlimit, r.rolcreatedb, r.rolcreaterole, r.rolbypassrls"
+        );
+        let rights = rights.replace("GROUP BY r.oid, 2,", "GROUP BY r.oid,");
+        let as_made = "daypass_env_read -1 falsefalsefalse";
+        assert_eq!(house.server.sql("postgres", &rights).await.unwrap(), as_made);
+        let group = house.server.sql("postgres", "SELECT g.rolname FROM pg_auth_members m JOIN pg_roles r ON r.oid = m.member JOIN pg_roles g ON g.oid = m.roleid WHERE r.rolname LIKE 'jit%' LIMIT 1").await.unwrap();
+        for meddled in [
+            format!("REVOKE {group} FROM {role} CASCADE"),
+            format!("ALTER ROLE {role} CONNECTION LIMIT 1"),
+            format!("SET ROLE daypass_admin; ALTER ROLE {role} CREATEROLE"),
+            format!("ALTER ROLE {role} VALID UNTIL 'infinity'"),
+        ] {
+            // the administrator of 13 to 15 may take any grant; a later one only its own
+            house.server.sql("postgres", &meddled).await.unwrap();
+            house.until(&rights, as_made).await;
+            house.until(&format!("SELECT isfinite(rolvaliduntil) FROM pg_roles WHERE rolname = '{role}'"), "t").await;
+            assert_eq!(house.psql(&account, "SELECT count(*) FROM sales.orders").await.1, "400\n", "{meddled}");
+        }
+        // what cannot be taken again is told
+        house.server.sql("postgres", &format!("ALTER ROLE {role} SUPERUSER")).await.unwrap();
+        let deadline = std::time::Instant::now() + crate::house::PATIENCE;
+        loop {
+            let found = String::from_utf8(house.daypass("ada", &["doctor"]).await.stdout).unwrap();
+            if found.contains(role.as_str()) && found.to_lowercase().contains("superuser") || found.contains("permission denied to alter role") {
+                break;
+            }
+            assert!(std::time::Instant::now() < deadline, "{found}");
+        }
+        house.server.sql("postgres", &format!("ALTER ROLE {role} NOSUPERUSER")).await.unwrap();
+        house.until(&rights, as_made).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn how_accounts_get_their_rights_is_changed_for_those_that_are_there() {
+    for house in House::on_each_version().await {
+        // an administrator that may give the server's own roles, as it has to on 16 and later
+        house.server.sql("postgres", "GRANT pg_read_all_data, pg_write_all_data TO daypass_admin WITH ADMIN OPTION").await.unwrap();
+        let account = house.account("maria", "read", "1h").await;
+        let predefined = format!(
+            "SELECT count(*) FROM pg_auth_members m JOIN pg_roles r ON r.oid = m.member JOIN pg_roles g ON g.oid = m.roleid WHERE r.rolname = '{}' AND g.rolname = 'pg_read_all_data'",
+            account.name
+        );
+        house.json("ada", &["env", "set", "uat", "--grants", "predefined", "--heir", "uat_owner"]).await;
+        house.until(&predefined, "1").await;
+        house.json("ada", &["env", "set", "uat", "--grants", "granted"]).await;
+        house.until(&predefined, "0").await;
+        assert_eq!(house.psql(&account, "SELECT count(*) FROM sales.orders").await.1, "400\n");
+        assert_eq!(house.refused("sam", &["env", "set", "uat", "--no-heir"]).await.0, 3);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_exported_is_applied_and_what_is_changed_in_it_is_changed() {
+    let house = House::open().await;
+    let file = house.path("daypass.yaml");
+    let export = async || String::from_utf8(house.daypass("ada", &["export"]).await.stdout).unwrap();
+    let apply = async |text: &str| {
+        std::fs::write(&file, text).unwrap();
+        let output = house.daypass("ada", &["apply", "-f", &file.display().to_string(), "--yes"]).await;
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let before = export().await;
+    assert!(apply(&before).await.contains("Nothing to do"), "{before}");
+    std::fs::write(house.path("secret"), "admin-secret\n").unwrap();
+    let account = house.account("maria", "read", "1h").await;
+    let after = before
+        .replace("kind: self-service", "kind: managed")
+        .replace("grants: granted", "grants: granted\n    heir: uat_owner\n    password_file: secret")
+        .replace("host: localhost", "host: 127.0.0.1");
+    let said = apply(&after).await;
+    assert!(said.contains("~ server of") && said.contains("(host)") && said.contains("~ uat is managed") && said.contains("~ accounts of uat (heir)"), "{said}");
+    assert_eq!(export().await, after.replace("\n    password_file: secret", ""), "it is as the file says");
+    assert!(apply(&after).await.contains("Nothing to do"));
+    assert_eq!(house.psql(&account, "SELECT count(*) FROM sales.orders").await.1, "400\n", "nobody was put out");
+    // and a file that says what does not work changes nothing
+    let wrong = after.replace("host: 127.0.0.1", "host: nowhere.invalid");
+    std::fs::write(&file, &wrong).unwrap();
+    let output = house.daypass("ada", &["apply", "-f", &file.display().to_string(), "--yes"]).await;
+    assert!(!output.status.success() && String::from_utf8_lossy(&output.stderr).contains("Nothing was changed"), "{output:?}");
+    assert_eq!(export().await, after.replace("\n    password_file: secret", ""));
+    let preview = house.daypass("ada", &["policy", "uat", "--preview", "maria", "--access", "read_write"]).await;
+    assert!(preview.status.success() && String::from_utf8_lossy(&preview.stdout).contains("gets in at once"), "{preview:?}");
+}

@@ -614,3 +614,16 @@ async fn what_goes_wrong_on_sql_server_leaves_the_old_database_in_place() {
     house.until_json("sam", &["move", "uat", "status"], |found| found[0]["status"] == "Failed").await;
     assert_eq!(house.json("sam", &["move", "uat", "retry"]).await["status"], "Completed");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_somebody_takes_from_an_account_in_the_database_or_gives_to_it_is_put_right() {
+    let house = House::sqlserver(Options::default(), &[]).await;
+    let account = house.account("maria", "read", "1h").await;
+    let roles = || house.server.rights("uat", &account.name).into_iter().filter(|right| right.starts_with("db_")).collect::<Vec<_>>();
+    assert_eq!(roles(), ["db_datareader"]);
+    for meddled in ["ALTER ROLE db_datareader DROP MEMBER [@]", "ALTER ROLE db_owner ADD MEMBER [@]", "DROP USER [@]"] {
+        house.server.sql("uat", &meddled.replace('@', &account.name)).unwrap();
+        house.until_so(meddled, || roles() == ["db_datareader"]).await;
+        assert_eq!(house.ask(&account, "SELECT COUNT(*) FROM sales.orders").await.unwrap(), "400", "{meddled}");
+    }
+}

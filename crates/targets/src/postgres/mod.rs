@@ -317,10 +317,20 @@ impl Target for Postgres {
         .await
     }
 
+    fn rights(&self, environment: EnvironmentId, access: Access, grants: Grants) -> BTreeSet<String> {
+        let mut roles = BTreeSet::from([group(environment, access)]);
+        if grants == Grants::Predefined {
+            roles.insert("pg_read_all_data".to_owned());
+            roles.extend((access == Access::ReadWrite).then(|| "pg_write_all_data".to_owned()));
+        }
+        roles
+    }
+
     async fn provide(&self, spec: &AccountSpec<'_>) -> Result<(), TargetError> {
         grants::ensure(self, spec.environment, spec.database, Some(spec.access), spec.grants).await?;
         self.on_server(|mut client| async move {
-            let result = provide(&mut client, spec, &self.marker(spec.pass)).await;
+            let rights = self.rights(spec.environment, spec.access, spec.grants);
+            let result = provide(&mut client, spec, &rights, &self.marker(spec.pass)).await;
             (client, result)
         })
         .await
@@ -461,8 +471,10 @@ async fn identity(client: &Client, database: &DatabaseName) -> Result<Identity, 
 }
 
 /// Workers that a statement of theirs started bear the same role, and end with it.
-const LOOK: &str = "
-WITH ours AS (SELECT r.oid, r.rolname, r.rolcanlogin, r.rolvaliduntil FROM pg_catalog.pg_roles r
+fn look() -> String {
+    format!(
+        "
+WITH ours AS (SELECT r.oid, r.rolname, r.rolcanlogin, r.rolvaliduntil, {RIGHTS} AS rights FROM pg_catalog.pg_roles r
                WHERE r.rolname = ANY($2)
                   OR r.rolname LIKE 'jit\\_%' AND EXISTS (SELECT FROM pg_catalog.pg_shdescription d WHERE d.objoid = r.oid
                        AND d.classoid = 'pg_catalog.pg_authid'::pg_catalog.regclass AND d.description LIKE $1))
@@ -470,9 +482,11 @@ SELECT ours.rolname::text, ours.rolcanlogin,
        CASE WHEN pg_catalog.isfinite(ours.rolvaliduntil)
             THEN pg_catalog.floor(pg_catalog.date_part('epoch', ours.rolvaliduntil - pg_catalog.clock_timestamp()))::bigint
             ELSE 9223372036854775807 END,
-       a.pid
+       a.pid, ours.rights
   FROM ours LEFT JOIN pg_catalog.pg_stat_activity a ON a.usesysid = ours.oid AND a.leader_pid IS NULL
- ORDER BY 1";
+ ORDER BY 1"
+    )
+}
 
 /// What is left when all others, and our own work of a moment, have their connections.
 const ROOM: &str = "
@@ -483,10 +497,12 @@ SELECT pg_catalog.current_setting('max_connections')::bigint - pg_catalog.curren
 
 async fn observe(client: &Client, pattern: &str, names: &[String]) -> Result<Observation, TargetError> {
     let mut seen = Observation::default();
-    for row in client.query(LOOK, &[&pattern, &names]).await? {
+    for row in client.query(&look(), &[&pattern, &names]).await? {
         let name: String = row.try_get(0)?;
         if seen.accounts.last().is_none_or(|last| last.name != name) {
-            seen.accounts.push(ObservedAccount { name: name.clone(), can_login: row.try_get(1)?, expires_in: Some(row.try_get(2)?) });
+            let rights: Vec<String> = row.try_get(4)?;
+            let rights = Some(rights.into_iter().collect());
+            seen.accounts.push(ObservedAccount { name: name.clone(), can_login: row.try_get(1)?, expires_in: Some(row.try_get(2)?), rights });
         }
         if let Some(pid) = row.try_get::<_, Option<i32>>(3)? {
             seen.backends.push(Backend { account: name, id: pid.cast_unsigned() });
@@ -499,7 +515,7 @@ async fn observe(client: &Client, pattern: &str, names: &[String]) -> Result<Obs
 }
 
 /// Account, marker and rights in one transaction: there is never one without the others.
-async fn provide(client: &mut Client, spec: &AccountSpec<'_>, marker: &str) -> Result<(), TargetError> {
+async fn provide(client: &mut Client, spec: &AccountSpec<'_>, rights: &BTreeSet<String>, marker: &str) -> Result<(), TargetError> {
     let tx = client.transaction().await?;
     // the target's own clock decides when its account stops working, rounded down
     let until = "SELECT (pg_catalog.date_trunc('second', pg_catalog.now()) + pg_catalog.make_interval(secs => $1))::text, \
@@ -519,15 +535,10 @@ async fn provide(client: &mut Client, spec: &AccountSpec<'_>, marker: &str) -> R
         escape_literal(&until),
         escape_literal(marker),
     );
-    let mut groups = vec![group(spec.environment, spec.access)];
-    if spec.grants == Grants::Predefined {
-        groups.push("pg_read_all_data".to_owned());
-        groups.extend((spec.access == Access::ReadWrite).then(|| "pg_write_all_data".to_owned()));
-    }
     // nobody becomes the group, so that nothing is made as it; servers before 16 cannot say so
     let with = if version >= 160_000 { " WITH INHERIT TRUE, SET FALSE" } else { "" };
-    for group in groups {
-        sql.push_str(&format!("GRANT {} TO {role}{with};", escape_identifier(&group)));
+    for group in rights {
+        sql.push_str(&format!("GRANT {} TO {role}{with};", escape_identifier(group)));
     }
     if !superuser {
         // who sees its connections whole, and may take what it leaves, belongs to it
@@ -536,5 +547,35 @@ async fn provide(client: &mut Client, spec: &AccountSpec<'_>, marker: &str) -> R
     }
     tx.batch_execute(&sql).await?;
     tx.commit().await?;
+    if exists { take_the_rest(client, spec.account.as_str(), rights).await } else { Ok(()) }
+}
+
+/// What an account has beside what it is for was given to it by somebody, or was right under other settings.
+async fn take_the_rest(client: &Client, account: &str, rights: &BTreeSet<String>) -> Result<(), TargetError> {
+    let (rest, role) = (format!("SELECT unnest({RIGHTS}) FROM pg_catalog.pg_roles r WHERE r.rolname = $1"), escape_identifier(account));
+    let has = async || Ok::<_, TargetError>(client.query(&rest, &[&account]).await?.iter().map(|row| row.try_get(0)).collect::<Result<Vec<String>, _>>()?);
+    for right in has().await?.iter().filter(|right| !rights.contains(*right)) {
+        let sql = match right.strip_prefix(ATTRIBUTE) {
+            Some(attribute) => format!("ALTER ROLE {role} NO{attribute}"),
+            None => format!("REVOKE {} FROM {role}", escape_identifier(right)),
+        };
+        removal::alter(client, &sql).await?;
+    }
+    // from 16 on, what somebody else granted is not taken by ours, and the server only warns of it
+    let left = has().await?.into_iter().filter(|right| !rights.contains(right));
+    let left: Vec<String> = left.map(|right| right.trim_start_matches(ATTRIBUTE).to_owned()).collect();
+    if !left.is_empty() {
+        return Err(TargetError::Refused(format!("{account} was given {} by somebody else, who has to take it again", left.join(", "))));
+    }
     Ok(())
 }
+
+/// Before an attribute of a role, among its rights: no role has such a name.
+const ATTRIBUTE: &str = "\u{1}";
+
+/// What the role `r` may: the roles that it is a member of, and attributes.
+const RIGHTS: &str = "
+ARRAY(SELECT g.rolname::text FROM pg_catalog.pg_auth_members m JOIN pg_catalog.pg_roles g ON g.oid = m.roleid WHERE m.member = r.oid
+      UNION SELECT E'\\x01' || a FROM (VALUES ('SUPERUSER', r.rolsuper), ('CREATEROLE', r.rolcreaterole), ('CREATEDB', r.rolcreatedb),
+                                      ('REPLICATION', r.rolreplication), ('BYPASSRLS', r.rolbypassrls)) x (a, has) WHERE has
+      UNION SELECT 'at most ' || r.rolconnlimit || ' connections' WHERE r.rolconnlimit <> -1)";

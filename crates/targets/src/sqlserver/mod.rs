@@ -27,7 +27,7 @@ use crate::{
 };
 use daypass_core::{
     drift::Finding,
-    environment::{Identity, TargetSpec},
+    environment::{Grants, Identity, TargetSpec},
     firewall::Rule,
     ids::*,
     movement::{Made, Swept},
@@ -147,6 +147,18 @@ const CONNECTED: &str = "SELECT CAST(s.original_login_name AS nvarchar(128)), CA
                          FROM sys.dm_exec_sessions s JOIN sys.dm_exec_connections c ON c.session_id = s.session_id \
                          WHERE s.original_login_name LIKE N'jit!_%' ESCAPE N'!'";
 
+/// The roles of users, in one database.
+const ROLES: &str =
+    "SELECT CAST(USER_NAME(member_principal_id) AS nvarchar(128)), CAST(USER_NAME(role_principal_id) AS nvarchar(128)) FROM sys.database_role_members";
+
+fn has_roles(accounts: &mut BTreeMap<String, ObservedAccount>, roles: &[link::Row]) {
+    for row in roles {
+        if let Some(rights) = accounts.get_mut(&column(row, 0)).and_then(|account| account.rights.as_mut()) {
+            rights.insert(column(row, 1));
+        }
+    }
+}
+
 async fn sessions_of_accounts<'a>(link: &mut Link, names: impl Iterator<Item = &'a str>) -> Result<Vec<Backend>, TargetError> {
     let mut look = "SELECT CAST(original_login_name AS nvarchar(128)), CAST(session_id AS nvarchar(20)) FROM sys.dm_exec_sessions \
                     WHERE original_login_name LIKE N'jit!_%' ESCAPE N'!'"
@@ -224,6 +236,11 @@ impl Target for SqlServer {
             all
         })
         .await
+    }
+
+    fn rights(&self, _environment: EnvironmentId, access: Access, _grants: Grants) -> BTreeSet<String> {
+        let roles = [("db_datareader", true), ("db_datawriter", access == Access::ReadWrite)];
+        roles.into_iter().filter(|(_, wanted)| *wanted).map(|(role, _)| role.to_owned()).collect()
     }
 
     async fn provide(&self, spec: &AccountSpec<'_>) -> Result<(), TargetError> {
@@ -400,7 +417,7 @@ impl SqlServer {
         let is_ours = |name: &str, sid: &str| self.is_marked(sid) || names.iter().any(|known| known == name);
         let mut accounts = BTreeMap::new();
         for row in link.rows(look).await?.iter().filter(|row| is_ours(&column(row, 0), &column(row, 2))) {
-            let account = ObservedAccount { name: column(row, 0), can_login: column(row, 1) == "0", expires_in: None };
+            let account = ObservedAccount { name: column(row, 0), can_login: column(row, 1) == "0", expires_in: None, rights: Some(BTreeSet::new()) };
             accounts.insert(account.name.clone(), account);
         }
         // users without a login: half of an account, or one that came inside a copy
@@ -410,16 +427,21 @@ impl SqlServer {
             if !is_open(link, database).await? {
                 continue;
             }
-            match self.within(link, database.as_str(), async |link| link.rows(users).await).await {
-                Ok(rows) => {
+            match self.within(link, database.as_str(), async |link| Ok((link.rows(users).await?, link.rows(ROLES).await?))).await {
+                Ok((rows, roles)) => {
                     for row in rows.iter().filter(|row| is_ours(&column(row, 0), &column(row, 1))) {
-                        accounts.entry(column(row, 0)).or_insert_with(|| ObservedAccount { name: column(row, 0), can_login: false, expires_in: None });
+                        accounts.entry(column(row, 0)).or_insert_with(|| ObservedAccount { name: column(row, 0), can_login: false, expires_in: None, rights: Some(BTreeSet::new()) });
                     }
+                    has_roles(&mut accounts, &roles);
                 }
                 // without its login nobody comes in; what else there is, the next look shows
                 Err(TargetError::Refused(_)) => drop(unseen.insert(database.clone())),
                 Err(error) => return Err(error),
             }
+        }
+        // the roles of an account whose database could not be looked into are not known
+        if !unseen.is_empty() {
+            accounts.values_mut().for_each(|account| account.rights = None);
         }
         let known = |name: &String| accounts.contains_key(name) || names.contains(name);
         let backends = sessions_of_accounts(link, names.iter().map(String::as_str)).await?.into_iter().filter(|backend| known(&backend.account)).collect();
@@ -442,15 +464,19 @@ impl SqlServer {
             }
             let looking = self.inside(database, async |link| {
                 sees_sessions(link).await?;
-                Ok((link.rows(&look).await?, sessions_of_accounts(link, names.iter().map(String::as_str)).await?))
+                Ok((link.rows(&look).await?, link.rows(ROLES).await?, sessions_of_accounts(link, names.iter().map(String::as_str)).await?))
             });
             match looking.await {
-                Ok((rows, sessions)) => {
+                Ok((rows, roles, sessions)) => {
                     let is_ours =
                         |row: &&link::Row| column(row, 2).starts_with(&format!("{} ", self.store)) || names.iter().any(|name| *name == column(row, 0));
-                    let ours =
-                        rows.iter().filter(is_ours).map(|row| ObservedAccount { name: column(row, 0), can_login: column(row, 1) == "0", expires_in: None });
-                    seen.accounts.extend(ours);
+                    let account = |row: &link::Row| {
+                        let (name, can_login) = (column(row, 0), column(row, 1) == "0");
+                        (name.clone(), ObservedAccount { name, can_login, expires_in: None, rights: Some(BTreeSet::new()) })
+                    };
+                    let mut ours: BTreeMap<String, ObservedAccount> = rows.iter().filter(is_ours).map(account).collect();
+                    has_roles(&mut ours, &roles);
+                    seen.accounts.extend(ours.into_values());
                     let known = |name: &String| names.contains(name) || seen.accounts.iter().any(|account| account.name == *name);
                     let theirs: Vec<Backend> = sessions.into_iter().filter(|backend| known(&backend.account)).collect();
                     seen.backends.extend(theirs);
@@ -522,9 +548,16 @@ impl SqlServer {
         } else if let Err(TargetError::Refused(_)) = link.run(&format!("CREATE USER {user} FOR LOGIN {user} WITH DEFAULT_SCHEMA = [dbo]")).await {
             link.run(&format!("CREATE USER {user} FOR LOGIN {user}")).await?;
         }
-        let roles = [("db_datareader", true), ("db_datawriter", spec.access == Access::ReadWrite)];
-        for role in roles.into_iter().filter_map(|(role, wanted)| wanted.then_some(role)) {
+        let roles = self.rights(spec.environment, spec.access, spec.grants);
+        for role in &roles {
             link.run(&format!("ALTER ROLE {role} ADD MEMBER {user}")).await?;
+        }
+        if exists {
+            // what it has beside that was given to it by somebody
+            let has: Vec<String> = link.rows(ROLES).await?.iter().filter(|row| column(row, 0) == spec.account.as_str()).map(|row| column(row, 1)).collect();
+            for role in has.iter().filter(|role| !roles.contains(*role)) {
+                link.run(&format!("ALTER ROLE {} DROP MEMBER {user}", name(role))).await?;
+            }
         }
         for extra in spec.extras {
             link.attempt(&format!("GRANT {} TO {user}", extra.as_sql())).await?;

@@ -88,7 +88,7 @@ fn a_standing_account_is_used_by_a_pass_that_needs_no_account_of_its_own() {
     assert!(office.refused(read, office.maria).message.contains("read-write"));
     office.done(write, Actor::User(office.maria));
     let target = office.ledger.environment(office.uat).unwrap().target;
-    let planned = |office: &Office| plan(&office.ledger, target, &Observation::default(), office.now);
+    let planned = |office: &Office| plan(&office.ledger, target, &Observation::default(), &super::any, office.now);
     assert!(matches!(planned(&office)[..], [Action::Provide { .. }]));
     office.run(Command::Observed(Observed::LoginWorks { pass }), Actor::System).unwrap();
     assert!(planned(&office).is_empty(), "nothing is to be put back: nothing was made");

@@ -239,6 +239,22 @@ pub async fn set_target(
     made.map(Json).ok_or_else(|| Problem::unavailable("The environment was removed meanwhile."))
 }
 
+/// Changes how accounts of an environment get their rights, and who may use what they leave.
+#[utoipa::path(put, path = "/environments/{environment}/accounts", params(("environment" = String, Path)), request_body = SetAccounts, responses((status = 200, body = EnvironmentView), (status = "default", body = Problem, content_type = "application/problem+json")))]
+pub async fn set_accounts(
+    State(app): State<App>,
+    caller: Caller,
+    Path(name): Path<String>,
+    Body(request): Body<SetAccounts>,
+) -> Result<Json<EnvironmentView>, Problem> {
+    let env = environment(&app, &caller, &name)?;
+    let grants = request.grants.unwrap_or(env.spec.grants);
+    let heir = request.heir.map_or(env.spec.heir.clone(), |heir| Some(heir).filter(|heir| !heir.is_empty()));
+    app.control.run(Command::SetAccounts { environment: env.id, grants, heir }, caller.actor()).await?;
+    let made = app.node.ledger(|ledger| ledger.environment(env.id).map(|env| view(&app, ledger, env)));
+    made.map(Json).ok_or_else(|| Problem::unavailable("The environment was removed meanwhile."))
+}
+
 /// One environment.
 #[utoipa::path(get, path = "/environments/{environment}", params(("environment" = String, Path)), responses((status = 200, body = EnvironmentView), (status = "default", body = Problem, content_type = "application/problem+json")))]
 pub async fn show(State(app): State<App>, caller: Caller, Path(name): Path<String>) -> Result<Json<EnvironmentView>, Problem> {
@@ -513,6 +529,7 @@ pub async fn export(State(app): State<App>, caller: Caller) -> Result<Json<Decla
                 ca,
                 enforce: env.spec.enforce,
                 kind: env.spec.kind.as_str().to_owned(),
+                grants: env.spec.grants,
                 heir: env.spec.heir.clone(),
                 password_file: None,
                 policy: policy(Scope::Environment(env.id)),

@@ -74,6 +74,7 @@ pub fn router(app: &App) -> (Router<App>, utoipa::openapi::OpenApi) {
         .add(Somewhere(ManageEnvironments), routes!(environments::add))
         .add(Somewhere(SeeEnvironment), routes!(environments::show))
         .add(Somewhere(ManageEnvironments), routes!(environments::set_target))
+        .add(Somewhere(ManageEnvironments), routes!(environments::set_accounts))
         .add(Somewhere(ManageEnvironments), routes!(environments::remove))
         .add(Somewhere(ManageEnvironments), routes!(environments::test))
         .add(Somewhere(ManageEnvironments), routes!(environments::expect_failover))

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::web::{
     api,
-    dto::{CheckView, EnvironmentView, NewEnvironment, PassView},
+    dto::{CheckView, EnvironmentView, NewEnvironment, NewKind, PassView, SetAccounts, SetTarget},
     environment as find,
 };
 use askama::Template;
@@ -15,7 +15,12 @@ use axum::{
     extract::{Path, State},
     response::{IntoResponse, Redirect, Response},
 };
-use daypass_core::{environment::Enforce, pass::State as PassState, people::Permission};
+use daypass_core::{
+    environment::{Enforce, Grants, TargetTls},
+    pass::State as PassState,
+    people::Permission,
+    refusal::Refusal,
+};
 use daypass_gateway::World;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -125,6 +130,83 @@ pub async fn add(visit: Visit, fields: Fields) -> Shown {
     match added.await {
         Ok(Json(view)) => Ok(visit.done(&format!("/environments/{}", view.name), "added")),
         Err(problem) => Ok(visit.refused(add_form(&visit), &fields, problem)),
+    }
+}
+
+/// The word for the encryption to a server, and its CA.
+fn spoken(tls: &TargetTls) -> (&'static str, &str) {
+    match tls {
+        TargetTls::VerifyFull { ca } => ("verify_full", ca.as_deref().unwrap_or_default()),
+        TargetTls::Strict { ca } => ("strict", ca.as_deref().unwrap_or_default()),
+        TargetTls::Off => ("off", ""),
+    }
+}
+
+fn set_form(visit: &Visit, name: &str) -> Result<Form, crate::web::Problem> {
+    let env = find(&visit.app, &visit.caller, name)?;
+    let target = visit.app.node.ledger(|ledger| ledger.target(env.target).map(|target| target.spec.clone()));
+    let target = target.ok_or_else(|| Refusal::not_found("environment", name))?;
+    let others = visit.app.node.ledger(|ledger| {
+        let there = ledger.environments_on(env.target).filter(|other| !other.removed() && other.id != env.id);
+        there.map(|other| other.spec.name.to_string()).collect::<Vec<_>>()
+    });
+    let (tls, ca) = spoken(&target.tls);
+    let choices = |pairs: &[(&str, &str)]| pairs.iter().map(|(value, label)| ((*value).to_owned(), (*label).to_owned())).collect::<Vec<_>>();
+    let form = Form::new(&format!("Change {name}"), &format!("/environments/{name}/set"), "Try it, and change it")
+        .line("How the server is reached is tried the whole way first. What was there before holds until the new works, and nobody is put out.")
+        .with(Field::text("host", "Target server").required().value(target.host.as_str()))
+        .with(Field::text("port", "Port").required().value(&target.port.to_string()))
+        .with(Field::text("admin", "Administrator on the target").required().value(&target.admin))
+        .with(Field::password("password", "Its password", "off").hint("Leave it empty to keep the one that is known"))
+        .with(Field::area("ca", "CA of the target").hint("PEM; empty: the CAs that the system trusts").value(ca))
+        .with(Field::select("tls", "Encryption to the target", choices(&[("verify_full", "TLS, verified"), ("strict", "TLS first of all (TDS 8.0)"), ("off", "None")])).value(tls))
+        .with(Field::select("kind", "Kind", choices(&[("self-service", "Self-service: passes are the only way in"), ("managed", "Managed: it may have standing accounts")])).value(env.spec.kind.as_str()))
+        .with(Field::select("grants", "Rights of accounts", choices(&[("granted", "Per schema, by a group role"), ("predefined", "pg_read_all_data and pg_write_all_data (PostgreSQL)")])).value(if env.spec.grants == Grants::Predefined { "predefined" } else { "granted" }))
+        .with(Field::text("heir", "Who may use what accounts leave").hint("A role of the server; empty: the owner of the database").value(env.spec.heir.as_deref().unwrap_or_default()))
+        .back(format!("/environments/{name}"));
+    Ok(others.iter().fold(form, |form, other| form.fact(format!("{other} is on the same server, and is reached the same way"))))
+}
+
+pub async fn set_page(visit: Visit, Path(name): Path<String>) -> Shown {
+    Ok(visit.form(set_form(&visit, &name)?))
+}
+
+pub async fn set(visit: Visit, Path(name): Path<String>, fields: Fields) -> Shown {
+    let env = find(&visit.app, &visit.caller, &name)?;
+    let known = visit.app.node.ledger(|ledger| ledger.target(env.target).map(|target| target.spec.clone()));
+    let known = known.ok_or_else(|| Refusal::not_found("environment", &name))?;
+    let set = async {
+        let (app, caller, path) = (|| State(visit.app.clone()), || visit.caller.clone(), || Path(name.clone()));
+        let port: u16 = fields.text("port").trim().parse().map_err(|_| "The port is a number from 1 to 65535.".to_owned())?;
+        let grants = if fields.get("grants") == Some("predefined") { Grants::Predefined } else { Grants::Granted };
+        let accounts = SetAccounts { grants: Some(grants), heir: Some(fields.text("heir").trim().to_owned()) };
+        let target = SetTarget {
+            host: Some(fields.text("host").trim().to_owned()),
+            port: Some(port),
+            admin: Some(fields.text("admin").trim().to_owned()),
+            password: fields.owned("password"),
+            tls: fields.owned("tls"),
+            ca: Some(fields.text("ca")),
+        };
+        let before = spoken(&known.tls);
+        let is_other = target.host.as_deref() != Some(known.host.as_str())
+            || port != known.port
+            || target.admin.as_deref() != Some(known.admin.as_str())
+            || target.password.is_some()
+            || target.tls.as_deref() != Some(before.0)
+            || fields.text("ca").trim() != before.1.trim();
+        // what takes a try comes first: when it fails, nothing was changed
+        if is_other {
+            drop(api::environments::set_target(app(), caller(), path(), crate::web::problem::Body(target)).await?);
+        }
+        drop(api::environments::set_accounts(app(), caller(), path(), crate::web::problem::Body(accounts)).await?);
+        let kind = NewKind { kind: fields.text("kind") };
+        api::managed::set_kind(app(), caller(), path(), crate::web::problem::Body(kind)).await?;
+        Ok::<_, crate::web::Problem>(())
+    };
+    match set.await {
+        Ok(()) => Ok(visit.done(&format!("/environments/{name}"), "changed").into_response()),
+        Err(problem) => Ok(visit.refused(set_form(&visit, &name)?, &fields, problem)),
     }
 }
 

@@ -353,6 +353,7 @@ fn said(word: &str) -> Option<&'static str> {
         "finished" => "The environment is open again.",
         "failed" => "Noted. The environment stays closed until you finish the movement.",
         "added" => "Added.",
+        "changed" => "Changed.",
         "removed" => "Removed.",
         "rotated" => "It gets a new password in a moment.",
         "saved" => "Saved.",

@@ -118,6 +118,9 @@ async fn a_password_of_my_own_opens_nothing_and_locks_me_out_of_nothing() {
         let (client, _connection) = house.client(&account).await.unwrap();
         // when the gateway closes the door in the same moment, it takes another try
         while client.batch_execute("ALTER ROLE CURRENT_USER PASSWORD 'mine'").await.is_err() {}
+        // on a busy machine the door behind my own login closes a moment later
+        let door = format!("SELECT rolcanlogin FROM pg_roles WHERE rolname = '{}'", account.name);
+        house.until(&door, "f").await;
         let past = house.psql_past(&account.name, "mine", "SELECT 1").await;
         assert!(!past.0 && past.1.contains("not permitted to log in"), "{past:?}");
         // who changed it by `\password` without meaning harm goes on working
@@ -125,6 +128,7 @@ async fn a_password_of_my_own_opens_nothing_and_locks_me_out_of_nothing() {
             let again = house.psql(&account, "SELECT 1").await;
             assert!(again.0, "{again:?}");
         }
+        house.until(&door, "f").await;
         assert!(!house.psql_past(&account.name, "mine", "SELECT 1").await.0);
         // nor does one hold the door open from inside: the gateway's next login does not wait for a transaction of one's own for ever
         while client.batch_execute("BEGIN; ALTER ROLE CURRENT_USER PASSWORD 'mine'").await.is_err() {
