@@ -37,8 +37,8 @@ macro_rules! texts {
 
 /// Whether a character makes others be shown in another order than they stand in (Unicode Standard Annex 9, section 2): what an approver
 /// reads would not be what was asked for.
-pub fn turns_direction(c: char) -> bool {
-    matches!(c, '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+pub fn misleads(c: char) -> bool {
+    matches!(c, '\u{2028}' | '\u{2029}' | '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 impl Reason {
@@ -53,7 +53,7 @@ impl Reason {
 }
 
 fn read_back(text: &str) -> std::borrow::Cow<'_, str> {
-    if text.contains(turns_direction) { text.replace(turns_direction, "\u{fffd}").into() } else { text.into() }
+    if text.contains(misleads) { text.replace(misleads, "\u{fffd}").into() } else { text.into() }
 }
 
 texts! {
@@ -100,8 +100,8 @@ texts! {
         if text.chars().any(|c| c.is_control() && c != '\n' && c != '\t') {
             return Err("a reason is plain text, without control characters".to_owned());
         }
-        if text.chars().any(turns_direction) {
-            return Err("a reason is plain text, without characters that turn the direction of letters (like U+202E)".to_owned());
+        if text.chars().any(misleads) {
+            return Err("a reason is plain text, without characters that turn the direction of letters or begin a line unseen (like U+202E, U+2028)".to_owned());
         }
         Ok(text.to_owned())
     };
@@ -144,6 +144,12 @@ fn line(text: &str, most: usize, what: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
+/// What a token is for: 1 to 100 characters of plain text on one line.
+pub fn label(text: &str) -> Result<String, String> {
+    let text = line(text, 100, "the label of a token")?;
+    if text.contains(misleads) { Err("the label of a token is plain text, without characters that turn the direction of letters".to_owned()) } else { Ok(text) }
+}
+
 impl AccountName {
     /// The name for a person's pass. `salt` is random, from the shell: its low 20 bits become four base-32 letters.
     pub fn make(person: &UserName, salt: u64) -> AccountName {
@@ -179,7 +185,7 @@ pub fn shown(text: &str) -> String {
 
 /// The same of what may be longer (characters).
 pub fn shown_up_to(text: &str, most: usize) -> String {
-    let mut safe: String = text.chars().take(most).map(|c| if c.is_control() || turns_direction(c) { '\u{fffd}' } else { c }).collect();
+    let mut safe: String = text.chars().take(most).map(|c| if c.is_control() || misleads(c) { '\u{fffd}' } else { c }).collect();
     if text.chars().count() > most {
         safe.push('…');
     }

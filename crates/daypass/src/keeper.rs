@@ -19,7 +19,7 @@ use daypass_core::{
     names::DatabaseName,
     pass::State,
     plan::{Action, next_deadline, plan},
-    time::{Time, Ttl},
+    time::Time,
 };
 use daypass_gateway::World;
 use daypass_targets::{AccountSpec, AnyTarget, Estate, Target, TargetError};
@@ -37,7 +37,7 @@ const LOOK: Duration = Duration::from_secs(3);
 const SHORTEST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// While accounts are being made or removed, changes are gathered for so long: a look at each of a thousand would cost more than the work.
-const GATHER: Duration = Duration::from_millis(150);
+const GATHER: Duration = Duration::from_millis(300);
 /// How often live accounts get their rights on what was created since. What an owner creates in a schema that is there is theirs at once.
 const GRANTS: Duration = Duration::from_secs(10);
 /// Accounts of one target that are made at once, and that are removed at once: neither waits for the other.
@@ -328,7 +328,7 @@ impl Keeper {
                 .ledger(|ledger| ledger.environment(*environment).and_then(|env| env.identity.clone()))
                 .is_some_and(|known| identified.get(environment) == Some(&known))
         };
-        let actions = self.node.ledger(|ledger| plan(ledger, self.id, &observed, &|env, access| self.target.rights(env.id, access, env.spec.grants), now));
+        let actions = self.node.ledger(|ledger| plan(ledger, self.id, &observed, &|env, access| self.target.rights(env.id, access, env.spec.grants, ledger.policy(env).sessions_per_pass), now));
         // nor before what ends access has its connections
         let reserved = self.target.reserve().await;
         work.waiting.clear();
@@ -538,16 +538,16 @@ impl Keeper {
         if self.node.ledger(|ledger| ledger.pass(id).is_some_and(|pass| pass.wish.standing.is_some())) {
             return Ok(());
         }
-        let Some((pass, env, extras)) = self.node.ledger(|ledger| {
+        let Some((pass, env, extras, sessions)) = self.node.ledger(|ledger| {
             let pass = ledger.pass(id)?;
             let env = ledger.environment(pass.environment)?;
-            Some((pass.clone(), env.clone(), ledger.policy(env).extras.clone()))
+            let policy = ledger.policy(env);
+            Some((pass.clone(), env.clone(), policy.extras.clone(), policy.sessions_per_pass))
         }) else {
             return Ok(());
         };
         // the target adds what is left to its own clock: never later than ours
-        let left = ends_at.since(self.node.now()) / 1_000_000;
-        let Some(left) = u64::try_from(left).ok().and_then(|s| Ttl::seconds(s).ok()) else { return Ok(()) };
+        let Some(left) = u64::try_from(ends_at.since(self.node.now())).ok().filter(|left| *left > 0) else { return Ok(()) };
         let (Some(verifier), Some(password)) = (self.node.target_verifier(id), self.node.target_password(id)) else {
             return Err(TargetError::Refused("the secrets of the pass are gone".to_owned()));
         };
@@ -558,7 +558,8 @@ impl Keeper {
             database: &env.spec.database,
             access: pass.wish.access,
             grants: env.spec.grants,
-            left,
+            left: Duration::from_micros(left),
+            sessions,
             verifier: &verifier,
             password: &password,
             extras: &extras,

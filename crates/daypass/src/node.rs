@@ -64,6 +64,8 @@ pub struct Node {
     taking_back: Ranked<BTreeMap<StandingId, Vec<u32>>>,
     /// KiB of each person's statements that went on record.
     recorded: DefaultKeyedRateLimiter<UserId>,
+    /// Whose sessions are on record as open.
+    holders: Ranked<HashMap<SessionId, UserId>>,
 }
 
 type Doors = Arc<Ranked<HashMap<String, AtTheDoor>>>;
@@ -90,6 +92,9 @@ pub struct PassSecrets {
     pub target: String,
     /// What the target is given of it.
     pub target_verifier: String,
+    /// And what the gateway proves it with: the slow part of that is done by the one who makes it. It is not stored.
+    #[serde(skip)]
+    pub salted: Option<SaltedPassword>,
 }
 
 impl PassSecrets {
@@ -99,14 +104,16 @@ impl PassSecrets {
 
     /// Two fresh random passwords with their verifiers.
     pub fn make() -> Self {
-        let verifier = |password: &str| {
+        let salted = |password: &str| {
             let mut salt = [0; 16];
             crate::random::fill(&mut salt);
-            Verifier::of(password, &salt, daypass_wire::pg::scram::ITERATIONS).to_string()
+            SaltedPassword::derive(password, &salt, daypass_wire::pg::scram::ITERATIONS)
         };
         // the rules for passwords of SQL Server and Azure ask for three of four kinds of characters
         let (person, target) = (crate::random::password(), format!("Dp-{}", crate::random::password()));
-        PassSecrets { verifier: verifier(&person), target_verifier: verifier(&target), person, target }
+        let proof = salted(&target);
+        let (verifier, target_verifier) = (salted(&person).verifier().to_string(), proof.verifier().to_string());
+        PassSecrets { verifier, target_verifier, person, target, salted: Some(proof) }
     }
 
     pub fn sealed(&self) -> Secret {
@@ -157,6 +164,7 @@ impl Node {
             drift: Ranked::new(Rank::Drift, BTreeMap::new()),
             positions,
             recorded: RateLimiter::keyed(per_second(records)),
+            holders: Ranked::new(Rank::Holders, HashMap::new()),
             ledger: Ranked::new(Rank::Ledger, Arc::new(ledger)),
             index: Ranked::new(Rank::Index, index),
             changed,
@@ -166,8 +174,8 @@ impl Node {
 
     /// Nobody alone fills the disk in a moment: who writes more than their share waits.
     async fn wait_for_room(&self, block: &StatementBlock) {
-        let Some(session) = self.sessions.get(block.session) else { return };
-        let Some(holder) = self.ledger(|ledger| ledger.pass(session.pass).map(|pass| pass.holder)) else { return };
+        // also what a session that is over still has to tell
+        let Some(holder) = self.holders.lock().get(&block.session).copied() else { return };
         let Some(kib) = NonZeroU32::new(u32::try_from(block.lines.len() / 1024).unwrap_or(u32::MAX)) else { return };
         // a block that is larger than all there is room for does not come to be
         while let Ok(Err(not_yet)) = self.recorded.check_key_n(&holder, kib) {
@@ -320,6 +328,7 @@ impl Node {
         self.vault_mut(|vault| {
             vault.verifiers.insert(account.to_owned(), verifier);
             vault.target.insert(pass, (Secret::new(&*secrets.target), secrets.target_verifier.clone()));
+            vault.salted.extend(secrets.salted.clone().map(|salted| (pass, salted)));
         });
     }
 
@@ -534,7 +543,10 @@ impl World for Node {
     async fn end_there(&self, session: &Session, account: &str, number: u32) -> Result<(), String> {
         let trouble = format!("session:{}", session.id);
         let mut why = String::new();
-        for _ in 0..5 {
+        let mut pause = std::time::Duration::from_secs(2);
+        // a server without a free connection, or one that is away, has time to come back: then it is tried, and the trouble goes
+        let until = std::time::Instant::now() + ENDING;
+        while std::time::Instant::now() < until {
             let ended = async {
                 let database = self.ledger(|ledger| ledger.environment(session.environment).map(|env| env.spec.database.clone()));
                 let database = database.ok_or_else(|| "its environment is not known any more".to_owned())?;
@@ -554,13 +566,17 @@ impl World for Node {
                 Err(error) => why = error,
             }
             self.troubles.note(trouble.clone(), format!("session {number} of {account} may still be running on the target: {why}"), self.now());
-            tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(std::time::Duration::from_secs(30));
         }
         Err(why)
     }
 
     async fn session_opened(&self, opened: SessionOpened) -> Result<(), String> {
-        self.store.records.session_opened(opened).await.map_err(|e| e.to_string())
+        let (session, holder) = (opened.session, opened.holder);
+        self.store.records.session_opened(opened).await.map_err(|e| e.to_string())?;
+        self.holders.lock().insert(session, holder);
+        Ok(())
     }
 
     async fn statements(&self, block: StatementBlock) -> Result<(), String> {
@@ -569,9 +585,13 @@ impl World for Node {
     }
 
     async fn session_closed(&self, closed: SessionClosed) -> Result<(), String> {
+        self.holders.lock().remove(&closed.session);
         self.store.records.session_closed(closed).await.map_err(|e| e.to_string())
     }
 }
+
+/// For how long it is tried to end a session at its target.
+const ENDING: std::time::Duration = std::time::Duration::from_secs(3600);
 
 /// For how long a door stays open behind logins that came together.
 const BETWEEN_LOGINS: std::time::Duration = std::time::Duration::from_millis(50);

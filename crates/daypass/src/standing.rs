@@ -77,9 +77,12 @@ pub async fn put_back(node: &Node, id: StandingId) -> Result<(), String> {
         }
         tokio::time::sleep(BETWEEN).await;
     };
+    // from the first step on nobody can log in with it
+    let is_shut = waiting.is_some();
     node.take_back_later(id, waiting);
     if let Some(why) = failed {
-        return Err(format!("{} has another password than the vault's, and is shut until it is put back: {why}", known.name));
+        let meanwhile = if is_shut { "is shut until it is put back" } else { "cannot be shut: who comes in by it is put out again at once" };
+        return Err(format!("{} has another password than the vault's, and {meanwhile}: {why}", known.name));
     }
     tracing::warn!(account = %known.name, environment = %env.spec.name, "a standing account had another password than the vault's; it was put back");
     let why = format!("somebody set another password for {} from inside; it was put back, and connections that were none of ours were ended", known.name);

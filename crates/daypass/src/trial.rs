@@ -9,7 +9,6 @@ use daypass_core::{
     pass::Access,
     plan::Observation,
     secret::Secret,
-    time::Ttl,
 };
 use daypass_gateway::{
     Ready, Way, Who, knock,
@@ -19,10 +18,11 @@ use daypass_targets::{AccountSpec, AnyTarget, Check, Estate, Target, TargetError
 use std::{
     collections::BTreeSet,
     sync::Arc,
+    time::Duration,
 };
 
-/// How long the target itself lets the account in at most, whatever becomes of us (seconds).
-const LIFE: u64 = 120;
+/// How long the target itself lets the account in at most, whatever becomes of us.
+const LIFE: Duration = Duration::from_secs(120);
 
 /// Accounts of trials that are under way: nobody's pass, and nothing to be removed by anybody else.
 #[derive(Clone)]
@@ -119,7 +119,8 @@ impl Trial {
             database: &self.spec.database,
             access,
             grants: self.spec.grants,
-            left: Ttl::seconds(LIFE).map_err(|error| Check::missing(error.to_string(), ""))?,
+            left: LIFE,
+            sessions: 1,
             verifier: &secrets.target_verifier,
             password: &password,
             extras: &BTreeSet::new(),

@@ -375,10 +375,10 @@ async fn relay<W: World>(gateway: Arc<Gateway<W>>, opened: Opened) {
         {
             tracing::error!(%why, "statements could not be recorded");
         }
-        if let Some(block) = recorder.take()
-            && let Err(why) = gateway.world.statements(block).await
-        {
-            tracing::error!(%why, "statements could not be recorded");
+        while let Some(block) = recorder.take() {
+            if let Err(why) = gateway.world.statements(block).await {
+                tracing::error!(%why, "statements could not be recorded");
+            }
         }
         let closed = SessionClosed {
             session: session.id,

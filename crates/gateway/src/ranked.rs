@@ -27,6 +27,8 @@ pub enum Rank {
     Drift,
     /// Logins that are under way at the targets.
     Doors,
+    /// Whose sessions are open.
+    Holders,
     /// Accounts of trials that are under way.
     Trials,
     /// Standing accounts that are looked at more closely.

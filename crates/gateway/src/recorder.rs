@@ -3,9 +3,19 @@
 use daypass_core::{ids::SessionId, session::*, time::Time};
 use daypass_wire::observe::{Outcome, Statement};
 use sha2::{Digest, Sha256};
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+};
 
 /// A block of this size goes out. With pgbench's statements that is about 400.
 const BLOCK: usize = 64 * 1024;
+/// A text of more bytes is written once, and named where it is run again: a few bytes of the protocol run a long text, and would write it each time.
+const LONG: usize = 512;
+/// How much of it stands where it is named.
+const SHOWN: usize = 128;
+/// Long texts of a session that are remembered, by their digest.
+const TEXTS: usize = 1_024;
 
 pub struct Recorder {
     session: SessionId,
@@ -13,13 +23,17 @@ pub struct Recorder {
     count: u32,
     total: u64,
     digest: [u8; 32],
+    /// Blocks that are complete.
+    blocks: VecDeque<StatementBlock>,
+    /// Under which number a long text was written.
+    texts: HashMap<[u8; 32], u64>,
     /// The policy may ask for no record of statements.
     keep: bool,
 }
 
 impl Recorder {
     pub fn new(session: SessionId, keep: bool) -> Self {
-        Recorder { session, lines: Vec::new(), count: 0, total: 0, digest: [0; 32], keep }
+        Recorder { session, lines: Vec::new(), count: 0, total: 0, digest: [0; 32], blocks: VecDeque::new(), texts: HashMap::new(), keep }
     }
 
     pub fn add(&mut self, statement: Statement) {
@@ -27,11 +41,13 @@ impl Recorder {
             return;
         }
         let Statement { text, text_bytes, values, tag, rows, bytes, began, ended, outcome } = statement;
+        let whole = text_bytes.max(text.len());
+        let (text, kept) = (self.once(text, whole), whole);
         let record = StatementRecord {
             at: Time::from_micros(began as i64),
             micros: ended.saturating_sub(began),
-            text_bytes: (text_bytes > text.len()).then_some(text_bytes as u64),
-            text,
+            text_bytes: text.1.then_some(kept as u64),
+            text: text.0,
             values,
             tag,
             rows,
@@ -46,18 +62,48 @@ impl Recorder {
         let _ = serde_json::to_writer(&mut self.lines, &record);
         self.lines.push(b'\n');
         self.count += 1;
+        if self.lines.len() >= BLOCK {
+            let block = self.complete();
+            self.blocks.extend(block);
+        }
+    }
+
+    /// The text as it is written, and whether that is not the whole of it.
+    fn once(&mut self, text: Arc<str>, whole: usize) -> (Arc<str>, bool) {
+        let cut = whole > text.len();
+        if text.len() <= LONG {
+            return (text, cut);
+        }
+        let mut digest = Sha256::new();
+        digest.update(text.as_bytes());
+        digest.update(whole.to_le_bytes());
+        let digest = digest.finalize().into();
+        if let Some(number) = self.texts.get(&digest) {
+            let shown = &text[..text.floor_char_boundary(SHOWN)];
+            return (format!("{shown}… (the same {whole} bytes as statement {} of this session)", number + 1).into(), true);
+        }
+        if self.texts.len() >= TEXTS {
+            self.texts.clear();
+        }
+        self.texts.insert(digest, self.total + u64::from(self.count));
+        // nobody is to take the part for the whole
+        if cut { (format!("{text}… (cut here: {whole} bytes in all)").into(), true) } else { (text, false) }
     }
 
     pub fn is_empty(&self) -> bool {
-        self.count == 0
+        self.count == 0 && self.blocks.is_empty()
     }
 
     pub fn is_full(&self) -> bool {
-        self.lines.len() >= BLOCK
+        !self.blocks.is_empty()
     }
 
-    /// What has been collected, if anything.
+    /// The next block of what has been collected, if anything.
     pub fn take(&mut self) -> Option<StatementBlock> {
+        self.blocks.pop_front().or_else(|| self.complete())
+    }
+
+    fn complete(&mut self) -> Option<StatementBlock> {
         if self.count == 0 {
             return None;
         }
@@ -78,5 +124,40 @@ impl Recorder {
 
     pub fn digest(&self) -> String {
         daypass_core::secret::hex(&self.digest)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(recorder: &mut Recorder, text: &Arc<str>, whole: usize) {
+        recorder.add(Statement::new(text.clone(), whole, Vec::new(), 0));
+    }
+
+    #[test]
+    fn a_long_text_that_is_run_again_and_again_is_written_once() {
+        let mut recorder = Recorder::new(SessionId::new(uuid::Uuid::nil()), true);
+        let text: Arc<str> = format!("select 1 --{}", "z".repeat(60_000)).into();
+        for _ in 0..20_000 {
+            run(&mut recorder, &text, text.len());
+        }
+        let blocks: Vec<StatementBlock> = std::iter::from_fn(|| recorder.take()).collect();
+        let bytes: usize = blocks.iter().map(|block| block.lines.len()).sum();
+        assert!(bytes < 10_000_000, "{bytes}");
+        assert!(blocks.iter().all(|block| block.lines.len() < 3 * BLOCK));
+        assert_eq!(blocks.iter().map(|block| block.count).sum::<u32>(), 20_000);
+        assert!(String::from_utf8_lossy(&blocks[1].lines).contains("the same 60011 bytes as statement 1 of this session"));
+        assert_eq!(recorder.total(), 20_000);
+    }
+
+    #[test]
+    fn a_part_of_a_text_is_never_taken_for_the_whole() {
+        let mut recorder = Recorder::new(SessionId::new(uuid::Uuid::nil()), true);
+        run(&mut recorder, &"x".repeat(1000).into(), 66_000);
+        run(&mut recorder, &"select 1".into(), 8);
+        let lines = String::from_utf8(recorder.take().unwrap().lines).unwrap();
+        assert!(lines.contains("… (cut here: 66000 bytes in all)") && lines.contains("\"text_bytes\":66000"), "{lines}");
+        assert_eq!(lines.matches("text_bytes").count(), 1, "a whole text needs no word");
     }
 }

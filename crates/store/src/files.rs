@@ -44,7 +44,12 @@ pub fn only_ours(directory: &Path, others: &[&str]) -> Result<(), StoreError> {
             continue;
         }
         if !is.is_file() {
-            continue;
+            use std::os::unix::fs::FileTypeExt;
+            // whoever opens a pipe waits for its other end
+            if is.is_dir() || is.file_type().is_socket() {
+                continue;
+            }
+            return Err(StoreError::NotOurs(path, "is no ordinary file".to_owned()));
         }
         belongs(&path, is.uid())?;
         if is.mode() & 0o077 != 0 && !others.iter().any(|name| path.ends_with(name)) {

@@ -5,10 +5,12 @@ use daypass_core::{ids::*, session::*, time::Time};
 use sqlx::{Row, SqliteConnection, SqlitePool, sqlite::SqliteRow};
 use std::collections::HashMap;
 use std::path::Path;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 /// Writes that wait for the writer. A full queue makes sessions wait; it never loses anything.
 const QUEUE: usize = 1024;
+/// A block has at most so many bytes: SQLite takes 1,000,000,000 in a row (Limits In SQLite, 1), and refuses more for ever.
+const MOST: usize = 64 * 1024 * 1024;
 /// Writes in one commit.
 const BATCH: usize = 256;
 
@@ -25,6 +27,8 @@ enum Write {
 pub struct RecordStore {
     pool: SqlitePool,
     writer: mpsc::Sender<Write>,
+    /// Why nothing can be written at the moment.
+    failing: watch::Receiver<Option<String>>,
 }
 
 /// Which sessions, newest first.
@@ -51,8 +55,14 @@ impl RecordStore {
     pub(crate) async fn open(path: &Path) -> Result<RecordStore, StoreError> {
         let pool = open(path, &[(1, "records", include_str!("../migrations/records/0001_records.sql"))]).await?;
         let (writer, queue) = mpsc::channel(QUEUE);
-        tokio::spawn(write(pool.clone(), queue));
-        Ok(RecordStore { pool, writer })
+        let (fails, failing) = watch::channel(None);
+        tokio::spawn(write(pool.clone(), queue, fails));
+        Ok(RecordStore { pool, writer, failing })
+    }
+
+    /// Why nothing can be written at the moment, if so.
+    pub fn failing(&self) -> Option<String> {
+        self.failing.borrow().clone()
     }
 
     /// Records that a session opened; durable when it answers. Until then no byte may pass.
@@ -62,8 +72,12 @@ impl RecordStore {
         done.await.map_err(|_| stopped())?.map_err(StoreError::CannotWrite)
     }
 
-    /// Takes a block of statements. Waits when the queue is full.
+    /// Takes a block of statements. Waits when the queue is full, and while nothing can be written: what runs meanwhile could be lost.
     pub async fn statements(&self, block: StatementBlock) -> Result<(), StoreError> {
+        if block.lines.len() > MOST {
+            return Err(StoreError::CannotWrite(format!("a block of {} bytes is more than is written at once", block.lines.len())));
+        }
+        self.failing.clone().wait_for(Option::is_none).await.map_err(|_| stopped())?;
         self.writer.send(Write::Block(block)).await.map_err(|_| stopped())
     }
 
@@ -161,22 +175,24 @@ fn session_row(row: &SqliteRow) -> Result<SessionRow, StoreError> {
 }
 
 /// The one writer. What it writes may be written twice: a commit that failed may have reached the disk. A batch that cannot be written fails its opens (so nobody gets in) and is tried again for the rest.
-async fn write(pool: SqlitePool, mut queue: mpsc::Receiver<Write>) {
+async fn write(pool: SqlitePool, mut queue: mpsc::Receiver<Write>, failing: watch::Sender<Option<String>>) {
     let mut batch = Vec::with_capacity(BATCH);
-    while queue.recv_many(&mut batch, BATCH).await > 0 {
+    'next: while queue.recv_many(&mut batch, BATCH).await > 0 {
         gather(&mut batch, &mut queue).await;
         while let Err(error) = commit(&pool, &batch).await {
             tracing::error!(%error, "records cannot be written; sessions wait");
+            failing.send_replace(Some(error.to_string()));
             for waiting in batch.extract_if(.., |write| matches!(write, Write::Open(..))) {
                 if let Write::Open(_, answer) = waiting {
                     let _ = answer.send(Err(error.to_string()));
                 }
             }
             if batch.is_empty() {
-                break;
+                continue 'next;
             }
             tokio::time::sleep(std::time::Duration::from_millis(500)).await;
         }
+        failing.send_if_modified(|why| why.take().is_some());
         for write in batch.drain(..) {
             match write {
                 Write::Open(_, answer) => drop(answer.send(Ok(()))),

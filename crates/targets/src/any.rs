@@ -132,10 +132,10 @@ impl Target for AnyTarget {
     ) -> Result<Taken, TargetError> {
         delegate!(self, target => target.take_back(database, account, password, ours, waiting))
     }
-    fn rights(&self, environment: EnvironmentId, access: Access, grants: Grants) -> BTreeSet<String> {
+    fn rights(&self, environment: EnvironmentId, access: Access, grants: Grants, sessions: u16) -> BTreeSet<String> {
         match self {
-            AnyTarget::Postgres(target) => target.rights(environment, access, grants),
-            AnyTarget::SqlServer(target) => target.rights(environment, access, grants),
+            AnyTarget::Postgres(target) => target.rights(environment, access, grants, sessions),
+            AnyTarget::SqlServer(target) => target.rights(environment, access, grants, sessions),
         }
     }
     async fn test(&self, database: &DatabaseName) -> Vec<Check> {

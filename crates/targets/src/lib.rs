@@ -24,7 +24,6 @@ use daypass_core::{
     plan::{Backend, Observation},
     policy::Extra,
     secret::Secret,
-    time::Ttl,
 };
 use movement::{Move, Source, Standing};
 use std::{
@@ -32,6 +31,7 @@ use std::{
     future::Future,
     net::IpAddr,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 /// How far taking an account back is.
@@ -52,7 +52,9 @@ pub struct AccountSpec<'a> {
     pub access: Access,
     pub grants: Grants,
     /// What is left of the pass: the target adds it to its own clock.
-    pub left: Ttl,
+    pub left: Duration,
+    /// How many sessions the gateway lets in at most.
+    pub sessions: u16,
     /// What the target keeps of the password, where it takes a verifier in place of the clear text.
     pub verifier: &'a str,
     /// For engines that take nothing but the password itself. It is random, and nobody sees it.
@@ -173,7 +175,7 @@ pub trait Target: Send + Sync {
         async { Ok(None) }
     }
     /// What an account has by [`Target::provide`], in the words in which [`Target::observe`] tells it.
-    fn rights(&self, environment: EnvironmentId, access: Access, grants: Grants) -> BTreeSet<String>;
+    fn rights(&self, environment: EnvironmentId, access: Access, grants: Grants, sessions: u16) -> BTreeSet<String>;
     /// Makes the account, or puts an existing one right.
     fn provide(&self, spec: &AccountSpec<'_>) -> impl Future<Output = Result<(), TargetError>> + Send;
     /// Gives the accounts of an environment their rights on what has been created since.

@@ -10,7 +10,6 @@ use daypass_core::{
     names::{AccountName, DatabaseName},
     pass::Access,
     secret::Secret,
-    time::Ttl,
 };
 use daypass_targets::{
     AccountSpec, AnyTarget, Estate, Target, TargetError, Verdict,
@@ -79,7 +78,8 @@ impl Server {
             database: &database,
             access,
             grants,
-            left: Ttl::minutes(10),
+            left: std::time::Duration::from_secs(600),
+            sessions: 20,
             verifier: &verifier,
             password: &Secret::new("secret"),
             extras: &Default::default(),

@@ -11,7 +11,6 @@ use daypass_core::{
     pass::Access,
     policy::Extra,
     secret::Secret,
-    time::Ttl,
 };
 use daypass_targets::{AccountSpec, Estate, Target, TargetError, Verdict, sqlserver::SqlServer};
 use daypass_testkit::sqlserver::{ADMIN, Encryption, Fault, Options, StandIn};
@@ -73,7 +72,8 @@ impl Server {
             database,
             access,
             grants: Default::default(),
-            left: Ttl::hours(1),
+            left: std::time::Duration::from_secs(3600),
+            sessions: 20,
             verifier: "",
             password: &password,
             extras,

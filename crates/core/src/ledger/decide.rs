@@ -496,7 +496,9 @@ impl Ledger {
         let Actor::User(holder) = by else { return Err(Refusal::invalid("Daypass itself asks for no pass.")) };
         self.need(by, Permission::Request, Some(environment))?;
         if let Some(known) = self.passes.get(&pass) {
-            return repeated((known.holder, known.environment, known.wish.access) == (holder, environment, wish.access));
+            let asked = Wish { from: known.wish.from, ..wish.clone() };
+            let same = (known.holder, known.environment, &known.wish) == (holder, environment, &asked) && life.is_none_or(|life| life == known.life);
+            return repeated(same);
         }
         self.not_moving(env)?;
         let policy = self.policy(env);

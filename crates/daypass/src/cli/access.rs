@@ -9,6 +9,7 @@ use crate::web::dto::*;
 use clap::{Args, Subcommand};
 use daypass_core::{net::Range, pass::Access};
 use reqwest::Method;
+use rustls::pki_types::{CertificateDer, pem::PemObject};
 
 #[derive(Subcommand)]
 pub enum Verb {
@@ -195,7 +196,7 @@ pub async fn run(verb: Verb, client: &Client, show: Show) -> Result<(), Failure>
         }
         Verb::Disallow { id } => {
             client.tell(Method::DELETE, &["allow", &id], NOTHING).await?;
-            show.done("The address is not allowed any more.");
+            show.done("Nobody comes in by that entry any more; daypass allowed ENVIRONMENT shows what else is open.");
         }
         Verb::Request { environment, wish, no_wait } => {
             let pass = request(client, &environment, &wish).await?;
@@ -371,7 +372,12 @@ fn ca_file(way: &Connection) -> Result<String, Failure> {
         let found = named.or_else(|| TRUSTED.iter().find(|path| std::path::Path::new(path).is_file()).map(|path| (*path).to_owned()));
         return Ok(found.unwrap_or_else(|| "system".to_owned()));
     }
-    let path = directory()?.join(format!("ca-{}-{}.pem", way.server, way.port));
+    // the server names itself: that is no path, and what it gives is a certificate or nothing
+    let server: String = way.server.chars().map(|c| if c.is_ascii_alphanumeric() || c == '.' || c == '-' { c } else { '_' }).take(200).collect();
+    if !matches!(CertificateDer::pem_slice_iter(way.ca.as_bytes()).next(), Some(Ok(_))) {
+        return Err(Failure::failed("the server gave a CA that is no certificate in PEM form"));
+    }
+    let path = directory()?.join(format!("ca-{server}-{}.pem", way.port));
     write_private(&path, way.ca.as_bytes())?;
     Ok(path.display().to_string())
 }

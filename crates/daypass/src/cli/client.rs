@@ -5,7 +5,7 @@ use crate::web::Problem;
 use daypass_core::secret::Secret;
 use reqwest::{Method, Url};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use std::{io::Write, os::unix::fs::OpenOptionsExt, path::PathBuf, time::Duration};
+use std::{io::Write, os::unix::fs::{DirBuilderExt, OpenOptionsExt}, path::PathBuf, time::Duration};
 
 /// What went wrong, for people and for the exit code.
 #[derive(Debug)]
@@ -51,6 +51,9 @@ impl From<Problem> for Failure {
     }
 }
 
+/// An answer has at most so many bytes.
+const ANSWER: usize = 512 << 20;
+
 /// Where one is signed in.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -75,9 +78,11 @@ pub fn directory() -> Result<PathBuf, Failure> {
 pub fn write_private(path: &std::path::Path, content: &[u8]) -> Result<(), Failure> {
     let written = || {
         let directory = path.parent().ok_or(std::io::ErrorKind::NotFound)?;
-        std::fs::create_dir_all(directory)?;
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
         let fresh = directory.join(format!(".{}.{}", path.file_name().unwrap_or_default().to_string_lossy(), std::process::id()));
-        let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
+        // one that a process of this number has left, and no link that somebody put there
+        let _ = std::fs::remove_file(&fresh);
+        let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&fresh)?;
         file.write_all(content)?;
         file.sync_all()?;
         std::fs::rename(&fresh, path)
@@ -162,6 +167,18 @@ impl Client {
         Ok(Client { http, base, token: Secret::new(token) })
     }
 
+    /// What the server says, up to a size that fits into the memory of any machine.
+    async fn read(&self, mut response: reqwest::Response) -> Result<String, Failure> {
+        let mut read = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(|error| self.unreachable(&error))? {
+            if read.len() + chunk.len() > ANSWER {
+                return Err(Failure::failed(format!("the server's answer has more than {} MiB: ask for less", ANSWER >> 20)));
+            }
+            read.extend_from_slice(&chunk);
+        }
+        String::from_utf8(read).map_err(|_| Failure::failed("the server's answer is no text"))
+    }
+
     /// Calls `/api/v1/<path…>`; each part of the path is escaped by itself.
     async fn send<B: Serialize>(&self, method: Method, path: &[&str], query: &[(&str, &str)], body: Option<&B>) -> Result<String, Failure> {
         let mut url = self.base.clone();
@@ -180,7 +197,7 @@ impl Client {
         }
         let response = request.send().await.map_err(|error| self.unreachable(&error))?;
         let status = response.status();
-        let text = response.text().await.map_err(|error| self.unreachable(&error))?;
+        let text = self.read(response).await?;
         if status.is_success() {
             return Ok(text);
         }

@@ -2,7 +2,7 @@
 
 use super::client::Failure;
 use comfy_table::{ContentArrangement, Table, presets};
-use daypass_core::names::turns_direction;
+use daypass_core::names::misleads;
 use serde::Serialize;
 use std::{
     io::{IsTerminal, Write},
@@ -17,7 +17,7 @@ pub struct Show {
 impl Show {
     /// A result: as JSON, or as the text that `words` makes of it.
     pub fn one<T: Serialize>(self, value: &T, words: impl FnOnce(&T) -> String) {
-        let text = if self.json { serde_json::to_string_pretty(value).unwrap_or_default() } else { words(value) };
+        let text = if self.json { serde_json::to_string_pretty(value).unwrap_or_default() } else { clean(&words(value)) };
         out(&text);
     }
 
@@ -32,7 +32,7 @@ impl Show {
         let mut table = Table::new();
         table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled).set_header(header.iter().map(|title| title.to_uppercase()));
         for value in values {
-            table.add_row(row(value).iter().map(|cell| clean(cell)));
+            table.add_row(row(value).iter().map(|text| cell(text)));
         }
         let lines: Vec<String> = table.lines().map(|line| line.trim().to_owned()).collect();
         out(&lines.join("\n"));
@@ -46,7 +46,7 @@ impl Show {
     /// Something was done; programs see it by the exit code.
     pub fn done(self, words: &str) {
         if !self.json {
-            out(words);
+            out(&clean(words));
         }
     }
 
@@ -84,7 +84,12 @@ impl Show {
 
 /// Other people's words (reasons, application names, statements) must not steer this terminal.
 pub fn clean(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() && c != '\n' && c != '\t' || turns_direction(c) { '\u{fffd}' } else { c }).collect()
+    text.chars().map(|c| if c.is_control() && c != '\n' && c != '\t' || misleads(c) { '\u{fffd}' } else { c }).collect()
+}
+
+/// The same in one line: what stands on a line of its own is a row of ours.
+fn cell(text: &str) -> String {
+    clean(text).replace(['\n', '\t'], " ")
 }
 
 /// What kept a result from being written.

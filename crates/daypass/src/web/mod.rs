@@ -25,7 +25,7 @@ use axum::{
     Router,
     body::{Body, to_bytes},
     extract::Request,
-    http::{StatusCode, header},
+    http::{HeaderValue, StatusCode, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -107,7 +107,15 @@ pub fn router(app: App) -> (Router, utoipa::openapi::OpenApi) {
 async fn whole(request: Request, next: Next) -> Response {
     let (head, body) = request.into_parts();
     let refused = match tokio::time::timeout(HEADERS, to_bytes(body, BODY)).await {
-        Ok(Ok(body)) => return next.run(Request::from_parts(head, Body::from(body))).await,
+        Ok(Ok(body)) => {
+            // what the API says is for who asked, and some of it is a password
+            let is_api = head.uri.path().starts_with("/api/");
+            let mut answer = next.run(Request::from_parts(head, Body::from(body))).await;
+            if is_api {
+                answer.headers_mut().entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+            }
+            return answer;
+        }
         Ok(Err(_)) => {
             let most = format!("A request has at most {BODY} bytes.");
             Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "invalid", most, "Send less; for many things, send several requests.")

@@ -175,7 +175,7 @@ async fn what_somebody_takes_from_an_account_or_gives_to_it_is_put_right() {
              FROM pg_roles r JOIN pg_auth_members m ON m.member = r.oid JOIN pg_roles g ON g.oid = m.roleid WHERE r.rolname = '{role}' GROUP BY r.oid, 2, r.rolconnlimit, r.rolcreatedb, r.rolcreaterole, r.rolbypassrls"
         );
         let rights = rights.replace("GROUP BY r.oid, 2,", "GROUP BY r.oid,");
-        let as_made = "daypass_env_read -1 falsefalsefalse";
+        let as_made = "daypass_env_read 30 falsefalsefalse";
         assert_eq!(house.server.sql("postgres", &rights).await.unwrap(), as_made);
         let group = house.server.sql("postgres", "SELECT g.rolname FROM pg_auth_members m JOIN pg_roles r ON r.oid = m.member JOIN pg_roles g ON g.oid = m.roleid WHERE r.rolname LIKE 'jit%' LIMIT 1").await.unwrap();
         for meddled in [

@@ -317,8 +317,8 @@ impl Target for Postgres {
         .await
     }
 
-    fn rights(&self, environment: EnvironmentId, access: Access, grants: Grants) -> BTreeSet<String> {
-        let mut roles = BTreeSet::from([group(environment, access)]);
+    fn rights(&self, environment: EnvironmentId, access: Access, grants: Grants, sessions: u16) -> BTreeSet<String> {
+        let mut roles = BTreeSet::from([group(environment, access), format!("{LIMIT}{}", limit(sessions))]);
         if grants == Grants::Predefined {
             roles.insert("pg_read_all_data".to_owned());
             roles.extend((access == Access::ReadWrite).then(|| "pg_write_all_data".to_owned()));
@@ -329,7 +329,7 @@ impl Target for Postgres {
     async fn provide(&self, spec: &AccountSpec<'_>) -> Result<(), TargetError> {
         grants::ensure(self, spec.environment, spec.database, Some(spec.access), spec.grants).await?;
         self.on_server(|mut client| async move {
-            let rights = self.rights(spec.environment, spec.access, spec.grants);
+            let rights = self.rights(spec.environment, spec.access, spec.grants, spec.sessions);
             let result = provide(&mut client, spec, &rights, &self.marker(spec.pass)).await;
             (client, result)
         })
@@ -470,22 +470,33 @@ async fn identity(client: &Client, database: &DatabaseName) -> Result<Identity, 
     Ok(Identity(format!("postgres:{system}:{oid}")))
 }
 
-/// Workers that a statement of theirs started bear the same role, and end with it.
-fn look() -> String {
-    format!(
-        "
-WITH ours AS (SELECT r.oid, r.rolname, r.rolcanlogin, r.rolvaliduntil, {RIGHTS} AS rights FROM pg_catalog.pg_roles r
-               WHERE r.rolname = ANY($2)
-                  OR r.rolname LIKE 'jit\\_%' AND EXISTS (SELECT FROM pg_catalog.pg_shdescription d WHERE d.objoid = r.oid
-                       AND d.classoid = 'pg_catalog.pg_authid'::pg_catalog.regclass AND d.description LIKE $1))
-SELECT ours.rolname::text, ours.rolcanlogin,
-       CASE WHEN pg_catalog.isfinite(ours.rolvaliduntil)
-            THEN pg_catalog.floor(pg_catalog.date_part('epoch', ours.rolvaliduntil - pg_catalog.clock_timestamp()))::bigint
+/// Workers that a statement of theirs started bear the same role, and end with it. Each table is read once, however many accounts there are: nothing
+/// here is a look-up for each of them, since a catalog that grew by a thousand rows has no statistics yet.
+const LOOK: &str = "
+WITH marked AS MATERIALIZED (SELECT d.objoid FROM pg_catalog.pg_shdescription d
+                              WHERE d.classoid = 'pg_catalog.pg_authid'::pg_catalog.regclass AND d.description LIKE $1),
+ours AS MATERIALIZED (SELECT r.* FROM pg_catalog.pg_roles r
+                       WHERE r.rolname = ANY($2) OR r.rolname LIKE 'jit\\_%' AND r.oid IN (SELECT objoid FROM marked)),
+of AS MATERIALIZED (SELECT m.member, pg_catalog.array_agg(g.rolname::text) AS roles FROM pg_catalog.pg_auth_members m
+                      JOIN pg_catalog.pg_roles g ON g.oid = m.roleid WHERE m.member IN (SELECT oid FROM ours) GROUP BY m.member)
+SELECT r.rolname::text, r.rolcanlogin,
+       CASE WHEN pg_catalog.isfinite(r.rolvaliduntil)
+            THEN pg_catalog.floor(pg_catalog.date_part('epoch', r.rolvaliduntil - pg_catalog.clock_timestamp()))::bigint
             ELSE 9223372036854775807 END,
-       a.pid, ours.rights
-  FROM ours LEFT JOIN pg_catalog.pg_stat_activity a ON a.usesysid = ours.oid AND a.leader_pid IS NULL
- ORDER BY 1"
-    )
+       a.pid, of.roles, r.rolsuper, r.rolcreaterole, r.rolcreatedb, r.rolreplication, r.rolbypassrls, r.rolconnlimit
+  FROM ours r LEFT JOIN of ON of.member = r.oid LEFT JOIN pg_catalog.pg_stat_activity a ON a.usesysid = r.oid AND a.leader_pid IS NULL
+ ORDER BY 1";
+
+/// Roles that an account is a member of, and attributes.
+fn rights_of(row: &tokio_postgres::Row, at: usize) -> Result<BTreeSet<String>, TargetError> {
+    let mut rights: BTreeSet<String> = row.try_get::<_, Option<Vec<String>>>(at)?.into_iter().flatten().collect();
+    for (name, n) in ATTRIBUTES.iter().zip(at + 1..) {
+        if row.try_get(n)? {
+            rights.insert(format!("{ATTRIBUTE}{name}"));
+        }
+    }
+    rights.insert(format!("{LIMIT}{}", row.try_get::<_, i32>(at + 1 + ATTRIBUTES.len())?));
+    Ok(rights)
 }
 
 /// What is left when all others, and our own work of a moment, have their connections.
@@ -497,11 +508,10 @@ SELECT pg_catalog.current_setting('max_connections')::bigint - pg_catalog.curren
 
 async fn observe(client: &Client, pattern: &str, names: &[String]) -> Result<Observation, TargetError> {
     let mut seen = Observation::default();
-    for row in client.query(&look(), &[&pattern, &names]).await? {
+    for row in client.query(LOOK, &[&pattern, &names]).await? {
         let name: String = row.try_get(0)?;
         if seen.accounts.last().is_none_or(|last| last.name != name) {
-            let rights: Vec<String> = row.try_get(4)?;
-            let rights = Some(rights.into_iter().collect());
+            let rights = Some(rights_of(&row, 4)?);
             seen.accounts.push(ObservedAccount { name: name.clone(), can_login: row.try_get(1)?, expires_in: Some(row.try_get(2)?), rights });
         }
         if let Some(pid) = row.try_get::<_, Option<i32>>(3)? {
@@ -517,34 +527,31 @@ async fn observe(client: &Client, pattern: &str, names: &[String]) -> Result<Obs
 /// Account, marker and rights in one transaction: there is never one without the others.
 async fn provide(client: &mut Client, spec: &AccountSpec<'_>, rights: &BTreeSet<String>, marker: &str) -> Result<(), TargetError> {
     let tx = client.transaction().await?;
-    // the target's own clock decides when its account stops working, rounded down
-    let until = "SELECT (pg_catalog.date_trunc('second', pg_catalog.now()) + pg_catalog.make_interval(secs => $1))::text, \
-                 EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = $2), pg_catalog.current_setting('server_version_num')::int, \
-                 (SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user)";
-    let row = tx.query_one(until, &[&(spec.left.as_seconds() as f64), &spec.account.as_str()]).await?;
-    let (until, exists, version, superuser): (String, bool, i32, bool) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?, row.try_get(3)?);
+    // the target's own clock decides when its account stops working
+    let until = "SELECT (pg_catalog.clock_timestamp() + pg_catalog.make_interval(secs => $1))::text, \
+                 EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = $2), pg_catalog.current_setting('server_version_num')::int";
+    let row = tx.query_one(until, &[&spec.left.as_secs_f64(), &spec.account.as_str()]).await?;
+    let (until, exists, version): (String, bool, i32) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
     let role = escape_identifier(spec.account.as_str());
     // what is not said here is off for a new role; from 16 on, only who has CREATEDB may even say NOCREATEDB of an old one. It cannot log
     // in: the gateway lets its own logins in, one by one. How many sessions it may have is counted there as well
     let verb = if exists { "ALTER" } else { "CREATE" };
     let mut sql = format!(
         // what a crash of the server takes away, the next look makes again
-        "SET LOCAL synchronous_commit = off; {verb} ROLE {role} NOLOGIN INHERIT PASSWORD {} VALID UNTIL {} CONNECTION LIMIT -1;\
+        "SET LOCAL synchronous_commit = off; {verb} ROLE {role} NOLOGIN INHERIT PASSWORD {} VALID UNTIL {} CONNECTION LIMIT {};\
          COMMENT ON ROLE {role} IS {};",
         escape_literal(spec.verifier),
         escape_literal(&until),
+        limit(spec.sessions),
         escape_literal(marker),
     );
     // nobody becomes the group, so that nothing is made as it; servers before 16 cannot say so
     let with = if version >= 160_000 { " WITH INHERIT TRUE, SET FALSE" } else { "" };
-    for group in rights {
+    for group in rights.iter().filter(|right| !right.starts_with(LIMIT)) {
         sql.push_str(&format!("GRANT {} TO {role}{with};", escape_identifier(group)));
     }
-    if !superuser {
-        // who sees its connections whole, and may take what it leaves, belongs to it
-        let with = if version >= 160_000 { " WITH INHERIT TRUE, SET TRUE" } else { "" };
-        sql.push_str(&format!("GRANT {role} TO CURRENT_USER{with};"));
-    }
+    // the administrator joins it when there is something to put away, and not before: a member of a thousand roles pays for all of them at
+    // each statement
     tx.batch_execute(&sql).await?;
     tx.commit().await?;
     if exists { take_the_rest(client, spec.account.as_str(), rights).await } else { Ok(()) }
@@ -552,30 +559,42 @@ async fn provide(client: &mut Client, spec: &AccountSpec<'_>, rights: &BTreeSet<
 
 /// What an account has beside what it is for was given to it by somebody, or was right under other settings.
 async fn take_the_rest(client: &Client, account: &str, rights: &BTreeSet<String>) -> Result<(), TargetError> {
-    let (rest, role) = (format!("SELECT unnest({RIGHTS}) FROM pg_catalog.pg_roles r WHERE r.rolname = $1"), escape_identifier(account));
-    let has = async || Ok::<_, TargetError>(client.query(&rest, &[&account]).await?.iter().map(|row| row.try_get(0)).collect::<Result<Vec<String>, _>>()?);
-    for right in has().await?.iter().filter(|right| !rights.contains(*right)) {
+    let role = escape_identifier(account);
+    let has = async || {
+        let row = client.query_one(RIGHTS, &[&account]).await?;
+        let rest = rights_of(&row, 0)?.into_iter().filter(|right| !rights.contains(right) && !right.starts_with(LIMIT));
+        Ok::<Vec<String>, TargetError>(rest.collect())
+    };
+    for right in has().await? {
         let sql = match right.strip_prefix(ATTRIBUTE) {
             Some(attribute) => format!("ALTER ROLE {role} NO{attribute}"),
-            None => format!("REVOKE {} FROM {role}", escape_identifier(right)),
+            None => format!("REVOKE {} FROM {role}", escape_identifier(&right)),
         };
         removal::alter(client, &sql).await?;
     }
     // from 16 on, what somebody else granted is not taken by ours, and the server only warns of it
-    let left = has().await?.into_iter().filter(|right| !rights.contains(right));
-    let left: Vec<String> = left.map(|right| right.trim_start_matches(ATTRIBUTE).to_owned()).collect();
+    let left: Vec<String> = has().await?.iter().map(|right| right.trim_start_matches(ATTRIBUTE).to_owned()).collect();
     if !left.is_empty() {
         return Err(TargetError::Refused(format!("{account} was given {} by somebody else, who has to take it again", left.join(", "))));
     }
     Ok(())
 }
 
+const RIGHTS: &str = "
+SELECT (SELECT pg_catalog.array_agg(g.rolname::text) FROM pg_catalog.pg_auth_members m JOIN pg_catalog.pg_roles g ON g.oid = m.roleid WHERE m.member = r.oid),
+       r.rolsuper, r.rolcreaterole, r.rolcreatedb, r.rolreplication, r.rolbypassrls, r.rolconnlimit
+  FROM pg_catalog.pg_roles r WHERE r.rolname = $1";
+
+const ATTRIBUTES: [&str; 5] = ["SUPERUSER", "CREATEROLE", "CREATEDB", "REPLICATION", "BYPASSRLS"];
+
 /// Before an attribute of a role, among its rights: no role has such a name.
 const ATTRIBUTE: &str = "\u{1}";
 
-/// What the role `r` may: the roles that it is a member of, and attributes.
-const RIGHTS: &str = "
-ARRAY(SELECT g.rolname::text FROM pg_catalog.pg_auth_members m JOIN pg_catalog.pg_roles g ON g.oid = m.roleid WHERE m.member = r.oid
-      UNION SELECT E'\\x01' || a FROM (VALUES ('SUPERUSER', r.rolsuper), ('CREATEROLE', r.rolcreaterole), ('CREATEDB', r.rolcreatedb),
-                                      ('REPLICATION', r.rolreplication), ('BYPASSRLS', r.rolbypassrls)) x (a, has) WHERE has
-      UNION SELECT 'at most ' || r.rolconnlimit || ' connections' WHERE r.rolconnlimit <> -1)";
+/// Before the limit of a role's connections, among its rights.
+const LIMIT: &str = "\u{1}CONNECTION LIMIT ";
+
+/// The gateway counts sessions itself. The server's own limit keeps whoever sets a password of their own, and slips in beside the gateway, from
+/// taking the server's last connections in that moment; sessions that have just ended, and are not gone yet, have room beside it.
+fn limit(sessions: u16) -> i32 {
+    i32::from(sessions) + 10
+}

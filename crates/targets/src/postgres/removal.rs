@@ -93,9 +93,10 @@ pub async fn take_back(
             if error.code() != Some(&SqlState::LOCK_NOT_AVAILABLE) {
                 return Err(error.into());
             }
-            // something that was prepared as this account, or somebody who is in, holds on to it
-            let_go(target, client, &[account.to_owned()]).await?;
+            // something that was prepared as this account, or somebody who is in, holds on to it; who comes in meanwhile is put out in any case
+            let let_go = let_go(target, client, &[account.to_owned()]).await;
             kill_all(client, account).await?;
+            let_go?;
             alter(client, &shut).await?;
         }
     }
@@ -135,10 +136,29 @@ pub async fn let_go(target: &Postgres, client: &Client, roles: &[String]) -> Res
     for row in client.query(look, &[&roles]).await? {
         let (gid, database, owner): (String, String, String) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
         tracing::warn!(%owner, %gid, %database, "a prepared transaction that holds on to its own role is rolled back");
-        let inside = target.connect(&database).await?;
-        estate::roll_back(&inside, &owner, &gid).await?;
+        roll_back_in(target, client, &database, &owner, &gid).await?;
     }
     Ok(())
+}
+
+/// In the database that it was prepared in, also when whoever owns that database has closed it: it is opened for that moment.
+async fn roll_back_in(target: &Postgres, client: &Client, database: &str, owner: &str, gid: &str) -> Result<(), TargetError> {
+    let refused = match target.connect(database).await {
+        Ok(inside) => return estate::roll_back(&inside, owner, gid).await,
+        Err(error @ TargetError::Refused(_)) => error,
+        Err(error) => return Err(error),
+    };
+    let closed = "SELECT datconnlimit, datallowconn FROM pg_catalog.pg_database WHERE datname = $1 AND (datconnlimit <> -1 OR NOT datallowconn)";
+    let Some(row) = client.query_opt(closed, &[&database]).await? else { return Err(refused) };
+    let (limit, allowed): (i32, bool) = (row.try_get(0)?, row.try_get(1)?);
+    let set = |limit: i32, allowed: bool| format!("ALTER DATABASE {} WITH CONNECTION LIMIT {limit} ALLOW_CONNECTIONS {allowed}", escape_identifier(database));
+    alter(client, &set(-1, true)).await?;
+    let done = match target.connect(database).await {
+        Ok(inside) => estate::roll_back(&inside, owner, gid).await,
+        Err(error) => Err(error),
+    };
+    alter(client, &set(limit, allowed)).await?;
+    done
 }
 
 /// An account that is gone by now needs nothing.

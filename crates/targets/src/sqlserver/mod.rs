@@ -238,7 +238,7 @@ impl Target for SqlServer {
         .await
     }
 
-    fn rights(&self, _environment: EnvironmentId, access: Access, _grants: Grants) -> BTreeSet<String> {
+    fn rights(&self, _environment: EnvironmentId, access: Access, _grants: Grants, _sessions: u16) -> BTreeSet<String> {
         let roles = [("db_datareader", true), ("db_datawriter", access == Access::ReadWrite)];
         roles.into_iter().filter(|(_, wanted)| *wanted).map(|(role, _)| role.to_owned()).collect()
     }
@@ -548,7 +548,7 @@ impl SqlServer {
         } else if let Err(TargetError::Refused(_)) = link.run(&format!("CREATE USER {user} FOR LOGIN {user} WITH DEFAULT_SCHEMA = [dbo]")).await {
             link.run(&format!("CREATE USER {user} FOR LOGIN {user}")).await?;
         }
-        let roles = self.rights(spec.environment, spec.access, spec.grants);
+        let roles = self.rights(spec.environment, spec.access, spec.grants, spec.sessions);
         for role in &roles {
             link.run(&format!("ALTER ROLE {role} ADD MEMBER {user}")).await?;
         }

@@ -18,12 +18,19 @@ use std::{
     sync::Arc,
 };
 
-/// A statement on its way, or the end of a batch.
+/// What was sent and not answered yet, in the order in which the server takes it. A name means what the server took it to mean: one that it did
+/// not take, because it knows it already or skips the rest of a batch, changes nothing.
 enum Pending {
     Simple(Statement),
-    Execute(Statement),
+    Parse { name: Vec<u8>, text: Arc<str>, whole: usize },
+    Bind { portal: Vec<u8>, name: Vec<u8>, values: Vec<String> },
+    Close { portal: bool, name: Vec<u8> },
+    /// With what it would run if all before it is taken.
+    Execute { portal: Vec<u8>, statement: Statement },
     Sync,
 }
+
+type Portals = HashMap<Vec<u8>, (Arc<str>, usize, Vec<String>)>;
 
 /// Follows both directions of one session.
 #[derive(Default)]
@@ -35,8 +42,14 @@ pub struct Observer {
 
 #[derive(Default)]
 struct Batches {
+    /// As the client sent them.
     prepared: Prepared,
-    portals: HashMap<Vec<u8>, (Arc<str>, usize, Vec<String>)>,
+    portals: Portals,
+    /// As the server took them.
+    taken: Prepared,
+    opened: Portals,
+    /// Bound and not executed yet: to be planned is to be run, as far as a function's result is known before.
+    bound: Option<Vec<u8>>,
     pending: VecDeque<Pending>,
     now: u64,
     finished: Vec<Statement>,
@@ -55,7 +68,7 @@ struct Batches {
 impl Observer {
     /// Bytes of memory worth minding that are held: texts of prepared statements.
     pub fn held(&self) -> usize {
-        self.state.prepared.held()
+        self.state.prepared.held() + self.state.taken.held()
     }
 
     /// Whether the bytes to the client end with a whole message: only there may an error be put in.
@@ -78,16 +91,14 @@ impl Observe for Observer {
 
     fn end(&mut self, now: u64) -> Vec<Statement> {
         let mut rest = std::mem::take(&mut self.state.finished);
+        self.state.resolve();
         for pending in self.state.pending.drain(..) {
-            if let Pending::Simple(mut statement) | Pending::Execute(mut statement) = pending {
+            if let Pending::Simple(mut statement) | Pending::Execute { mut statement, .. } = pending {
                 statement.ended = now;
-                statement.outcome = Outcome::NotRun;
+                // the server may have run it: only its answer would tell
+                statement.outcome = Outcome::Failed { code: String::new(), message: "the session ended before its result".to_owned() };
                 rest.push(statement);
             }
-        }
-        // the first of them was under way when the session ended
-        if let Some(first) = rest.iter_mut().find(|s| s.outcome == Outcome::NotRun) {
-            first.outcome = Outcome::Failed { code: String::new(), message: "the session ended before its result".to_owned() };
         }
         rest
     }
@@ -132,7 +143,7 @@ impl Batches {
     fn push(&mut self, pending: Pending) {
         // a client that sends more ahead than any real one: the oldest is let go as it stands
         if self.pending.len() >= limits::PIPELINED
-            && let Some(Pending::Simple(mut statement) | Pending::Execute(mut statement)) = self.pending.pop_front()
+            && let Some(Pending::Simple(mut statement) | Pending::Execute { mut statement, .. }) = self.pending.pop_front()
         {
             statement.outcome = Outcome::Failed { code: String::new(), message: "its result was not followed: too many sent ahead".to_owned() };
             self.finish(statement);
@@ -140,21 +151,92 @@ impl Batches {
         self.pending.push_back(pending);
     }
 
+    /// What the server answers when it is asked to: by itself it makes nobody wait.
+    fn ahead(&mut self, pending: Pending) {
+        let small = |pending: &Pending| matches!(pending, Pending::Parse { .. } | Pending::Bind { .. } | Pending::Close { .. });
+        self.waits &= self.pending.iter().any(|pending| !small(pending));
+        self.push(pending);
+    }
+
     fn finish(&mut self, mut statement: Statement) {
         statement.ended = self.now;
         self.finished.push(statement);
     }
 
+    /// The execution at the front is what the server runs now: all before it was answered.
+    fn resolve(&mut self) {
+        if let Some(Pending::Execute { portal, statement }) = self.pending.front_mut() {
+            if self.bound.as_ref() == Some(portal) {
+                self.bound = None;
+            }
+            (statement.text, statement.text_bytes, statement.values) = match self.opened.get(portal) {
+                Some(known) => known.clone(),
+                None => (format!("(portal {}, declared in SQL or not kept)", String::from_utf8_lossy(portal)).into(), 0, Vec::new()),
+            };
+        }
+    }
+
     fn current(&mut self) -> Option<&mut Statement> {
         match self.pending.front_mut() {
-            Some(Pending::Simple(statement) | Pending::Execute(statement)) => Some(statement),
-            Some(Pending::Sync) | None => None,
+            Some(Pending::Simple(statement) | Pending::Execute { statement, .. }) => Some(statement),
+            _ => None,
+        }
+    }
+
+    fn parsed(&mut self) {
+        if let Some(Pending::Parse { .. }) = self.pending.front()
+            && let Some(Pending::Parse { name, text, whole }) = self.pending.pop_front()
+        {
+            self.last_parsed = Some((text.clone(), whole));
+            self.taken.insert(&name, text, whole);
+        }
+    }
+
+    fn was_bound(&mut self) {
+        if let Some(Pending::Bind { .. }) = self.pending.front()
+            && let Some(Pending::Bind { portal, name, values }) = self.pending.pop_front()
+        {
+            self.never_executed();
+            let (text, whole) = text_named(&self.taken, &name);
+            if self.opened.len() >= limits::PREPARED {
+                self.opened.clear();
+            }
+            self.opened.insert(portal.clone(), (text, whole, values));
+            self.bound = Some(portal);
+        }
+    }
+
+    fn was_closed(&mut self) {
+        if let Some(Pending::Close { .. }) = self.pending.front()
+            && let Some(Pending::Close { portal, name }) = self.pending.pop_front()
+        {
+            if portal {
+                self.opened.remove(&name);
+            } else {
+                self.taken.remove(&name);
+            }
+        }
+    }
+
+    /// What was bound, and planned, and not run any further.
+    fn never_executed(&mut self) {
+        if let Some(portal) = self.bound.take()
+            && let Some((text, whole, values)) = self.opened.get(&portal).cloned()
+        {
+            let mut statement = self.statement(text, whole, values);
+            statement.tag = "bound, not executed".to_owned();
+            self.finish(statement);
         }
     }
 
     /// The execution at the front is complete.
     fn executed(&mut self, tag: &[u8]) {
         let sent_rows = std::mem::take(&mut self.sent_rows);
+        self.resolve();
+        // what SQL itself names is not followed: from here on such a name may mean something else
+        if [&b"DEALLOCATE"[..], b"DISCARD", b"PREPARE"].iter().any(|named| tag.starts_with(named)) {
+            self.taken = Prepared::default();
+        }
         if let Some(statement) = self.current() {
             statement.tag = lossy(tag);
             // rows that were changed and not sent are counted by the server: `INSERT 0 3`, `UPDATE 3`, `COPY 3`
@@ -163,8 +245,8 @@ impl Batches {
                 statement.rows += count.unwrap_or(0);
             }
         }
-        if matches!(self.pending.front(), Some(Pending::Execute(_)))
-            && let Some(Pending::Execute(statement)) = self.pending.pop_front()
+        if matches!(self.pending.front(), Some(Pending::Execute { .. }))
+            && let Some(Pending::Execute { statement, .. }) = self.pending.pop_front()
         {
             self.finish(statement);
         }
@@ -174,22 +256,32 @@ impl Batches {
         self.sent_rows = false;
         let fields = error_fields(body);
         let outcome = Outcome::Failed { code: fields.code, message: fields.message };
+        self.resolve();
         match self.pending.front_mut() {
             Some(Pending::Simple(statement)) => statement.outcome = outcome,
-            Some(Pending::Execute(_)) => {
-                if let Some(Pending::Execute(mut statement)) = self.pending.pop_front() {
+            Some(Pending::Execute { .. } | Pending::Parse { .. } | Pending::Bind { .. } | Pending::Close { .. }) => {
+                let failed = match self.pending.pop_front() {
+                    Some(Pending::Execute { statement, .. }) => Some(statement),
+                    Some(Pending::Parse { text, whole, .. }) => Some(self.statement(text, whole, Vec::new())),
+                    Some(Pending::Bind { name, values, .. }) => {
+                        let (text, whole) = text_named(&self.taken, &name);
+                        Some(self.statement(text, whole, values))
+                    }
+                    _ => None,
+                };
+                if let Some(mut statement) = failed {
                     statement.outcome = outcome;
                     self.finish(statement);
                 }
                 // the server skips to the next Sync
-                while let Some(Pending::Execute(_)) = self.pending.front() {
-                    if let Some(Pending::Execute(mut statement)) = self.pending.pop_front() {
+                while !matches!(self.pending.front(), Some(Pending::Sync | Pending::Simple(_)) | None) {
+                    if let Some(Pending::Execute { mut statement, .. }) = self.pending.pop_front() {
                         statement.outcome = Outcome::NotRun;
                         self.finish(statement);
                     }
                 }
             }
-            // a Parse or Describe failed on its own
+            // a Describe failed on its own
             Some(Pending::Sync) => {
                 if let Some((text, whole)) = self.last_parsed.take() {
                     let mut statement = self.statement(text, whole, Vec::new());
@@ -204,17 +296,24 @@ impl Batches {
     /// ReadyForQuery: a simple query or a batch is complete.
     fn ready(&mut self, status: u8) {
         self.transaction = status;
+        self.never_executed();
+        self.resolve();
         while let Some(pending) = self.pending.pop_front() {
             match pending {
                 Pending::Simple(statement) => {
                     self.finish(statement);
                     break;
                 }
-                Pending::Execute(statement) => self.finish(statement),
+                Pending::Execute { statement, .. } => self.finish(statement),
+                Pending::Parse { .. } | Pending::Bind { .. } | Pending::Close { .. } => {}
                 Pending::Sync => break,
             }
         }
     }
+}
+
+fn text_named(known: &Prepared, name: &[u8]) -> (Arc<str>, usize) {
+    known.get(name).unwrap_or_else(|| (format!("(prepared statement {}, text not kept)", String::from_utf8_lossy(name)).into(), 0))
 }
 
 fn lossy(text: &[u8]) -> String {
@@ -233,8 +332,8 @@ impl Consumer for FromClient<'_> {
     fn keep(&mut self, frame: Frame) -> usize {
         match frame.tag {
             b'Q' | b'P' => limits::STATEMENT_TEXT,
-            b'B' => 2 * limits::BOUND_VALUES,
-            b'E' | b'C' | b'F' => 256,
+            b'B' | b'F' => 2 * limits::BOUND_VALUES,
+            b'E' | b'C' => 256,
             _ => 0,
         }
     }
@@ -253,20 +352,19 @@ impl Consumer for FromClient<'_> {
                 let text = text_of(rest);
                 let whole = frame.length.saturating_sub(name.len() + 4);
                 let whole = if body.len() < frame.length { whole } else { text.len() };
-                state.last_parsed = Some((text.clone(), whole));
-                state.prepared.insert(name, text, whole);
+                state.prepared.insert(name, text.clone(), whole);
+                state.ahead(Pending::Parse { name: name.to_vec(), text, whole });
             }
             b'B' => {
                 let portal = take_cstr(&mut rest).unwrap_or_default().to_vec();
                 let name = take_cstr(&mut rest).unwrap_or_default();
-                let (text, whole) = match state.prepared.get(name) {
-                    Some(known) => known,
-                    None => (format!("(prepared statement {}, text not kept)", String::from_utf8_lossy(name)).into(), 0),
-                };
+                let (text, whole) = text_named(&state.prepared, name);
                 if state.portals.len() >= limits::PREPARED {
                     state.portals.clear();
                 }
-                state.portals.insert(portal, (text, whole, values(rest, body.len() < frame.length)));
+                let values = values(rest, body.len() < frame.length);
+                state.portals.insert(portal.clone(), (text, whole, values.clone()));
+                state.ahead(Pending::Bind { portal, name: name.to_vec(), values });
             }
             b'E' => {
                 let portal = take_cstr(&mut rest).unwrap_or_default();
@@ -275,19 +373,26 @@ impl Consumer for FromClient<'_> {
                     None => (format!("(portal {}, declared in SQL or not kept)", String::from_utf8_lossy(portal)).into(), 0, Vec::new()),
                 };
                 let statement = state.statement(text, whole, values);
-                state.waits &= !state.pending.is_empty();
-                state.push(Pending::Execute(statement));
+                state.ahead(Pending::Execute { portal: portal.to_vec(), statement });
             }
             b'F' => {
                 let oid = take_u32(&mut rest).unwrap_or_default();
-                let statement = state.statement(format!("(function call by oid {oid})").into(), 0, Vec::new());
+                // behind the function it is made like a Bind: formats, then arguments
+                let arguments = values(rest, body.len() < frame.length);
+                let statement = state.statement(format!("(function call by oid {oid})").into(), 0, arguments);
                 state.push(Pending::Simple(statement));
                 state.waits = true;
             }
             b'C' => match rest.split_first() {
-                Some((b'S', mut name)) => state.prepared.remove(take_cstr(&mut name).unwrap_or_default()),
+                Some((b'S', mut name)) => {
+                    let name = take_cstr(&mut name).unwrap_or_default();
+                    state.prepared.remove(name);
+                    state.ahead(Pending::Close { portal: false, name: name.to_vec() });
+                }
                 Some((b'P', mut name)) => {
-                    state.portals.remove(take_cstr(&mut name).unwrap_or_default());
+                    let name = take_cstr(&mut name).unwrap_or_default();
+                    state.portals.remove(name);
+                    state.ahead(Pending::Close { portal: true, name: name.to_vec() });
                 }
                 _ => {}
             },
@@ -334,6 +439,9 @@ impl Consumer for FromServer<'_> {
                     statement.bytes += frame.length as u64;
                 }
             }
+            b'1' => state.parsed(),
+            b'2' => state.was_bound(),
+            b'3' => state.was_closed(),
             b'C' => state.executed(body),
             b'I' | b's' => state.executed(b""),
             b'E' => state.failed(body),
@@ -425,12 +533,68 @@ mod tests {
         let mut seen = Observer::default();
         let execute: (u8, &[u8]) = (b'E', b"\0\0\0\0\0");
         seen.client(&frames(&[(b'P', b"\0boom\0\0\0"), (b'B', b"\0\0\0\0\0\0\0\0"), execute, execute, (b'S', b""), (b'Q', b"select 2\0")]), 1);
-        let error = fatal("22012", "division by zero", "", "");
+        let error = [frames(&[(b'1', b""), (b'2', b"")]), fatal("22012", "division by zero", "", "")].concat();
         let done: Vec<_> = seen.server(&[error, frames(&[(b'Z', b"E"), (b'C', b"SELECT 1\0"), (b'Z', b"I")])].concat(), 2).collect();
         assert_eq!(done.len(), 3);
         assert_eq!(done[0].outcome, Outcome::Failed { code: "22012".into(), message: "division by zero".into() });
         assert_eq!(done[1].outcome, Outcome::NotRun);
         assert_eq!((done[2].outcome.clone(), &*done[2].text), (Outcome::Done, "select 2"));
+    }
+
+    const EXECUTE: (u8, &[u8]) = (b'E', b"\0\0\0\0\0");
+    const SYNC: (u8, &[u8]) = (b'S', b"");
+
+    #[test]
+    fn a_name_means_what_the_server_took_it_to_mean() {
+        let mut seen = Observer::default();
+        let mut texts = Vec::new();
+        let mut say = |client: &[(u8, &[u8])], server: &[u8]| {
+            seen.client(&frames(client), 1);
+            texts.extend(seen.server(server, 2).map(|statement| (statement.text.to_string(), statement.outcome)));
+        };
+        let error = |code: &str| fatal(code, "no", "", "");
+        let bind_x: (u8, &[u8]) = (b'B', b"\0x\0\0\0\0\0\0\0");
+        let ok = frames(&[(b'1', b""), (b'Z', b"I")]);
+        say(&[(b'P', b"x\0delete from t\0\0\0"), SYNC], &ok);
+        // a second text under that name: in a batch that the server skips, and as a plain duplicate
+        let skipped = [error("22012"), frames(&[(b'Z', b"I")])].concat();
+        say(&[(b'P', b"\0select 1/0\0\0\0"), (b'B', b"\0\0\0\0\0\0\0\0"), EXECUTE, (b'P', b"x\0select 2\0\0\0"), SYNC], &[frames(&[(b'1', b""), (b'2', b"")]), skipped.clone()].concat());
+        say(&[(b'P', b"x\0select 3\0\0\0"), SYNC], &[error("42P05"), frames(&[(b'Z', b"I")])].concat());
+        say(&[bind_x, EXECUTE, SYNC], &frames(&[(b'2', b""), (b'C', b"DELETE 1\0"), (b'Z', b"I")]));
+        // a portal that is there stays what it is
+        say(&[(b'B', b"p\0x\0\0\0\0\0\0\0"), SYNC], &frames(&[(b'2', b""), (b'Z', b"T")]));
+        say(&[(b'P', b"y\0select 4\0\0\0"), (b'B', b"p\0y\0\0\0\0\0\0\0"), SYNC], &[frames(&[(b'1', b"")]), error("42P03"), frames(&[(b'Z', b"E")])].concat());
+        say(&[(b'E', b"p\0\0\0\0\0"), SYNC], &frames(&[(b'C', b"DELETE 1\0"), (b'Z', b"T")]));
+        // and one that SQL itself may have given another meaning is not known any more
+        say(&[(b'Q', b"deallocate x\0")], &frames(&[(b'C', b"DEALLOCATE\0"), (b'Z', b"I")]));
+        say(&[bind_x, EXECUTE, SYNC], &frames(&[(b'2', b""), (b'C', b"DELETE 1\0"), (b'Z', b"I")]));
+        let failed = |code: &str| Outcome::Failed { code: code.to_owned(), message: "no".to_owned() };
+        let texts: Vec<(&str, Outcome)> = texts.iter().map(|(text, outcome)| (text.as_str(), outcome.clone())).collect();
+        assert_eq!(
+            texts,
+            [
+                ("select 1/0", failed("22012")),
+                ("select 3", failed("42P05")),
+                ("delete from t", Outcome::Done),
+                ("delete from t", Outcome::Done),
+                ("select 4", failed("42P03")),
+                ("delete from t", Outcome::Done),
+                ("deallocate x", Outcome::Done),
+                ("(prepared statement x, text not kept)", Outcome::Done),
+            ]
+        );
+    }
+
+    #[test]
+    fn what_is_bound_and_not_executed_is_on_record() {
+        let mut seen = Observer::default();
+        seen.client(&frames(&[(b'P', b"\0select tells()\0\0\0"), (b'B', b"\0\0\0\0\0\0\0\0"), SYNC]), 1);
+        let done: Vec<_> = seen.server(&frames(&[(b'1', b""), (b'2', b""), (b'Z', b"I")]), 2).collect();
+        assert_eq!((done.len(), &*done[0].text, done[0].tag.as_str()), (1, "select tells()", "bound, not executed"));
+        // a call by number has its arguments
+        seen.client(&frames(&[(b'F', b"\0\0\x0b\x6c\0\x01\0\0\0\x01\0\0\0\x08select 1\0\0")]), 1);
+        let done: Vec<_> = seen.server(&frames(&[(b'V', b"\0\0\0\0"), (b'Z', b"I")]), 2).collect();
+        assert_eq!((&*done[0].text, done[0].values.clone()), ("(function call by oid 2924)", vec!["select 1".to_owned()]));
     }
 
     #[test]

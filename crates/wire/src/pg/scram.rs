@@ -60,6 +60,11 @@ impl SaltedPassword {
         SaltedPassword { salt: salt.to_vec(), iterations, key }
     }
 
+    /// What a server keeps of it.
+    pub fn verifier(&self) -> Verifier {
+        Verifier { iterations: self.iterations, salt: self.salt.clone(), stored_key: sha(&self.client_key()), server_key: self.server_key() }
+    }
+
     fn fits(&self, salt: &[u8], iterations: u32) -> bool {
         self.salt == salt && self.iterations == iterations
     }
@@ -85,8 +90,7 @@ pub struct Verifier {
 impl Verifier {
     /// The verifier of a password; `salt` is random.
     pub fn of(password: &str, salt: &[u8; 16], iterations: u32) -> Verifier {
-        let salted = SaltedPassword::derive(password, salt, iterations);
-        Verifier { iterations, salt: salt.to_vec(), stored_key: sha(&salted.client_key()), server_key: salted.server_key() }
+        SaltedPassword::derive(password, salt, iterations).verifier()
     }
 
     /// Whether this is the verifier of a password that came in the clear (inside TLS, in protocols that know no proof).

@@ -1,6 +1,9 @@
 //! The state of things: what is still to be cleaned up, what is in its way, and how to do it by hand.
 
-use crate::web::{App, Problem, auth::Caller, dto::*};
+use crate::{
+    node::Trouble,
+    web::{App, Problem, auth::Caller, dto::*},
+};
 use axum::{Json, extract::State};
 use daypass_core::{drift::Verdict, environment::Engine, ids::*, movement::MovementState, people::Permission};
 use daypass_gateway::World;
@@ -40,7 +43,8 @@ pub async fn doctor(State(app): State<App>, caller: Caller) -> Result<Json<Docto
     });
     let last = app.node.store.log.read(seq.saturating_sub(1), 1).await?;
     let hash = last.first().and_then(|line| Some(line.get(line.len().checked_sub(66)?..line.len() - 2)?.to_owned())).unwrap_or_default();
-    let troubles = app.node.troubles.all().into_iter();
+    let records = app.node.store.records.failing().map(|why| ("records of sessions".to_owned(), Trouble { since: now, why: format!("they cannot be written: {why}; sessions wait") }));
+    let troubles = app.node.troubles.all().into_iter().chain(records);
     let troubles = troubles.map(|(what, trouble)| TroubleView { what: named(&app.node, &what), since: trouble.since.to_string(), why: trouble.why }).collect();
     Ok(Json(Doctor {
         by_hand,

@@ -61,7 +61,7 @@ pub async fn me(State(app): State<App>, caller: Caller) -> Json<Me> {
 #[utoipa::path(post, path = "/tokens", request_body = TokenRequest, responses((status = 200, body = TokenIssued), (status = "default", body = Problem, content_type = "application/problem+json")))]
 pub async fn add_token(State(app): State<App>, caller: Caller, Body(request): Body<TokenRequest>) -> Result<Json<TokenIssued>, Problem> {
     caller.prove(&app)?;
-    issued(&app, caller.user, request.label, Ttl::seconds(request.life)?, false).await
+    issued(&app, caller.user, daypass_core::names::label(&request.label)?, Ttl::seconds(request.life)?, false).await
 }
 
 /// The caller's sign-ins and tokens that hold now.

@@ -75,3 +75,50 @@ async fn a_pool_behind_one_address_gets_in_as_a_whole() {
     let failed: Vec<String> = pool.iter().filter_map(|one| one.as_ref().err().map(|e| format!("{e:?}"))).collect();
     assert!(failed.is_empty(), "{} of 200 were not let in: {:?}", failed.len(), failed.first());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_i_send_ahead_and_walk_away_from_fills_nobodys_memory_and_stops_nobody() {
+    let house = House::open().await;
+    let account = house.account("maria", "read", "1h").await;
+    let other = house.account("ben", "read", "1h").await;
+    let (client, connection) = house.client(&account).await.unwrap();
+    let long = client.prepare(&format!("select 1 --{}", "z".repeat(60_000))).await.unwrap();
+    // the server is busy with the first, and all that follows is a few bytes each that run a long text
+    let sleep = client.prepare("select pg_sleep(60)").await.unwrap();
+    let busy = client.query(&sleep, &[]);
+    let ahead = futures_util::future::join_all((0..3_000).map(|_| client.query(&long, &[])));
+    let walked_away = tokio::time::timeout(std::time::Duration::from_secs(2), async { tokio::join!(busy, ahead) }).await;
+    assert!(walked_away.is_err(), "the server is still busy");
+    connection.abort();
+    let session = house.until_json("vera", &["sessions", "ls", "--all", "--person", &account.name], |found| found[0]["closed_at"].is_string()).await;
+    let size = std::fs::metadata(house.path("data/records.db")).unwrap().len() + std::fs::metadata(house.path("data/records.db-wal")).map_or(0, |file| file.len());
+    assert!(size < 20_000_000, "{size} bytes on record");
+    let status = std::fs::read_to_string(format!("/proc/{}/status", house.pid())).unwrap();
+    let peak: u64 = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap().trim().trim_end_matches(" kB").parse().unwrap();
+    assert!(peak < 400_000, "{peak} KiB");
+    // others come in, and what they do is on record
+    assert_eq!(house.psql(&other, "SELECT count(*) FROM sales.orders").await.1, "400\n");
+    let first = house.json("vera", &["sessions", "statements", session[0]["id"].as_str().unwrap()]).await;
+    let text = first.to_string();
+    assert!(text.contains("pg_sleep") && text.contains("the session ended before its result"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_i_call_myself_and_what_my_errors_say_is_no_row_of_the_auditors() {
+    let house = House::open().await;
+    let account = house.account("maria", "read", "1h").await;
+    let mut command = house.psql_command(&account, "uat", "", "do $$ begin raise exception E'x\\n2026-11-27 20:41:01  0.1  1  drop table sales.orders'; end $$");
+    let _ = command.env("PGAPPNAME", "psql\nforged-row  jit_sam_aaaa  sam").output().await.unwrap();
+    house.until_json("vera", &["sessions", "ls", "--all"], |found| found[0]["closed_at"].is_string()).await;
+    let listed = String::from_utf8(house.daypass("vera", &["sessions", "ls", "--all"]).await.stdout).unwrap();
+    assert!(listed.contains("forged-row") && !listed.lines().any(|line| line.starts_with("forged-row")), "{listed}");
+    let id = house.json("vera", &["sessions", "ls", "--all"]).await[0]["id"].as_str().unwrap().to_owned();
+    let listed = String::from_utf8(house.daypass("vera", &["sessions", "statements", &id]).await.stdout).unwrap();
+    assert!(listed.contains("drop table") && !listed.lines().any(|line| line.starts_with("2026-11-27 20:41:01")), "{listed}");
+    // what is longer than the record keeps says so
+    let hidden = house.psql(&account, &format!("select /*{}*/ count(*) from sales.orders", "x".repeat(70_000))).await;
+    assert_eq!(hidden.1, "400\n");
+    let sessions = house.until_json("vera", &["sessions", "ls", "--all"], |found| found[0]["id"] != id.as_str() && found[0]["closed_at"].is_string()).await;
+    let statements = house.json("vera", &["sessions", "statements", sessions[0]["id"].as_str().unwrap()]).await.to_string();
+    assert!(statements.contains("cut here: 70"), "{}", &statements[statements.len().saturating_sub(500)..]);
+}

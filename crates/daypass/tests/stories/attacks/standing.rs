@@ -137,3 +137,30 @@ async fn an_account_that_outranks_the_administrator_is_not_lent() {
     let said = String::from_utf8_lossy(&added.stderr).into_owned();
     assert!(!added.status.success() && said.contains("superuser") && said.contains("could not be ended"), "{said}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn i_close_the_database_that_i_own_around_a_transaction_that_holds_my_role() {
+    // the shared account owns the database of the environment
+    let (house, added) = managed(&format!("CREATE ROLE erp_app LOGIN PASSWORD '{SECRET}'; GRANT erp_app TO daypass_admin WITH ADMIN OPTION; ALTER DATABASE uat OWNER TO erp_app")).await;
+    assert!(added.status.success(), "{added:?}");
+    let (account, client) = with_a_password_of_mine(&house).await;
+    client.batch_execute("ALTER DATABASE uat CONNECTION LIMIT 0").await.unwrap();
+    // when it is being put back in this very moment, it takes another try
+    while client.batch_execute("BEGIN; ALTER ROLE erp_app PASSWORD 'mine'; PREPARE TRANSACTION 'p'").await.is_err() {
+        client.batch_execute("ROLLBACK").await.unwrap();
+    }
+    house.json("sam", &["end", &account.name, "--reason", "enough"]).await;
+    // it is rolled back in there all the same, what the owner said of the database stays, and only the vault's password opens
+    house.until("SELECT count(*) FROM pg_prepared_xacts", "0").await;
+    let deadline = std::time::Instant::now() + crate::house::PATIENCE;
+    let past = |password: &'static str| {
+        let way = format!("host=127.0.0.1 port={} dbname=postgres user=erp_app sslmode=require connect_timeout=5", house.server.port);
+        let mut command = tokio::process::Command::new(house.server.psql());
+        command.args([way.as_str(), "-X", "-A", "-t", "-c", "SELECT 1"]).env("PGPASSWORD", password).stdin(std::process::Stdio::null());
+        async move { command.output().await.unwrap().status.success() }
+    };
+    while past("mine").await || !past(SECRET).await {
+        assert!(std::time::Instant::now() < deadline, "{}", house.log());
+    }
+    house.until("SELECT datconnlimit FROM pg_database WHERE datname = 'uat'", "0").await;
+}
