@@ -198,10 +198,14 @@ async fn begin(client: &Client, environment: &str, asked: NewMovement, how: &How
     watch(client, environment, moved, show).await
 }
 
+/// How long another tool waits until nobody is in any more: as long as our own movements do.
+const GONE: Duration = Duration::from_secs(120);
+
 /// Until it is over, or has failed: what it does, in lines that do not move.
 async fn watch(client: &Client, environment: &str, begun: MovementView, show: Show) -> Result<(), Failure> {
     let mut said = String::new();
     let mut current = begun;
+    let began = std::time::Instant::now();
     loop {
         let line = match (&current.phase, &current.progress) {
             (Some(phase), Some(progress)) if phase == "copy" && progress.bytes > 0 && progress.total_bytes > 0 => {
@@ -219,6 +223,14 @@ async fn watch(client: &Client, environment: &str, begun: MovementView, show: Sh
         if current.kind == "external" && current.status == "InProgress" && current.still_in == 0 {
             tell(&current, show);
             return Ok(());
+        }
+        if current.kind == "external" && current.status == "InProgress" && began.elapsed() > GONE {
+            return Err(Failure::new(
+                super::exit::FAILED,
+                "state",
+                format!("After {} seconds {} accounts and sessions are still on the target: the database is not to be replaced yet.", GONE.as_secs(), current.still_in),
+                format!("`daypass doctor` says what is in the way, `daypass move {environment} status` how far it is; `daypass move {environment} external fail` gives it up."),
+            ));
         }
         if current.over_at.is_some() || current.status.ends_with("Failed") {
             tell(&current, show);

@@ -432,3 +432,25 @@ async fn whatever_breaks_in_a_movement_one_whole_database_is_in_place_and_nobody
         assert!(schedules < 100 || met.contains_key(&(fault, phase.clone())), "{fault} was never met in {phase}: {met:?}");
     }
 }
+
+/// Some statements take no notice of a signal (XPath over a large document, say): here the process stands still. Takes the two minutes that a movement waits.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_of_the_server_that_nothing_ends_fails_the_movement_in_time() {
+    let house = House::open().await;
+    let account = house.account("maria", "read", "1h").await;
+    let mut running = house.psql_command(&account, "uat", "", "SELECT pg_sleep(900)").spawn().unwrap();
+    let pid = format!("SELECT pid FROM pg_stat_activity WHERE usename = '{}' AND query LIKE '%pg_sleep%'", account.name);
+    house.until(&format!("SELECT count(*) FROM ({pid}) x"), "1").await;
+    let pid: i32 = house.server.sql("postgres", &pid).await.unwrap().parse().unwrap();
+    let process = rustix::process::Pid::from_raw(pid).unwrap();
+    rustix::process::kill_process(process, rustix::process::Signal::STOP).unwrap();
+    let failed = house.daypass("sam", &["move", "uat", "external", "begin", "--reason", "by another tool"]).await;
+    let said = format!("{}{}", String::from_utf8_lossy(&failed.stdout), String::from_utf8_lossy(&failed.stderr));
+    assert!(!failed.status.success() && said.contains("still on the target") && said.contains("external fail"), "{said}\n{}", house.log());
+    // whoever looks is told what helps
+    let doctor = String::from_utf8(house.daypass("ada", &["doctor"]).await.stdout).unwrap();
+    assert!(doctor.contains(&account.name), "{doctor}");
+    rustix::process::kill_process(process, rustix::process::Signal::CONT).unwrap();
+    let _ = running.kill().await;
+    house.until_no_accounts().await;
+}

@@ -8,7 +8,7 @@ use super::movements;
 use crate::web::{App, Problem, auth::Caller, dto::*, environment};
 use axum::{
     Json,
-    extract::{Path, Query, State},
+    extract::{Path, Query, State, rejection::QueryRejection},
     http::StatusCode,
     response::{IntoResponse, Response},
 };
@@ -251,7 +251,7 @@ pub struct EnvironmentRow {
     environment_id: String,
     environment_name: String,
     /// A number where the project's name is one.
-    #[schema(value_type = Object)]
+    #[schema(value_type = serde_json::Value)]
     project_id: Value,
     /// SelfService or MicrosoftManaged, as the kind of the environment.
     environment_infrastructure: &'static str,
@@ -293,8 +293,10 @@ fn number_or_text(project: &str) -> Value {
 
 /// The environments of a project, or one of them.
 #[utoipa::path(get, path = "/environmentinfo/v1/detail/project/{project}", params(("project" = String, Path), Which), responses((status = 200, body = Page<EnvironmentRow>), (status = "default", body = Problem, content_type = "application/problem+json")))]
-pub async fn detail(State(app): State<App>, caller: Caller, Path(project): Path<String>, Query(which): Query<Which>) -> Json<Page<EnvironmentRow>> {
+pub async fn detail(State(app): State<App>, caller: Caller, Path(project): Path<String>, which: Result<Query<Which>, QueryRejection>) -> Json<Page<EnvironmentRow>> {
+    let page = which.as_ref().ok().and_then(|which| which.page);
     let found = || {
+        let Query(which) = which.map_err(|e| Problem::from(e.body_text()))?;
         let all = match which.environment_id.as_ref().or(which.environment_name.as_ref()) {
             Some(name) => vec![place(&app, &caller, &project, name)?],
             None => inside(&app, &caller, &project),
@@ -304,7 +306,7 @@ pub async fn detail(State(app): State<App>, caller: Caller, Path(project): Path<
         }
         Ok(all.iter().map(|env| row(&app, env, &project)).collect())
     };
-    Page::of(found(), which.page)
+    Page::of(found(), page)
 }
 
 fn row(app: &App, env: &Environment, project: &str) -> EnvironmentRow {
@@ -349,7 +351,7 @@ pub struct HistoryRow {
     activity_id: String,
     environment_id: String,
     /// A number where the project's name is one.
-    #[schema(value_type = Object)]
+    #[schema(value_type = serde_json::Value)]
     project_id: Value,
 }
 
@@ -365,9 +367,11 @@ pub async fn history(
     State(app): State<App>,
     caller: Caller,
     Path((project, env)): Path<(String, String)>,
-    Query(which): Query<OnPage>,
+    which: Result<Query<OnPage>, QueryRejection>,
 ) -> Json<Page<HistoryRow>> {
+    let page = which.as_ref().ok().and_then(|which| which.page);
     let found = || {
+        which.map_err(|e| Problem::from(e.body_text()))?;
         let env = place(&app, &caller, &project, &env)?;
         let env = movements::may_move(&app, &caller, env.spec.name.as_str())?;
         let row = |view: MovementView| HistoryRow {
@@ -383,7 +387,7 @@ pub async fn history(
         };
         Ok(movements::of(&app, env.id).into_iter().map(row).collect())
     };
-    Page::of(found(), which.page)
+    Page::of(found(), page)
 }
 
 /// A path as these scripts write it, put right: they join a base that ends in `/` with a path that begins with one, and end with `/`. None: it is
