@@ -130,6 +130,35 @@ fn by_words(text: &str) -> Option<Explanation> {
         say("The policy has come to ask for an approval that this account does not have.", "Ask for a new account: daypass request ENV --reason '...'")
     } else if has("no longer allows the access") {
         say("The policy does not allow this kind of access any more.", "Ask for another kind: daypass request ENV --access read --reason '...'")
+    } else if has("its holder is locked") {
+        say("The person who holds the account was locked, and all their access ended.", "Ask an administrator of Daypass why.")
+    } else if has("environment was removed") {
+        say("The environment was removed from Daypass, and all access to it ended.", "Ask whoever runs Daypass where the database is now.")
+    } else if has("policy no longer allows it") {
+        say("The policy was changed and does not allow this access any more.", "Ask for what it allows: daypass request ENV --reason '...'")
+    } else if has("could not trust its clock") {
+        say("Daypass was started with a clock that could not be trusted, and ended what had been open.", "Ask for new access: daypass request ENV --reason '...'")
+    } else if has("account could not be made") {
+        say("The account could not be made in time; `daypass passes --all` says why.", "Tell whoever runs Daypass, and ask again when it is mended.")
+    } else if has("still being made") || has("is not ready") {
+        say("The account is still being made.", "Wait a moment and connect again; `daypass passes` shows when it is ready, or what is in the way.")
+    } else if has("no connection left for another session") {
+        say("The database server has no connection left for people.", "Close one that you do not need, or try again when others have closed theirs.")
+    } else if has("nothing happened in this session") {
+        say("The session was idle for longer than the policy allows; the access goes on.", "Connect again.")
+    } else if has("this session was ended by") {
+        say("Somebody ended this session; the access goes on.", "Ask the person who is named, or connect again.")
+    } else if has("daypass is stopping") {
+        say("Daypass itself was stopped or started anew; the access goes on.", "Connect again in a moment.")
+    } else if has("could not be recorded") {
+        say(
+            "What the session does could not be put on record, so it was ended: nothing goes unrecorded.",
+            "Connect again; if it happens again, tell whoever runs Daypass (`daypass doctor`), with the name and version of the tool.",
+        )
+    } else if has("distributed transaction") {
+        say("The tool asked for a distributed transaction, which others could commit after the access has ended.", "Switch it off in the tool, or use one transaction on this database.")
+    } else if has("the target closed the connection") || has("terminating connection due to administrator command") {
+        say("The database server closed the connection, not Daypass.", "Connect again; if it goes on, ask whoever looks after the database server.")
     } else if has("does not have mars") {
         say("The server behind does not have MARS, which the tool asks for.", "Switch it off in the connection's settings (MultipleActiveResultSets=False).")
     } else {
@@ -265,6 +294,63 @@ fn names_another_database(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pass::Cause;
+
+    /// One of each, in an order in which none can be left out: a new one does not compile here.
+    fn every_refusal() -> Vec<admission::Refused> {
+        use admission::Refused::*;
+        let e = || "uat".to_owned();
+        let next = |refused: &admission::Refused| match refused {
+            Unknown => Some(NotReady { account: "jit_maria_aaaa".to_owned() }),
+            NotReady { .. } => Some(Over { environment: e(), cause: Cause::Expired }),
+            Over { .. } => Some(AddressNotAllowed { environment: e(), address: [10, 0, 0, 7].into(), database: e(), account: "jit_maria_aaaa".to_owned() }),
+            AddressNotAllowed { .. } => Some(WrongDatabase { asked: "other".to_owned(), database: e() }),
+            WrongDatabase { .. } => Some(WrongEngine { engine: crate::environment::Engine::Postgres }),
+            WrongEngine { .. } => Some(WrongServer { asked: "other".to_owned(), environment: e() }),
+            WrongServer { .. } => Some(AccessNotAllowed { environment: e(), policy: "usual".to_owned() }),
+            AccessNotAllowed { .. } => Some(NotApproved { environment: e(), policy: "usual".to_owned() }),
+            NotApproved { .. } => Some(TooManySessions { environment: e(), most: 20 }),
+            TooManySessions { .. } => Some(Frozen { environment: e() }),
+            Frozen { .. } => Some(TargetFull { environment: e() }),
+            TargetFull { .. } => None,
+        };
+        std::iter::successors(Some(Unknown), next).collect()
+    }
+
+    fn every_cause() -> Vec<Cause> {
+        let id = uuid::Uuid::nil();
+        let next = |cause: &Cause| match cause {
+            Cause::Expired => Some(Cause::Returned),
+            Cause::Returned => Some(Cause::Revoked { by: UserId::new(id), why: "enough".parse().unwrap() }),
+            Cause::Revoked { .. } => Some(Cause::Moved { movement: crate::ids::MovementId::new(id) }),
+            Cause::Moved { .. } => Some(Cause::Replaced),
+            Cause::Replaced => Some(Cause::HolderLocked),
+            Cause::HolderLocked => Some(Cause::EnvironmentRemoved),
+            Cause::EnvironmentRemoved => Some(Cause::Forbidden { policy: "usual".parse().unwrap() }),
+            Cause::Forbidden { .. } => Some(Cause::ClockDoubted),
+            Cause::ClockDoubted => Some(Cause::Failed { why: "no".to_owned() }),
+            Cause::Failed { .. } => None,
+        };
+        std::iter::successors(Some(Cause::Expired), next).collect()
+    }
+
+    #[test]
+    fn every_sentence_that_ends_or_refuses_access_is_known() {
+        use admission::Fallen;
+        let fallen = [Fallen::NotReady, Fallen::Frozen, Fallen::AddressNotAllowed].into_iter().chain(every_cause().into_iter().map(Fallen::Over));
+        let over = every_cause().into_iter().map(|cause| admission::Refused::Over { environment: "uat".to_owned(), cause });
+        let refused = every_refusal().into_iter().chain(over).map(|refused| (refused.words(), refused.remedy()));
+        let told = fallen.map(|fallen| fallen.told("uat")).map(|told| (told.why, told.remedy));
+        let mut causes = std::collections::BTreeSet::new();
+        for (words, remedy) in refused.chain(told) {
+            let found = explain(&format!("FATAL:  {words}\nHINT:  {remedy}"), None, Time::from_micros(0));
+            assert!(!found.cause.contains("not one that Daypass writes"), "{words}");
+            // and by its own words alone, as a log has them
+            assert_eq!(explain(&words, None, Time::from_micros(0)).cause, found.cause, "{words}: the hint leads elsewhere");
+            causes.insert(found.cause);
+        }
+        assert!(causes.len() >= 20, "one sentence for many causes: {causes:#?}");
+    }
 
     #[test]
     fn texts_of_sql_server_and_azure_are_known_without_a_ledger_too() {

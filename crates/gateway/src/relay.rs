@@ -529,6 +529,23 @@ mod tests {
         (moved, got, left)
     }
 
+    #[test]
+    fn whatever_a_session_is_ended_with_is_explained() {
+        let ends = [
+            End::TargetLeft,
+            End::Cut(Told::and_connect_again("nothing happened in this session for 15 min, and the policy of uat ends it then".to_owned())),
+            End::Cut(Told::and_connect_again("this session was ended by sam".to_owned())),
+            End::Refused("its statements could not be recorded: the client does not keep to the protocol"),
+            End::Refused("it asked for a distributed transaction, and others could commit that behind its end"),
+            End::NotRecorded("the disk is full".to_owned()),
+            End::NotFollowed,
+        ];
+        for end in ends {
+            let found = daypass_core::explain::explain(&end.words(), None, Time::ZERO);
+            assert!(!found.cause.contains("not one that Daypass writes"), "{}", end.words());
+        }
+    }
+
     #[tokio::test]
     async fn what_is_taken_out_of_a_stream_goes_on_or_the_stream_ends_there() {
         let end = Time::from_micros(1_000_000);

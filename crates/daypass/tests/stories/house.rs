@@ -94,8 +94,11 @@ impl House {
         self.people().await;
         for database in ["golden", "uat"] {
             self.server.database(database).await.unwrap();
-            self.environment(database, port).await;
         }
+        self.environment("uat", port).await;
+        // one of them is tried the whole way in each story; the other has the same server
+        let tls: &[&str] = if self.server.has_tls() { &["--untried"] } else { &["--untried", "--without-tls"] };
+        self.environment_with("golden", port, tls, "admin-secret").await;
     }
 
     pub async fn environment(&self, database: &str, port: u16) {
