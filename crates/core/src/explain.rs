@@ -137,7 +137,10 @@ fn by_words(text: &str) -> Option<Explanation> {
     } else if has("policy no longer allows it") {
         say("The policy was changed and does not allow this access any more.", "Ask for what it allows: daypass request ENV --reason '...'")
     } else if has("could not trust its clock") {
-        say("Daypass was started with a clock that could not be trusted, and ended what had been open.", "Ask for new access: daypass request ENV --reason '...'")
+        say(
+            "Daypass was started with a clock that could not be trusted, and ended what had been open.",
+            "Ask for new access: daypass request ENV --reason '...'",
+        )
     } else if has("account could not be made") {
         say("The account could not be made in time; `daypass passes --all` says why.", "Tell whoever runs Daypass, and ask again when it is mended.")
     } else if has("still being made") || has("is not ready") {
@@ -156,7 +159,10 @@ fn by_words(text: &str) -> Option<Explanation> {
             "Connect again; if it happens again, tell whoever runs Daypass (`daypass doctor`), with the name and version of the tool.",
         )
     } else if has("distributed transaction") {
-        say("The tool asked for a distributed transaction, which others could commit after the access has ended.", "Switch it off in the tool, or use one transaction on this database.")
+        say(
+            "The tool asked for a distributed transaction, which others could commit after the access has ended.",
+            "Switch it off in the tool, or use one transaction on this database.",
+        )
     } else if has("the target closed the connection") || has("terminating connection due to administrator command") {
         say("The database server closed the connection, not Daypass.", "Connect again; if it goes on, ask whoever looks after the database server.")
     } else if has("does not have mars") {

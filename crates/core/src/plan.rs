@@ -112,7 +112,9 @@ pub fn plan(ledger: &Ledger, target: TargetId, observed: &Observation, wanted: W
             // one that is to start later is made when it starts
             State::Approved { .. } if pass.wish.starts_at.is_some_and(|start| now < start) => {}
             State::Approved { ends_at } => begins.push(Action::Provide { pass: id, account, access, database, environment, ends_at }),
-            State::Ready { ends_at } if !seen.is_some_and(|a| (by_moment || a.can_login) && ends_as_wanted(a, ends_at, now) && has(a, &wanted(env, access))) => {
+            State::Ready { ends_at }
+                if !seen.is_some_and(|a| (by_moment || a.can_login) && ends_as_wanted(a, ends_at, now) && has(a, &wanted(env, access))) =>
+            {
                 begins.push(Action::Restore { pass: id, account, access, database, environment, ends_at });
             }
             _ => {}

@@ -328,7 +328,9 @@ impl Keeper {
                 .ledger(|ledger| ledger.environment(*environment).and_then(|env| env.identity.clone()))
                 .is_some_and(|known| identified.get(environment) == Some(&known))
         };
-        let actions = self.node.ledger(|ledger| plan(ledger, self.id, &observed, &|env, access| self.target.rights(env.id, access, env.spec.grants, ledger.policy(env).sessions_per_pass), now));
+        let actions = self.node.ledger(|ledger| {
+            plan(ledger, self.id, &observed, &|env, access| self.target.rights(env.id, access, env.spec.grants, ledger.policy(env).sessions_per_pass), now)
+        });
         // nor before what ends access has its connections
         let reserved = self.target.reserve().await;
         work.waiting.clear();

@@ -15,11 +15,7 @@ use daypass_gateway::{
     ranked::{Rank, Ranked},
 };
 use daypass_targets::{AccountSpec, AnyTarget, Check, Estate, Target, TargetError, Verdict};
-use std::{
-    collections::BTreeSet,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 /// How long the target itself lets the account in at most, whatever becomes of us.
 const LIFE: Duration = Duration::from_secs(120);
@@ -77,7 +73,9 @@ impl Trial {
     /// In a task of its own: whoever asked may go away, and the account goes all the same.
     pub async fn run(self) -> Vec<Check> {
         let trying = tokio::spawn(async move { self.whole_way().await });
-        trying.await.unwrap_or_else(|error| vec![Check::missing(format!("the test itself failed: {error}"), "This is a defect in Daypass: please tell its makers.")])
+        trying
+            .await
+            .unwrap_or_else(|error| vec![Check::missing(format!("the test itself failed: {error}"), "This is a defect in Daypass: please tell its makers.")])
     }
 
     async fn whole_way(&self) -> Vec<Check> {
@@ -106,7 +104,8 @@ impl Trial {
     async fn once(&self, access: Access, checks: &mut Vec<Check>) -> Result<(), Check> {
         let word = access.as_str();
         let identity = self.target.identity(self.environment, &self.spec.database).await;
-        let identity = identity.map_err(|error| Check::missing(format!("which database this is cannot be read: {error}"), "The administrator needs to see it."))?;
+        let identity =
+            identity.map_err(|error| Check::missing(format!("which database this is cannot be read: {error}"), "The administrator needs to see it."))?;
         let secrets = tokio::task::spawn_blocking(PassSecrets::make).await.map_err(|error| Check::missing(error.to_string(), "Try again."))?;
         let password = Secret::new(&*secrets.target);
         // no person's name has such a beginning
@@ -130,19 +129,33 @@ impl Trial {
                 checks.push(Check::fine(format!("{word}: an account can be made")));
                 self.inside(&account, &password, &secrets.target_verifier, &identity, access, checks).await
             }
-            Err(error) => Err(Check::missing(format!("{word}: no account can be made: {error}"), "Do what the server or the sentence says; the recipe (daypass env recipe) has all rights that it takes.")),
+            Err(error) => Err(Check::missing(
+                format!("{word}: no account can be made: {error}"),
+                "Do what the server or the sentence says; the recipe (daypass env recipe) has all rights that it takes.",
+            )),
         };
         let databases = std::slice::from_ref(&self.spec.database);
         let gone = self.target.remove(account.as_str(), databases, Estate::default()).await;
         checks.push(match gone {
             Ok(()) => Check::fine(format!("{word}: the account is removed again")),
-            Err(error) => Check::missing(format!("{word}: the account {account} cannot be removed: {error}"), "Access would not end at the server: the recipe (daypass env recipe) has all rights that it takes."),
+            Err(error) => Check::missing(
+                format!("{word}: the account {account} cannot be removed: {error}"),
+                "Access would not end at the server: the recipe (daypass env recipe) has all rights that it takes.",
+            ),
         });
         done
     }
 
     /// Logs in as the gateway does, and looks around as somebody who is in.
-    async fn inside(&self, account: &AccountName, password: &Secret, verifier: &str, identity: &Identity, access: Access, checks: &mut Vec<Check>) -> Result<(), Check> {
+    async fn inside(
+        &self,
+        account: &AccountName,
+        password: &Secret,
+        verifier: &str,
+        identity: &Identity,
+        access: Access,
+        checks: &mut Vec<Check>,
+    ) -> Result<(), Check> {
         // where the target's own firewall keeps people out, nobody comes in from here
         if self.spec.enforce != Enforce::Gateway {
             return Ok(());

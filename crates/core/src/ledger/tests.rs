@@ -316,7 +316,13 @@ fn a_request_under_a_used_number_is_the_same_request_or_none() {
     let other = office.environment_on(Engine::SqlServer, Enforce::Gateway, "erp", project);
     let pass = office.asks(office.maria, Access::Read);
     let maria = office.maria;
-    let again = |environment, access| Command::RequestPass { pass, environment, wish: Wish::new(access, "once more".parse().unwrap()), life: None, salt: 1 };
+    let wish = office.ledger.pass(pass).unwrap().wish.clone();
+    let again = |environment, access| Command::RequestPass { pass, environment, wish: Wish { access, ..wish.clone() }, life: None, salt: 1 };
+    let other_reason = Wish { reason: "something else".parse().unwrap(), ..wish.clone() };
+    let other_reason = Command::RequestPass { pass, environment: office.uat, wish: other_reason, life: None, salt: 1 };
+    assert_eq!(office.refused(other_reason, maria).code, Code::Taken, "nobody is to think that it stands on record");
+    let longer = Command::RequestPass { pass, environment: office.uat, wish: wish.clone(), life: Some(Ttl::minutes(1)), salt: 1 };
+    assert_eq!(office.refused(longer, maria).code, Code::Taken);
     assert!(office.run(again(office.uat, Access::Read), Actor::User(maria)).unwrap().is_empty());
     assert_eq!(office.refused(again(other, Access::Read), maria).code, Code::Taken);
     assert_eq!(office.refused(again(office.uat, Access::ReadWrite), maria).code, Code::Taken);
@@ -610,7 +616,10 @@ fn one_server_under_two_names_is_two_targets_and_neither_removes_the_others_acco
     assert_eq!(plan(&office.ledger, other, &seen(&office), &any, office.now), vec![], "its own keeper ends it");
     assert!(matches!(plan(&office.ledger, own, &seen(&office), &any, office.now)[..], [Action::Remove { pass: Some(_), .. }]));
     office.done(Command::Observed(Observed::Gone { pass }), Actor::System);
-    assert!(matches!(plan(&office.ledger, other, &seen(&office), &any, office.now)[..], [Action::Remove { pass: None, .. }]), "what is final is a stray anywhere");
+    assert!(
+        matches!(plan(&office.ledger, other, &seen(&office), &any, office.now)[..], [Action::Remove { pass: None, .. }]),
+        "what is final is a stray anywhere"
+    );
 }
 
 #[test]
@@ -621,7 +630,10 @@ fn gone_is_no_account_of_that_name_and_nobody_in_and_a_moved_end_is_put_back() {
     let target = office.ledger.environment(office.uat).unwrap().target;
     let ends_at = office.ledger.pass(pass).unwrap().ends_at.unwrap();
     let left = ends_at.since(office.now) / 1_000_000;
-    let seen = |expires_in| Observation { accounts: vec![ObservedAccount { name: account.clone(), can_login: false, expires_in, rights: None }], ..Observation::default() };
+    let seen = |expires_in| Observation {
+        accounts: vec![ObservedAccount { name: account.clone(), can_login: false, expires_in, rights: None }],
+        ..Observation::default()
+    };
     let planned = |office: &Office, seen: &Observation| plan(&office.ledger, target, seen, &any, office.now);
     // an account of PostgreSQL that cannot log in is as it should be; one whose end is another is not
     assert_eq!(planned(&office, &seen(Some(left - 2))), vec![]);

@@ -388,8 +388,12 @@ impl World {
             }
         }
         let left = |expires: i64| Some((expires - self.now).div_euclid(SECOND));
-        let accounts =
-            self.servers[server].accounts.iter().map(|(name, expires)| ObservedAccount { name: name.clone(), can_login: false, expires_in: left(*expires), rights: None });
+        let accounts = self.servers[server].accounts.iter().map(|(name, expires)| ObservedAccount {
+            name: name.clone(),
+            can_login: false,
+            expires_in: left(*expires),
+            rights: None,
+        });
         let observed = Observation { accounts: accounts.collect(), ..Observation::default() };
         // looked first, then read what is new: a pass of the other node is never taken for a stray
         self.follow(node)?;

@@ -5,7 +5,12 @@ use crate::web::Problem;
 use daypass_core::secret::Secret;
 use reqwest::{Method, Url};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use std::{io::Write, os::unix::fs::{DirBuilderExt, OpenOptionsExt}, path::PathBuf, time::Duration};
+use std::{
+    io::Write,
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::PathBuf,
+    time::Duration,
+};
 
 /// What went wrong, for people and for the exit code.
 #[derive(Debug)]

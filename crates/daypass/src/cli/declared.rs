@@ -346,7 +346,9 @@ mod tests {
     #[test]
     fn what_an_environment_is_reached_by_is_changed_in_its_place() {
         let now = format!("{UAT} }}\n  two: {{ project: main, engine: postgres, host: db, port: 5432, database: two, admin: a }}\n");
-        let elsewhere = now.replace("host: db, port: 5432", "host: db2, port: 5433").replace("database: two", "database: two, kind: managed, heir: keeper, grants: predefined");
+        let elsewhere = now
+            .replace("host: db, port: 5432", "host: db2, port: 5433")
+            .replace("database: two", "database: two, kind: managed, heir: keeper, grants: predefined");
         assert_eq!(
             told(&now, &elsewhere),
             ["~ server of two and of all on it (host, port): db2:5433 as a", "~ two is managed", "~ accounts of two (grants, heir)"],

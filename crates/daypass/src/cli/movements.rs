@@ -228,8 +228,14 @@ async fn watch(client: &Client, environment: &str, begun: MovementView, show: Sh
             return Err(Failure::new(
                 super::exit::FAILED,
                 "state",
-                format!("After {} seconds {} accounts and sessions are still on the target: the database is not to be replaced yet.", GONE.as_secs(), current.still_in),
-                format!("`daypass doctor` says what is in the way, `daypass move {environment} status` how far it is; `daypass move {environment} external fail` gives it up."),
+                format!(
+                    "After {} seconds {} accounts and sessions are still on the target: the database is not to be replaced yet.",
+                    GONE.as_secs(),
+                    current.still_in
+                ),
+                format!(
+                    "`daypass doctor` says what is in the way, `daypass move {environment} status` how far it is; `daypass move {environment} external fail` gives it up."
+                ),
             ));
         }
         if current.over_at.is_some() || current.status.ends_with("Failed") {

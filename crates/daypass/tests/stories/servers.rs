@@ -244,7 +244,10 @@ async fn what_is_exported_is_applied_and_what_is_changed_in_it_is_changed() {
         .replace("grants: granted", "grants: granted\n    heir: uat_owner\n    password_file: secret")
         .replace("host: localhost", "host: 127.0.0.1");
     let said = apply(&after).await;
-    assert!(said.contains("~ server of") && said.contains("(host)") && said.contains("~ uat is managed") && said.contains("~ accounts of uat (heir)"), "{said}");
+    assert!(
+        said.contains("~ server of") && said.contains("(host)") && said.contains("~ uat is managed") && said.contains("~ accounts of uat (heir)"),
+        "{said}"
+    );
     assert_eq!(export().await, after.replace("\n    password_file: secret", ""), "it is as the file says");
     assert!(apply(&after).await.contains("Nothing to do"));
     assert_eq!(house.psql(&account, "SELECT count(*) FROM sales.orders").await.1, "400\n", "nobody was put out");

@@ -174,11 +174,19 @@ pub async fn look_around(
         }
     }
     let word = access.as_str();
-    let by_hand = |rights: &str| format!("The administrator cannot grant {rights} on what belongs to a role that it is no member of: make it one, unless that is a superuser; or let the owner grant it to daypass_<environment>_{word}.");
+    let by_hand = |rights: &str| {
+        format!(
+            "The administrator cannot grant {rights} on what belongs to a role that it is no member of: make it one, unless that is a superuser; or let the owner grant it to daypass_<environment>_{word}."
+        )
+    };
     for (unseen, what, remedy) in [
         (schemas, "schemas that accounts cannot enter", by_hand("USAGE")),
         (tables, "tables and views that accounts cannot read", by_hand("SELECT")),
-        (rows, "tables of which accounts see only the rows that row level security lets them see, perhaps none", "If that is not meant: CREATE POLICY … TO the group of the accounts (daypass_<environment>_read, daypass_<environment>_read_write).".to_owned()),
+        (
+            rows,
+            "tables of which accounts see only the rows that row level security lets them see, perhaps none",
+            "If that is not meant: CREATE POLICY … TO the group of the accounts (daypass_<environment>_read, daypass_<environment>_read_write).".to_owned(),
+        ),
         (unwritten, "tables that accounts can read and not write", by_hand("INSERT, UPDATE, DELETE")),
     ] {
         if !unseen.is_empty() {
@@ -198,7 +206,9 @@ pub async fn look_around(
     if writes {
         checks.push(match write(&mut client).await {
             Ok(()) => Check::fine(format!("{word}: an account can write (tried, and rolled back)")),
-            Err(error) => Check::missing(format!("{word}: an account cannot write: {error}"), "The server says this; a read-only server or database takes no changes."),
+            Err(error) => {
+                Check::missing(format!("{word}: an account cannot write: {error}"), "The server says this; a read-only server or database takes no changes.")
+            }
         });
     }
     Ok(checks)

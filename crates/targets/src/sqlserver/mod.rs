@@ -430,7 +430,12 @@ impl SqlServer {
             match self.within(link, database.as_str(), async |link| Ok((link.rows(users).await?, link.rows(ROLES).await?))).await {
                 Ok((rows, roles)) => {
                     for row in rows.iter().filter(|row| is_ours(&column(row, 0), &column(row, 1))) {
-                        accounts.entry(column(row, 0)).or_insert_with(|| ObservedAccount { name: column(row, 0), can_login: false, expires_in: None, rights: Some(BTreeSet::new()) });
+                        accounts.entry(column(row, 0)).or_insert_with(|| ObservedAccount {
+                            name: column(row, 0),
+                            can_login: false,
+                            expires_in: None,
+                            rights: Some(BTreeSet::new()),
+                        });
                     }
                     has_roles(&mut accounts, &roles);
                 }

@@ -92,7 +92,8 @@ pub async fn look_around(
         let ask = format!("SELECT CAST(HAS_PERMS_BY_NAME(DB_NAME(), 'DATABASE', '{right}') AS nvarchar(5))");
         Ok::<_, TargetError>(link.rows(&ask).await?.first().is_some_and(|row| column(row, 0) == "1"))
     };
-    let denied = "Something in the database denies it to public or to the roles of accounts (db_datareader, db_datawriter): look for DENY in sys.database_permissions.";
+    let denied =
+        "Something in the database denies it to public or to the roles of accounts (db_datareader, db_datawriter): look for DENY in sys.database_permissions.";
     checks.push(Check::needs(may(&mut link, "SELECT").await?, format!("{word}: an account reads the whole database"), denied));
     if access == Access::ReadWrite {
         let mut all = true;
@@ -102,7 +103,11 @@ pub async fn look_around(
         checks.push(Check::needs(all, format!("{word}: an account writes in the whole database"), denied));
         let state = link.rows("SELECT CAST(DATABASEPROPERTYEX(DB_NAME(), 'Updateability') AS nvarchar(128))").await?;
         let read_only = state.first().is_some_and(|row| column(row, 0) == "READ_ONLY");
-        checks.push(Check::needs(!read_only, format!("{word}: the database takes changes"), "ALTER DATABASE … SET READ_WRITE; a secondary replica takes none."));
+        checks.push(Check::needs(
+            !read_only,
+            format!("{word}: the database takes changes"),
+            "ALTER DATABASE … SET READ_WRITE; a secondary replica takes none.",
+        ));
     }
     Ok(checks)
 }

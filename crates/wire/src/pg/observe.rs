@@ -22,11 +22,25 @@ use std::{
 /// not take, because it knows it already or skips the rest of a batch, changes nothing.
 enum Pending {
     Simple(Statement),
-    Parse { name: Vec<u8>, text: Arc<str>, whole: usize },
-    Bind { portal: Vec<u8>, name: Vec<u8>, values: Vec<String> },
-    Close { portal: bool, name: Vec<u8> },
+    Parse {
+        name: Vec<u8>,
+        text: Arc<str>,
+        whole: usize,
+    },
+    Bind {
+        portal: Vec<u8>,
+        name: Vec<u8>,
+        values: Vec<String>,
+    },
+    Close {
+        portal: bool,
+        name: Vec<u8>,
+    },
     /// With what it would run if all before it is taken.
-    Execute { portal: Vec<u8>, statement: Statement },
+    Execute {
+        portal: Vec<u8>,
+        statement: Statement,
+    },
     Sync,
 }
 
@@ -558,7 +572,10 @@ mod tests {
         say(&[(b'P', b"x\0delete from t\0\0\0"), SYNC], &ok);
         // a second text under that name: in a batch that the server skips, and as a plain duplicate
         let skipped = [error("22012"), frames(&[(b'Z', b"I")])].concat();
-        say(&[(b'P', b"\0select 1/0\0\0\0"), (b'B', b"\0\0\0\0\0\0\0\0"), EXECUTE, (b'P', b"x\0select 2\0\0\0"), SYNC], &[frames(&[(b'1', b""), (b'2', b"")]), skipped.clone()].concat());
+        say(
+            &[(b'P', b"\0select 1/0\0\0\0"), (b'B', b"\0\0\0\0\0\0\0\0"), EXECUTE, (b'P', b"x\0select 2\0\0\0"), SYNC],
+            &[frames(&[(b'1', b""), (b'2', b"")]), skipped.clone()].concat(),
+        );
         say(&[(b'P', b"x\0select 3\0\0\0"), SYNC], &[error("42P05"), frames(&[(b'Z', b"I")])].concat());
         say(&[bind_x, EXECUTE, SYNC], &frames(&[(b'2', b""), (b'C', b"DELETE 1\0"), (b'Z', b"I")]));
         // a portal that is there stays what it is

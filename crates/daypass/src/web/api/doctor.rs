@@ -43,7 +43,12 @@ pub async fn doctor(State(app): State<App>, caller: Caller) -> Result<Json<Docto
     });
     let last = app.node.store.log.read(seq.saturating_sub(1), 1).await?;
     let hash = last.first().and_then(|line| Some(line.get(line.len().checked_sub(66)?..line.len() - 2)?.to_owned())).unwrap_or_default();
-    let records = app.node.store.records.failing().map(|why| ("records of sessions".to_owned(), Trouble { since: now, why: format!("they cannot be written: {why}; sessions wait") }));
+    let records = app
+        .node
+        .store
+        .records
+        .failing()
+        .map(|why| ("records of sessions".to_owned(), Trouble { since: now, why: format!("they cannot be written: {why}; sessions wait") }));
     let troubles = app.node.troubles.all().into_iter().chain(records);
     let troubles = troubles.map(|(what, trouble)| TroubleView { what: named(&app.node, &what), since: trouble.since.to_string(), why: trouble.why }).collect();
     Ok(Json(Doctor {

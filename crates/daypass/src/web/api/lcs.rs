@@ -293,7 +293,12 @@ fn number_or_text(project: &str) -> Value {
 
 /// The environments of a project, or one of them.
 #[utoipa::path(get, path = "/environmentinfo/v1/detail/project/{project}", params(("project" = String, Path), Which), responses((status = 200, body = Page<EnvironmentRow>), (status = "default", body = Problem, content_type = "application/problem+json")))]
-pub async fn detail(State(app): State<App>, caller: Caller, Path(project): Path<String>, which: Result<Query<Which>, QueryRejection>) -> Json<Page<EnvironmentRow>> {
+pub async fn detail(
+    State(app): State<App>,
+    caller: Caller,
+    Path(project): Path<String>,
+    which: Result<Query<Which>, QueryRejection>,
+) -> Json<Page<EnvironmentRow>> {
     let page = which.as_ref().ok().and_then(|which| which.page);
     let found = || {
         let Query(which) = which.map_err(|e| Problem::from(e.body_text()))?;

@@ -159,10 +159,35 @@ fn set_form(visit: &Visit, name: &str) -> Result<Form, crate::web::Problem> {
         .with(Field::text("admin", "Administrator on the target").required().value(&target.admin))
         .with(Field::password("password", "Its password", "off").hint("Leave it empty to keep the one that is known"))
         .with(Field::area("ca", "CA of the target").hint("PEM; empty: the CAs that the system trusts").value(ca))
-        .with(Field::select("tls", "Encryption to the target", choices(&[("verify_full", "TLS, verified"), ("strict", "TLS first of all (TDS 8.0)"), ("off", "None")])).value(tls))
-        .with(Field::select("kind", "Kind", choices(&[("self-service", "Self-service: passes are the only way in"), ("managed", "Managed: it may have standing accounts")])).value(env.spec.kind.as_str()))
-        .with(Field::select("grants", "Rights of accounts", choices(&[("granted", "Per schema, by a group role"), ("predefined", "pg_read_all_data and pg_write_all_data (PostgreSQL)")])).value(if env.spec.grants == Grants::Predefined { "predefined" } else { "granted" }))
-        .with(Field::text("heir", "Who may use what accounts leave").hint("A role of the server; empty: the owner of the database").value(env.spec.heir.as_deref().unwrap_or_default()))
+        .with(
+            Field::select(
+                "tls",
+                "Encryption to the target",
+                choices(&[("verify_full", "TLS, verified"), ("strict", "TLS first of all (TDS 8.0)"), ("off", "None")]),
+            )
+            .value(tls),
+        )
+        .with(
+            Field::select(
+                "kind",
+                "Kind",
+                choices(&[("self-service", "Self-service: passes are the only way in"), ("managed", "Managed: it may have standing accounts")]),
+            )
+            .value(env.spec.kind.as_str()),
+        )
+        .with(
+            Field::select(
+                "grants",
+                "Rights of accounts",
+                choices(&[("granted", "Per schema, by a group role"), ("predefined", "pg_read_all_data and pg_write_all_data (PostgreSQL)")]),
+            )
+            .value(if env.spec.grants == Grants::Predefined { "predefined" } else { "granted" }),
+        )
+        .with(
+            Field::text("heir", "Who may use what accounts leave")
+                .hint("A role of the server; empty: the owner of the database")
+                .value(env.spec.heir.as_deref().unwrap_or_default()),
+        )
         .back(format!("/environments/{name}"));
     Ok(others.iter().fold(form, |form, other| form.fact(format!("{other} is on the same server, and is reached the same way"))))
 }

@@ -91,7 +91,8 @@ async fn what_i_send_ahead_and_walk_away_from_fills_nobodys_memory_and_stops_nob
     assert!(walked_away.is_err(), "the server is still busy");
     connection.abort();
     let session = house.until_json("vera", &["sessions", "ls", "--all", "--person", &account.name], |found| found[0]["closed_at"].is_string()).await;
-    let size = std::fs::metadata(house.path("data/records.db")).unwrap().len() + std::fs::metadata(house.path("data/records.db-wal")).map_or(0, |file| file.len());
+    let size =
+        std::fs::metadata(house.path("data/records.db")).unwrap().len() + std::fs::metadata(house.path("data/records.db-wal")).map_or(0, |file| file.len());
     assert!(size < 20_000_000, "{size} bytes on record");
     let status = std::fs::read_to_string(format!("/proc/{}/status", house.pid())).unwrap();
     let peak: u64 = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap().trim().trim_end_matches(" kB").parse().unwrap();
@@ -107,7 +108,8 @@ async fn what_i_send_ahead_and_walk_away_from_fills_nobodys_memory_and_stops_nob
 async fn what_i_call_myself_and_what_my_errors_say_is_no_row_of_the_auditors() {
     let house = House::open().await;
     let account = house.account("maria", "read", "1h").await;
-    let mut command = house.psql_command(&account, "uat", "", "do $$ begin raise exception E'x\\n2026-11-27 20:41:01  0.1  1  drop table sales.orders'; end $$");
+    let mut command =
+        house.psql_command(&account, "uat", "", "do $$ begin raise exception E'x\\n2026-11-27 20:41:01  0.1  1  drop table sales.orders'; end $$");
     let _ = command.env("PGAPPNAME", "psql\nforged-row  jit_sam_aaaa  sam").output().await.unwrap();
     house.until_json("vera", &["sessions", "ls", "--all"], |found| found[0]["closed_at"].is_string()).await;
     let listed = String::from_utf8(house.daypass("vera", &["sessions", "ls", "--all"]).await.stdout).unwrap();

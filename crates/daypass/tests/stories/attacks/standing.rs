@@ -141,7 +141,10 @@ async fn an_account_that_outranks_the_administrator_is_not_lent() {
 #[tokio::test(flavor = "multi_thread")]
 async fn i_close_the_database_that_i_own_around_a_transaction_that_holds_my_role() {
     // the shared account owns the database of the environment
-    let (house, added) = managed(&format!("CREATE ROLE erp_app LOGIN PASSWORD '{SECRET}'; GRANT erp_app TO daypass_admin WITH ADMIN OPTION; ALTER DATABASE uat OWNER TO erp_app")).await;
+    let (house, added) = managed(&format!(
+        "CREATE ROLE erp_app LOGIN PASSWORD '{SECRET}'; GRANT erp_app TO daypass_admin WITH ADMIN OPTION; ALTER DATABASE uat OWNER TO erp_app"
+    ))
+    .await;
     assert!(added.status.success(), "{added:?}");
     let (account, client) = with_a_password_of_mine(&house).await;
     client.batch_execute("ALTER DATABASE uat CONNECTION LIMIT 0").await.unwrap();
