@@ -159,7 +159,7 @@ async fn a_test_says_what_people_would_not_see_and_leaves_nothing_behind() {
         assert!(!said.contains("GRANT postgres") && !said.contains("GRANT \"postgres\""), "{said}");
         assert!(!extension || said.contains("pg_stat_statements 1."), "{said}");
         // nothing of it is left, on record, at the target, or in the way of whoever is in
-        assert_eq!(house.accounts().await, [account.name.clone()]);
+        assert_eq!(house.accounts().await, std::slice::from_ref(&account.name));
         assert_eq!(house.psql(&account, "SELECT count(*) FROM sales.orders").await.1, "400\n");
         assert!(!String::from_utf8_lossy(&house.daypass("vera", &["log", "export"]).await.stdout).contains("jit__test"));
     }
