@@ -16,6 +16,8 @@ const LONG: usize = 512;
 const SHOWN: usize = 128;
 /// Long texts of a session that are remembered, by their digest.
 const TEXTS: usize = 1_024;
+/// Bytes of those that are held.
+const HELD: usize = 1024 * 1024;
 
 pub struct Recorder {
     session: SessionId,
@@ -27,13 +29,27 @@ pub struct Recorder {
     blocks: VecDeque<StatementBlock>,
     /// Under which number a long text was written.
     texts: HashMap<[u8; 32], u64>,
+    /// The same for texts that are still the same piece of memory, as prepared statements are: not digested again at each run.
+    known: HashMap<usize, (Arc<str>, u64)>,
+    held: usize,
     /// The policy may ask for no record of statements.
     keep: bool,
 }
 
 impl Recorder {
     pub fn new(session: SessionId, keep: bool) -> Self {
-        Recorder { session, lines: Vec::new(), count: 0, total: 0, digest: [0; 32], blocks: VecDeque::new(), texts: HashMap::new(), keep }
+        Recorder {
+            session,
+            lines: Vec::new(),
+            count: 0,
+            total: 0,
+            digest: [0; 32],
+            blocks: VecDeque::new(),
+            texts: HashMap::new(),
+            known: HashMap::new(),
+            held: 0,
+            keep,
+        }
     }
 
     pub fn add(&mut self, statement: Statement) {
@@ -74,18 +90,30 @@ impl Recorder {
         if text.len() <= LONG {
             return (text, cut);
         }
-        let mut digest = Sha256::new();
-        digest.update(text.as_bytes());
-        digest.update(whole.to_le_bytes());
-        let digest = digest.finalize().into();
-        if let Some(number) = self.texts.get(&digest) {
+        let place = text.as_ptr() as usize;
+        let known = self.known.get(&place).filter(|(known, _)| Arc::ptr_eq(known, &text)).map(|(_, number)| *number);
+        let known = known.or_else(|| {
+            let mut digest = Sha256::new();
+            digest.update(text.as_bytes());
+            digest.update(whole.to_le_bytes());
+            let digest = digest.finalize().into();
+            let known = self.texts.get(&digest).copied();
+            if self.texts.len() >= TEXTS {
+                self.texts.clear();
+            }
+            let number = *self.texts.entry(digest).or_insert(self.total + u64::from(self.count));
+            if self.held + text.len() > HELD {
+                self.known.clear();
+                self.held = 0;
+            }
+            self.held += text.len();
+            self.known.insert(place, (text.clone(), number));
+            known
+        });
+        if let Some(number) = known {
             let shown = &text[..text.floor_char_boundary(SHOWN)];
             return (format!("{shown}… (the same {whole} bytes as statement {} of this session)", number + 1).into(), true);
         }
-        if self.texts.len() >= TEXTS {
-            self.texts.clear();
-        }
-        self.texts.insert(digest, self.total + u64::from(self.count));
         // nobody is to take the part for the whole
         if cut { (format!("{text}… (cut here: {whole} bytes in all)").into(), true) } else { (text, false) }
     }

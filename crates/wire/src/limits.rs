@@ -39,8 +39,12 @@ pub const PREPARED: usize = 512;
 /// Bytes of prepared text remembered per session.
 pub const PREPARED_BYTES: usize = 1024 * 1024;
 
-/// Executions sent ahead of their results (pipelining) that are tracked; beyond it they are recorded without a result.
-pub const PIPELINED: usize = 4_096;
+/// Messages sent ahead of their answers (pipelining) that are followed. Whoever sends more is ended: what they run could not be told from what
+/// they sent. Drivers read answers long before.
+pub const PIPELINED: usize = 65_536;
+
+/// Messages sent ahead of their answers whose bound values are kept as well.
+pub const PIPELINED_VALUES: usize = 4_096;
 
 /// The longest TDS packet: the protocol's own limit ([MS-TDS] 2.2.3.1.3).
 pub const TDS_PACKET: usize = 32_767;

@@ -58,7 +58,7 @@ pub struct Observer {
 struct Batches {
     /// As the client sent them.
     prepared: Prepared,
-    portals: Portals,
+    portals: HashMap<Vec<u8>, (Arc<str>, usize)>,
     /// As the server took them.
     taken: Prepared,
     opened: Portals,
@@ -77,6 +77,8 @@ struct Batches {
     waits: bool,
     /// The client has said that it goes.
     left: bool,
+    /// More was sent ahead than is followed.
+    too_far: bool,
 }
 
 impl Observer {
@@ -121,6 +123,10 @@ impl Observe for Observer {
         self.state.left
     }
 
+    fn refused(&self) -> Option<&'static str> {
+        self.state.too_far.then_some("its statements could not be recorded: more was sent ahead of its answers than is followed")
+    }
+
     fn is_busy(&self) -> bool {
         self.state.waits && !self.state.pending.is_empty()
     }
@@ -155,12 +161,10 @@ impl Batches {
     }
 
     fn push(&mut self, pending: Pending) {
-        // a client that sends more ahead than any real one: the oldest is let go as it stands
-        if self.pending.len() >= limits::PIPELINED
-            && let Some(Pending::Simple(mut statement) | Pending::Execute { mut statement, .. }) = self.pending.pop_front()
-        {
-            statement.outcome = Outcome::Failed { code: String::new(), message: "its result was not followed: too many sent ahead".to_owned() };
-            self.finish(statement);
+        // a client that sends more ahead than any real one
+        if self.pending.len() >= limits::PIPELINED {
+            self.too_far = true;
+            return;
         }
         self.pending.push_back(pending);
     }
@@ -168,7 +172,8 @@ impl Batches {
     /// What the server answers when it is asked to: by itself it makes nobody wait.
     fn ahead(&mut self, pending: Pending) {
         let small = |pending: &Pending| matches!(pending, Pending::Parse { .. } | Pending::Bind { .. } | Pending::Close { .. });
-        self.waits &= self.pending.iter().any(|pending| !small(pending));
+        // an execution that is sent stands among the first: nobody is to make us count thousands again and again
+        self.waits &= self.pending.iter().take(64).any(|pending| !small(pending));
         self.push(pending);
     }
 
@@ -376,17 +381,20 @@ impl Consumer for FromClient<'_> {
                 if state.portals.len() >= limits::PREPARED {
                     state.portals.clear();
                 }
-                let values = values(rest, body.len() < frame.length);
-                state.portals.insert(portal.clone(), (text, whole, values.clone()));
+                let values = match state.pending.len() < limits::PIPELINED_VALUES {
+                    true => values(rest, body.len() < frame.length),
+                    false => vec!["… (values are not kept of what is sent so far ahead)".to_owned()],
+                };
+                state.portals.insert(portal.clone(), (text, whole));
                 state.ahead(Pending::Bind { portal, name: name.to_vec(), values });
             }
             b'E' => {
                 let portal = take_cstr(&mut rest).unwrap_or_default();
-                let (text, whole, values) = match state.portals.get(portal) {
+                let (text, whole) = match state.portals.get(portal) {
                     Some(known) => known.clone(),
-                    None => (format!("(portal {}, declared in SQL or not kept)", String::from_utf8_lossy(portal)).into(), 0, Vec::new()),
+                    None => (format!("(portal {}, declared in SQL or not kept)", String::from_utf8_lossy(portal)).into(), 0),
                 };
-                let statement = state.statement(text, whole, values);
+                let statement = state.statement(text, whole, Vec::new());
                 state.ahead(Pending::Execute { portal: portal.to_vec(), statement });
             }
             b'F' => {
@@ -646,6 +654,11 @@ mod tests {
         for _ in 0..10_000 {
             seen.client(&frames(&[(b'E', b"\0\0\0\0\0")]), 1);
         }
+        assert!(seen.refused().is_none());
+        for _ in 0..limits::PIPELINED {
+            seen.client(&frames(&[(b'E', b"\0\0\0\0\0")]), 1);
+        }
         assert!(seen.state.pending.len() <= limits::PIPELINED);
+        assert!(seen.refused().is_some_and(|why| why.contains("sent ahead")));
     }
 }
