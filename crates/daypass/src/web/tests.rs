@@ -241,7 +241,7 @@ impl Route {
 
     /// As in the system before, whoever is signed in gets status 200, and the answer says the rest.
     fn is_lcs(&self) -> bool {
-        self.path.starts_with("/databasemovement/")
+        ["/databasemovement/", "/environmentinfo/"].iter().any(|api| self.path.starts_with(api))
     }
 
     /// A page that has only one of the two methods.
