@@ -38,9 +38,13 @@ async fn sweep<T: Target>(node: &Node, control: &Control, id: TargetId, target: 
     all
 }
 
-/// The accounts of an environment's passes that are there, or may be.
+/// The accounts of an environment's passes that are there, or may be; and those of trials, which go by themselves.
 pub fn accounts_of(node: &Node, environment: EnvironmentId) -> BTreeSet<String> {
-    node.ledger(|ledger| ledger.open_passes().filter(|pass| pass.environment == environment).map(|pass| pass.account.to_string()).collect())
+    let trials = node.trials.names();
+    node.ledger(|ledger| {
+        let passes = ledger.open_passes().filter(|pass| pass.environment == environment).map(|pass| pass.account.to_string());
+        passes.chain(trials).collect()
+    })
 }
 
 /// One target's scan: when it was last made.
