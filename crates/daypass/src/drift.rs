@@ -6,6 +6,7 @@ use daypass_core::{
     drift::{DriftKind, Finding, Verdict},
     event::Actor,
     ids::*,
+    ledger::Ledger,
     movement::Names,
     names::DatabaseName,
 };
@@ -28,8 +29,8 @@ async fn sweep<T: Target>(node: &Node, control: &Control, id: TargetId, target: 
     let mut all = Ok(());
     for (environment, database) in open {
         let swept = async {
-            let swept =
-                target.sweep_marked(environment, &database, &accounts_of(node, environment)).await.map_err(|e| format!("{database} cannot be swept: {e}"))?;
+            let theirs = theirs(node, |ledger| accounts_of(ledger, environment));
+            let swept = target.sweep_marked(environment, &database, &theirs).await.map_err(|e| format!("{database} cannot be swept: {e}"))?;
             control.run(Command::Observed(Observed::DatabaseSwept { environment, swept }), Actor::System).await.map(drop).map_err(|e| e.to_string())
         };
         // one that is in trouble keeps no other from being swept
@@ -38,13 +39,16 @@ async fn sweep<T: Target>(node: &Node, control: &Control, id: TargetId, target: 
     all
 }
 
-/// The accounts of an environment's passes that are there, or may be; and those of trials, which go by themselves.
-pub fn accounts_of(node: &Node, environment: EnvironmentId) -> BTreeSet<String> {
-    let trials = node.trials.names();
-    node.ledger(|ledger| {
-        let passes = ledger.open_passes().filter(|pass| pass.environment == environment).map(|pass| pass.account.to_string());
-        passes.chain(trials).collect()
-    })
+/// The accounts of an environment's passes that are there, or may be.
+pub fn accounts_of(ledger: &Ledger, environment: EnvironmentId) -> BTreeSet<String> {
+    ledger.open_passes().filter(|pass| pass.environment == environment).map(|pass| pass.account.to_string()).collect()
+}
+
+/// Whose a look finds, to be asked when it has looked: all that were known when it began, that are known now, and those of trials, which go by
+/// themselves. What comes or goes while it looks is nobody else's.
+pub fn theirs(node: &Node, known: impl Fn(&Ledger) -> BTreeSet<String> + Sync) -> impl Fn() -> BTreeSet<String> + Sync {
+    let (looking, before) = (node.trials.look(), node.ledger(&known));
+    move || before.iter().cloned().chain(node.ledger(&known)).chain(looking.names()).collect()
 }
 
 /// One target's scan: when it was last made.
@@ -74,12 +78,12 @@ impl Scan {
         }
         self.0 = Some(Instant::now());
         failed = failed.or(sweep(node, control, id, target).await.err());
-        let known: BTreeSet<String> = node.ledger(|ledger| {
+        let known = theirs(node, |ledger| {
             let here = |environment: EnvironmentId| ledger.environment(environment).filter(|env| env.target == id);
             let standing = ledger.standings().filter(|known| here(known.environment).is_some()).map(|known| known.name.to_string());
             let passes = ledger.open_passes().filter(|pass| here(pass.environment).is_some()).map(|pass| pass.account.to_string());
             let moving = ledger.environments_on(id).filter_map(|env| Some(Names::of(env, env.moving?).ok()?.role));
-            standing.chain(passes).chain(moving).chain(node.trials.names()).collect()
+            standing.chain(passes).chain(moving).collect()
         });
         match target.drift(databases, &known).await {
             Ok(mut found) => {

@@ -104,8 +104,9 @@ impl Ender {
         self.over = over(&self.node, self.id);
         let target = self.node.target(self.id).await?;
         let databases = databases(&self.node, self.id);
+        let looking = self.node.trials.look();
         let mut observed = target.observe(&databases, &accounts(&self.node, self.id)).await?;
-        self.node.trials.leave_out(&mut observed);
+        looking.leave_out(&mut observed);
         self.node.set_room(self.id, observed.room);
         let now = self.node.now();
         let over: Vec<String> = self.node.ledger(|ledger| ended(ledger, &observed, now).into_iter().map(str::to_owned).collect());

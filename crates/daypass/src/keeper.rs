@@ -319,8 +319,9 @@ impl Keeper {
         }
         let identified = self.identify().await?;
         let databases = databases(&self.node, self.id);
+        let looking = self.node.trials.look();
         let mut observed = self.target.observe(&databases, &accounts(&self.node, self.id)).await?;
-        self.node.trials.leave_out(&mut observed);
+        looking.leave_out(&mut observed);
         let now = self.node.now();
         // nobody is let into a database of which it is not known, from this very look, that it is still the same
         let is_known = |environment: &EnvironmentId| {

@@ -15,33 +15,67 @@ use daypass_gateway::{
     ranked::{Rank, Ranked},
 };
 use daypass_targets::{AccountSpec, AnyTarget, Check, Estate, Target, TargetError, Verdict};
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 
 /// How long the target itself lets the account in at most, whatever becomes of us.
 const LIFE: Duration = Duration::from_secs(120);
 
 /// Accounts of trials that are under way: nobody's pass, and nothing to be removed by anybody else.
 #[derive(Clone)]
-pub struct Trials(Arc<Ranked<BTreeSet<String>>>);
+pub struct Trials(Arc<Ranked<Known>>);
+
+#[derive(Default)]
+struct Known {
+    running: BTreeSet<String>,
+    /// Of each look at a target that is under way: all trials that ran since it began.
+    looks: HashMap<u64, BTreeSet<String>>,
+    next: u64,
+}
 
 struct Running {
     trials: Trials,
     account: String,
 }
 
+/// A look at a target: what it sees of a trial is known for one also where the trial began or ended while it looked.
+pub struct Look {
+    trials: Trials,
+    id: u64,
+}
+
 impl Trials {
     fn begin(&self, account: &AccountName) -> Running {
-        self.0.lock().insert(account.to_string());
+        let mut known = self.0.lock();
+        known.running.insert(account.to_string());
+        for seen in known.looks.values_mut() {
+            seen.insert(account.to_string());
+        }
         Running { trials: self.clone(), account: account.to_string() }
     }
 
+    /// To be asked before the target is.
+    pub fn look(&self) -> Look {
+        let mut known = self.0.lock();
+        let (id, seen) = (known.next, known.running.clone());
+        known.next += 1;
+        known.looks.insert(id, seen);
+        Look { trials: self.clone(), id }
+    }
+}
+
+impl Look {
+    /// All trials since the look began.
     pub fn names(&self) -> BTreeSet<String> {
-        self.0.lock().clone()
+        self.trials.0.lock().looks.get(&self.id).cloned().unwrap_or_default()
     }
 
     /// What was seen of others than trials.
     pub fn leave_out(&self, observed: &mut Observation) {
-        let trials = self.0.lock();
+        let trials = self.names();
         observed.accounts.retain(|account| !trials.contains(&account.name));
         observed.backends.retain(|backend| !trials.contains(&backend.account));
     }
@@ -49,13 +83,19 @@ impl Trials {
 
 impl Default for Trials {
     fn default() -> Self {
-        Trials(Arc::new(Ranked::new(Rank::Trials, BTreeSet::new())))
+        Trials(Arc::new(Ranked::new(Rank::Trials, Known::default())))
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.trials.0.lock().remove(&self.account);
+        self.trials.0.lock().running.remove(&self.account);
+    }
+}
+
+impl Drop for Look {
+    fn drop(&mut self) {
+        self.trials.0.lock().looks.remove(&self.id);
     }
 }
 
@@ -202,4 +242,25 @@ pub fn missing(checks: &[Check]) -> Option<(String, String)> {
     let missing: Vec<&Check> = checks.iter().filter(|check| check.verdict == Verdict::Missing).collect();
     let all = |text: fn(&Check) -> &str| missing.iter().map(|check| text(check)).collect::<Vec<_>>().join("; ");
     (!missing.is_empty()).then(|| (all(|check| &check.what), all(|check| &check.remedy)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_look_knows_each_trial_that_ran_while_it_looked() {
+        let trials = Trials::default();
+        let name = |text: &str| -> AccountName { text.parse().unwrap() };
+        let (over, runs) = (trials.begin(&name("jit__test_1")), trials.begin(&name("jit__test_2")));
+        drop(over);
+        let look = trials.look();
+        let begun = trials.begin(&name("jit__test_3"));
+        drop(runs);
+        drop(begun);
+        assert_eq!(look.names(), ["jit__test_2", "jit__test_3"].map(str::to_owned).into());
+        assert!(trials.look().names().is_empty());
+        drop(look);
+        assert!(trials.0.lock().looks.is_empty());
+    }
 }

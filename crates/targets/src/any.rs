@@ -1,7 +1,7 @@
 //! A target of whichever engine its spec names.
 
 use crate::{
-    AccountSpec, Check, Estate, SessionAt, Taken, Target, TargetError,
+    AccountSpec, Check, Estate, Known, SessionAt, Taken, Target, TargetError,
     movement::{Move, Source, Standing},
     postgres::Postgres,
     sqlserver::SqlServer,
@@ -107,10 +107,10 @@ impl Target for AnyTarget {
     async fn remove(&self, account: &str, databases: &[DatabaseName], estate: Estate<'_>) -> Result<(), TargetError> {
         delegate!(self, target => target.remove(account, databases, estate))
     }
-    async fn sweep_marked(&self, environment: EnvironmentId, database: &DatabaseName, theirs: &BTreeSet<String>) -> Result<Vec<Swept>, TargetError> {
+    async fn sweep_marked(&self, environment: EnvironmentId, database: &DatabaseName, theirs: &Known<'_>) -> Result<Vec<Swept>, TargetError> {
         delegate!(self, target => target.sweep_marked(environment, database, theirs))
     }
-    async fn drift(&self, databases: &[DatabaseName], ours: &BTreeSet<String>) -> Result<Vec<Finding>, TargetError> {
+    async fn drift(&self, databases: &[DatabaseName], ours: &Known<'_>) -> Result<Vec<Finding>, TargetError> {
         delegate!(self, target => target.drift(databases, ours))
     }
     async fn end_drift(&self, finding: &Finding) -> Result<(), TargetError> {

@@ -43,6 +43,9 @@ pub enum Taken {
     NotYet,
 }
 
+/// Which accounts are known, asked when a look has been taken: what came while it looked is nobody else's.
+pub type Known<'a> = dyn Fn() -> BTreeSet<String> + Sync + 'a;
+
 /// The account that a pass wants on a target.
 pub struct AccountSpec<'a> {
     pub account: &'a AccountName,
@@ -185,16 +188,16 @@ pub trait Target: Send + Sync {
     /// Locks the account, ends its connections, gives away or drops what it owns, drops it.
     fn remove(&self, account: &str, databases: &[DatabaseName], estate: Estate<'_>) -> impl Future<Output = Result<(), TargetError>> + Send;
     /// Takes the rights in this database from whatever bears our mark and is not this environment's: it came inside a copy that others made.
-    /// `theirs` are the accounts of its passes.
+    /// `theirs` are the accounts of its passes, as they are once it has looked.
     fn sweep_marked(
         &self,
         environment: EnvironmentId,
         database: &DatabaseName,
-        theirs: &BTreeSet<String>,
+        theirs: &Known<'_>,
     ) -> impl Future<Output = Result<Vec<Swept>, TargetError>> + Send;
-    /// What others made on the server that opens a way into these databases. `ours` are accounts that are known: of passes, standing ones, of
-    /// movements.
-    fn drift(&self, databases: &[DatabaseName], ours: &BTreeSet<String>) -> impl Future<Output = Result<Vec<Finding>, TargetError>> + Send;
+    /// What others made on the server that opens a way into these databases. `ours` are accounts that are known, once it has looked: of passes,
+    /// standing ones, of movements.
+    fn drift(&self, databases: &[DatabaseName], ours: &Known<'_>) -> impl Future<Output = Result<Vec<Finding>, TargetError>> + Send;
     /// Takes away what somebody said is to go. The account itself stays, without a way in.
     fn end_drift(&self, finding: &Finding) -> impl Future<Output = Result<(), TargetError>> + Send;
     /// Ends one connection of an account, found by its number.

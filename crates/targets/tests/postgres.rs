@@ -327,7 +327,7 @@ async fn nobody_gets_an_account_while_everybody_can_create_in_a_schema() {
         assert_eq!(server.accounts().await, "");
         let test = server.target.test(&"uat".parse().unwrap()).await;
         assert!(test.iter().any(|check| check.verdict == Verdict::Missing && check.remedy.contains("REVOKE CREATE ON SCHEMA public FROM PUBLIC")), "{test:?}");
-        let drift = server.target.drift(&["uat".parse().unwrap()], &Default::default()).await.unwrap();
+        let drift = server.target.drift(&["uat".parse().unwrap()], &Default::default).await.unwrap();
         let finding = drift.iter().find(|finding| finding.name.contains("CREATE")).expect("drift says the same").clone();
         // and it can be ended from there, by whoever may
         server.sql("postgres", "ALTER DATABASE uat OWNER TO uat_owner").await;

@@ -14,7 +14,10 @@ use daypass_core::{
 };
 use daypass_targets::{AccountSpec, Estate, Target, TargetError, Verdict, sqlserver::SqlServer};
 use daypass_testkit::sqlserver::{ADMIN, Encryption, Fault, Options, StandIn};
-use std::collections::BTreeSet;
+use std::{
+    collections::BTreeSet,
+    sync::atomic::{AtomicBool, Ordering},
+};
 use uuid::Uuid;
 
 const HOSTILE: &str = "we]ird' name";
@@ -254,6 +257,25 @@ async fn a_failure_half_way_is_told_and_mended_by_the_next_try() {
     server.standin.heal();
     server.remove("jit_maria_aaaa").await.unwrap();
     assert_eq!(server.standin.accounts(), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_account_that_is_made_while_a_sweep_looks_is_left_alone() {
+    let server = serve(Options::default(), verified);
+    let (environment, uat) = (EnvironmentId::new(Uuid::from_u128(5)), "uat".parse().unwrap());
+    server.provide("jit_maria_aaaa", 1, Access::Read).await.unwrap();
+    // as long as it has seen nothing, it asks for nobody: whom it sees was known when it asks
+    server.standin.fault("FROM sys.database_principals u", Fault::Error(1_222, "Lock request time out period exceeded.".to_owned()));
+    let asked = AtomicBool::new(false);
+    let known = || {
+        asked.store(true, Ordering::Relaxed);
+        ["jit_maria_aaaa".to_owned()].into()
+    };
+    server.target.sweep_marked(environment, &uat, &known).await.unwrap_err();
+    assert!(!asked.load(Ordering::Relaxed));
+    server.standin.heal();
+    assert_eq!(server.target.sweep_marked(environment, &uat, &known).await.unwrap(), []);
+    assert!(asked.load(Ordering::Relaxed) && server.standin.accounts().contains(&"uat/jit_maria_aaaa".to_owned()));
 }
 
 #[tokio::test(flavor = "multi_thread")]

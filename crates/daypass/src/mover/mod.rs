@@ -5,7 +5,7 @@
 mod restored;
 mod steps;
 
-use crate::{config, control::Control, node::Node};
+use crate::{config, control::Control, drift, node::Node};
 use daypass_core::{
     command::{Command, Observed},
     environment::Environment,
@@ -84,7 +84,9 @@ impl Mover {
         let (tools, progress) = (self.tools(movement.id), Progress::default());
         let job = Move { environment: &env, names: &names, tools: &tools, progress: &progress };
         let target = node.target(env.target).await.map_err(|e| words(&e))?;
-        swept.extend(target.sweep_marked(env.id, &env.spec.database, &BTreeSet::new()).await.map_err(|e| words(&e))?);
+        // nobody has a pass here by now
+        let theirs = drift::theirs(node, |_| BTreeSet::new());
+        swept.extend(target.sweep_marked(env.id, &env.spec.database, &theirs).await.map_err(|e| words(&e))?);
         let scripts = self.scripts(env.spec.name.as_str());
         if !scripts.is_empty() {
             swept.extend(target.run_scripts(&job, &scripts).await.map_err(|e| words(&e))?);

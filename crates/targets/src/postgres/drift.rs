@@ -1,13 +1,12 @@
 //! What others made on the server that opens a way into an environment's database.
 
 use super::{MAINTENANCE, Postgres};
-use crate::TargetError;
+use crate::{Known, TargetError};
 use daypass_core::{
     drift::{DriftKind, Finding},
     names::DatabaseName,
 };
 use postgres_protocol::escape::escape_identifier;
-use std::collections::BTreeSet;
 
 /// How the names of our groups begin.
 const GROUP: &str = "daypass_";
@@ -20,7 +19,7 @@ const CREATES: &str = "PUBLIC (CREATE in a schema)";
 
 /// Roles that may log in, members of roles that open data, rights of roles that are not the owner's, and databases open to everybody.
 /// The server's own roles and ours are no findings.
-pub async fn look(target: &Postgres, databases: &[DatabaseName], ours: &BTreeSet<String>) -> Result<Vec<Finding>, TargetError> {
+pub async fn look(target: &Postgres, databases: &[DatabaseName], ours: &Known<'_>) -> Result<Vec<Finding>, TargetError> {
     let server = target.connect(MAINTENANCE).await?;
     let names: Vec<&str> = databases.iter().map(DatabaseName::as_str).collect();
     let mut found = Vec::new();
@@ -35,12 +34,7 @@ pub async fn look(target: &Postgres, databases: &[DatabaseName], ours: &BTreeSet
                    OR g.rolname IN ('pg_read_all_data', 'pg_write_all_data', 'pg_execute_server_program', 'pg_read_server_files', 'pg_write_server_files') \
                    OR g.oid IN (SELECT datdba FROM pg_catalog.pg_database WHERE datname = ANY ($1))) ORDER BY 1, 2";
     for row in server.query(members, &[&names]).await? {
-        let (member, role): (String, String) = (row.try_get(0)?, row.try_get(1)?);
-        // our own accounts are members of our own groups, and our groups of what the environment's way of granting says
-        let own = if ours.contains(&member) { role.starts_with(GROUP) } else { member.starts_with(GROUP) && role.starts_with("pg_") };
-        if !own {
-            found.push(Finding { kind: DriftKind::Member, name: member, place: role });
-        }
+        found.push(Finding { kind: DriftKind::Member, name: row.try_get(0)?, place: row.try_get(1)? });
     }
     let open = "SELECT d.datname::text FROM pg_catalog.pg_database d, pg_catalog.aclexplode(coalesce(d.datacl, pg_catalog.acldefault('d', d.datdba))) x \
                 WHERE d.datname = ANY ($1) AND x.grantee = 0 AND x.privilege_type = 'CONNECT' ORDER BY 1";
@@ -63,8 +57,15 @@ pub async fn look(target: &Postgres, databases: &[DatabaseName], ours: &BTreeSet
             found.push(Finding { kind: DriftKind::Privilege, name: row.try_get(0)?, place: database.clone() });
         }
     }
-    // a membership of one of ours that is not our doing is a finding
-    found.retain(|finding| finding.name != target.spec.admin && (finding.kind == DriftKind::Member || !ours.contains(&finding.name)));
+    let ours = ours();
+    let ours = |finding: &Finding| match finding.kind {
+        // our own accounts are members of our own groups, and our groups of what the environment's way of granting says; any other membership of
+        // one of ours is a finding
+        DriftKind::Member if ours.contains(&finding.name) => finding.place.starts_with(GROUP),
+        DriftKind::Member => finding.name.starts_with(GROUP) && finding.place.starts_with("pg_"),
+        _ => ours.contains(&finding.name),
+    };
+    found.retain(|finding| finding.name != target.spec.admin && !ours(finding));
     Ok(found)
 }
 

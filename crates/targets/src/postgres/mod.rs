@@ -16,7 +16,7 @@ mod test;
 pub use removal::by_hand;
 
 use crate::{
-    AccountSpec, Check, Estate, Taken, Target, TargetError,
+    AccountSpec, Check, Estate, Known, Taken, Target, TargetError,
     movement::{Move, Source, Standing},
 };
 use daypass_core::{
@@ -348,13 +348,13 @@ impl Target for Postgres {
         removal::remove(self, account, estate).await
     }
 
-    async fn sweep_marked(&self, environment: EnvironmentId, database: &DatabaseName, _theirs: &BTreeSet<String>) -> Result<Vec<Swept>, TargetError> {
+    async fn sweep_marked(&self, environment: EnvironmentId, database: &DatabaseName, _theirs: &Known<'_>) -> Result<Vec<Swept>, TargetError> {
         let [read, write] = [Access::Read, Access::ReadWrite].map(|access| group(environment, access));
         let ours = [read, write, estate::of(Some(environment))];
         movement::sweep_marked(self, &self.store.to_string(), &ours, database.as_str()).await
     }
 
-    async fn drift(&self, databases: &[DatabaseName], ours: &BTreeSet<String>) -> Result<Vec<Finding>, TargetError> {
+    async fn drift(&self, databases: &[DatabaseName], ours: &Known<'_>) -> Result<Vec<Finding>, TargetError> {
         drift::look(self, databases, ours).await
     }
 

@@ -5,7 +5,7 @@ use super::{
     link::{Link, name, text},
     rights,
 };
-use crate::{Target as _, TargetError};
+use crate::{Known, Target as _, TargetError};
 use daypass_core::{
     drift::{DriftKind, Finding},
     firewall::Rule,
@@ -18,7 +18,7 @@ const SERVER: &str = "the server";
 
 /// Logins of the server that are not the engine's own, members of its roles; in the environments' databases users with a password of their
 /// own, members of roles, and users with rights given by name.
-pub async fn look(target: &SqlServer, databases: &[DatabaseName], ours: &BTreeSet<String>) -> Result<Vec<Finding>, TargetError> {
+pub async fn look(target: &SqlServer, databases: &[DatabaseName], ours: &Known<'_>) -> Result<Vec<Finding>, TargetError> {
     let mut server = target.connect(MASTER).await?;
     let mut found = Vec::new();
     if !server.azure {
@@ -55,6 +55,7 @@ pub async fn look(target: &SqlServer, databases: &[DatabaseName], ours: &BTreeSe
         let upper = name.to_uppercase();
         ["##", "NT SERVICE\\", "NT AUTHORITY\\"].iter().any(|own| upper.starts_with(own)) || ["SA", "DBO", "PUBLIC"].contains(&upper.as_str())
     };
+    let ours = ours();
     found.retain(|finding| {
         let name = &finding.name;
         !name.is_empty() && !is_engines(name) && !name.eq_ignore_ascii_case(&target.spec.admin) && !ours.contains(name)

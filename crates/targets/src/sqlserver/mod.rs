@@ -22,7 +22,7 @@ pub use recipe::recipe;
 pub use removal::by_hand;
 
 use crate::{
-    AccountSpec, Check, Estate, SessionAt, Target, TargetError,
+    AccountSpec, Check, Estate, Known, SessionAt, Target, TargetError,
     movement::{Move, Source, Standing},
 };
 use daypass_core::{
@@ -267,11 +267,11 @@ impl Target for SqlServer {
         removal::remove(self, account, databases).await
     }
 
-    async fn sweep_marked(&self, _environment: EnvironmentId, database: &DatabaseName, theirs: &BTreeSet<String>) -> Result<Vec<Swept>, TargetError> {
+    async fn sweep_marked(&self, _environment: EnvironmentId, database: &DatabaseName, theirs: &Known<'_>) -> Result<Vec<Swept>, TargetError> {
         sweep::sweep_marked(self, database, theirs).await
     }
 
-    async fn drift(&self, databases: &[DatabaseName], ours: &BTreeSet<String>) -> Result<Vec<Finding>, TargetError> {
+    async fn drift(&self, databases: &[DatabaseName], ours: &Known<'_>) -> Result<Vec<Finding>, TargetError> {
         drift::look(self, databases, ours).await
     }
 

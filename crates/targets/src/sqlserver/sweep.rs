@@ -7,7 +7,7 @@ use super::{
     removal::drop_user,
     rights,
 };
-use crate::{Target as _, TargetError, movement::Move};
+use crate::{Known, Target as _, TargetError, movement::Move};
 use daypass_core::{
     firewall::{Rule, is_ours},
     movement::Swept,
@@ -183,7 +183,7 @@ async fn rights_as_before(link: &mut Link, granted: &BTreeSet<rights::Right>) ->
 }
 
 /// Users in a database that bear our mark and are nobody's who has a pass for it: they came inside a copy that others made.
-pub async fn sweep_marked(target: &SqlServer, database: &DatabaseName, theirs: &BTreeSet<String>) -> Result<Vec<Swept>, TargetError> {
+pub async fn sweep_marked(target: &SqlServer, database: &DatabaseName, theirs: &Known<'_>) -> Result<Vec<Swept>, TargetError> {
     if !super::is_open(&mut target.connect(MASTER).await?, database).await? {
         return Ok(Vec::new());
     }
@@ -194,8 +194,9 @@ pub async fn sweep_marked(target: &SqlServer, database: &DatabaseName, theirs: &
          FROM sys.database_principals u WHERE u.name LIKE N'jit!_%' ESCAPE N'!'",
         text(PROPERTY)
     );
-    let mut swept = Vec::new();
-    for row in link.rows(&look).await? {
+    let (mut swept, rows) = (Vec::new(), link.rows(&look).await?);
+    let theirs = theirs();
+    for row in rows {
         let user = column(&row, 0);
         let ours = target.is_marked(&column(&row, 1)) || column(&row, 2).starts_with(&format!("{} ", target.store));
         if ours && !theirs.contains(&user) {
