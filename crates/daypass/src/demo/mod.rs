@@ -5,28 +5,44 @@ mod sqlserver;
 mod stage;
 mod tour;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use stage::Stage;
+use std::io::Write as _;
+use tokio::signal::unix::{SignalKind, signal};
 
-/// Runs the walk. With `only`, ends after it; else stays up until Ctrl-C.
+/// Runs the walk. With `only`, ends after it; else stays up until it is told to end: by Ctrl-C, by SIGTERM, or because its terminal is gone.
 pub async fn run(only: bool) -> Result<()> {
+    let (mut interrupt, mut terminate, mut hangup) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?, signal(SignalKind::hangup())?);
+    let told = async {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
+        }
+    };
+    tokio::pin!(told);
     println!(
         "Daypass demo: a throw-away PostgreSQL with the environments golden and uat, a stand-in for SQL Server with erp, and a Daypass in front of them.\n"
     );
-    let mut stage = Stage::set().await?;
+    // what was begun ends with the future that began it
+    let mut stage = tokio::select! {
+        stage = Stage::set() => stage?,
+        () = &mut told => bail!("stopped before the walk"),
+    };
     let walked = tokio::select! {
         walked = tour::walk(&mut stage) => walked,
-        _ = tokio::signal::ctrl_c() => {
+        () = &mut told => {
             stage.strike().await;
-            anyhow::bail!("stopped before the end of the walk");
+            bail!("stopped before the end of the walk");
         }
     };
     if walked.is_ok() && !only {
         if let Err(error) = tour::stay(&mut stage).await {
             eprintln!("{error:#}");
         }
-        let _ = tokio::signal::ctrl_c().await;
-        println!("\nCleaning up.");
+        told.await;
+        // whose terminal is gone has nobody to print to
+        let _ = writeln!(std::io::stdout(), "\nCleaning up.");
     }
     stage.strike().await;
     walked

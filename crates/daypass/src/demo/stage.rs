@@ -35,6 +35,18 @@ pub struct Stage {
     steps: u32,
 }
 
+impl Drop for Stage {
+    fn drop(&mut self) {
+        let _ = self.daypass.start_kill();
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while matches!(self.daypass.try_wait(), Ok(None)) && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        // it writes there as long as it is
+        let _ = std::fs::remove_dir_all(&self.directory);
+    }
+}
+
 /// What a command printed, both streams one after the other, and whether it succeeded.
 pub struct Shown {
     pub text: String,
@@ -86,13 +98,12 @@ impl Stage {
     }
 
     /// Ends what was started, and removes what was written.
-    pub async fn strike(&mut self) {
+    pub async fn strike(mut self) {
         if let Some(pid) = self.daypass.id().and_then(|pid| rustix::process::Pid::from_raw(pid.cast_signed())) {
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
             let _ = tokio::time::timeout(Duration::from_secs(5), self.daypass.wait()).await;
         }
         self.postgres.stop().await;
-        let _ = std::fs::remove_dir_all(&self.directory);
     }
 
     pub fn path(&self, name: &str) -> PathBuf {

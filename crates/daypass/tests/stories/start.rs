@@ -1,13 +1,13 @@
 //! Starting: what is wrong is said in a sentence, and nothing half-made is left.
 
-use crate::house::{House, PROGRAM};
+use crate::house::{House, PATIENCE, PROGRAM};
 use daypass_testkit::certificates::Certificates;
-use std::process::Stdio;
+use std::{process::Stdio, time::Instant};
 
 async fn serve(house: &House, more: &[(&str, &str)]) -> (i32, String) {
     let mut command = tokio::process::Command::new(PROGRAM);
     command.args(["serve", "--config"]).arg(house.path("daypass.toml")).envs(more.iter().copied()).stdin(Stdio::null()).kill_on_drop(true);
-    let output = tokio::time::timeout(crate::house::PATIENCE, command.output()).await.expect("it does not start").unwrap();
+    let output = tokio::time::timeout(PATIENCE, command.output()).await.expect("it does not start").unwrap();
     (output.status.code().unwrap(), String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
@@ -60,7 +60,7 @@ async fn the_operators_certificate_is_used_and_read_again_when_it_changes() {
     assert!(trusts(&first.ca).await);
     let second = Certificates::make().unwrap();
     second.write(&certificate, &key).unwrap();
-    let deadline = std::time::Instant::now() + crate::house::PATIENCE;
+    let deadline = std::time::Instant::now() + PATIENCE;
     while !trusts(&second.ca).await {
         assert!(std::time::Instant::now() < deadline, "{}", house.log());
     }
@@ -114,7 +114,7 @@ async fn told_to_stop_it_tells_its_sessions_and_ends() {
     let (_client, connection) = house.client(&account).await.unwrap();
     let pid = rustix::process::Pid::from_raw(house.pid() as i32).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
-    let error = tokio::time::timeout(crate::house::PATIENCE, connection).await.unwrap().unwrap().unwrap_err();
+    let error = tokio::time::timeout(PATIENCE, connection).await.unwrap().unwrap().unwrap_err();
     assert!(error.as_db_error().is_some_and(|e| e.message().contains("Daypass is stopping")), "{error:?}");
 }
 
@@ -149,7 +149,7 @@ async fn answer(stream: &mut (impl tokio::io::AsyncRead + Unpin)) -> String {
     use tokio::io::AsyncReadExt;
     let mut text = String::new();
     while !text.ends_with("\r\n\r\n") {
-        text.push(tokio::time::timeout(crate::house::PATIENCE, stream.read_u8()).await.expect("an answer comes").expect("the connection stays") as char);
+        text.push(tokio::time::timeout(PATIENCE, stream.read_u8()).await.expect("an answer comes").expect("the connection stays") as char);
     }
     let length = text.to_lowercase().lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok()).unwrap_or(0);
     let mut body = vec![0; length];
@@ -176,4 +176,42 @@ async fn a_refused_request_costs_its_client_no_connection() {
     stream.write_all(too_much.as_bytes()).await.unwrap();
     let refused = answer(&mut stream).await;
     assert!(refused.starts_with("HTTP/1.1 413 ") && refused.contains("connection: close") && refused.contains("at most 65536 bytes"), "{refused}");
+}
+
+/// Programs whose command line names this folder.
+fn of(folder: &std::path::Path) -> Vec<String> {
+    let all = std::fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok());
+    let words = all.map(|line| String::from_utf8_lossy(&line).replace('\0', " "));
+    words.filter(|line| line.contains(folder.to_str().unwrap())).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_demo_that_is_told_to_end_leaves_nothing_running_and_nothing_on_disk() {
+    // as its server starts, and in the middle of the walk
+    for (n, (begun, signal)) in
+        [("daypass-pg-", rustix::process::Signal::TERM), ("daypass-demo-", rustix::process::Signal::TERM), ("daypass-demo-", rustix::process::Signal::HUP)]
+            .into_iter()
+            .enumerate()
+    {
+        let folder = std::env::temp_dir().join(format!("daypass-told-{}-{n}", std::process::id()));
+        std::fs::create_dir(&folder).unwrap();
+        let mut demo = tokio::process::Command::new(PROGRAM);
+        demo.arg("demo").env("TMPDIR", &folder).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
+        let demo = demo.spawn().unwrap();
+        let there = || std::fs::read_dir(&folder).unwrap().flatten().any(|entry| entry.file_name().to_string_lossy().starts_with(begun));
+        let deadline = Instant::now() + PATIENCE;
+        while !there() {
+            assert!(Instant::now() < deadline, "the demo does not begin");
+            tokio::task::yield_now().await;
+        }
+        let pid = rustix::process::Pid::from_raw(demo.id().unwrap().cast_signed()).unwrap();
+        rustix::process::kill_process(pid, signal).unwrap();
+        let output = tokio::time::timeout(PATIENCE, demo.wait_with_output()).await.expect("it does not end").unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.code() == Some(1) && said.contains("stopped before"), "{signal:?}: {:?} {said}", output.status);
+        assert_eq!(of(&folder), Vec::<String>::new());
+        let left: Vec<_> = std::fs::read_dir(&folder).unwrap().flatten().map(|entry| entry.file_name()).collect();
+        assert_eq!(left, Vec::<std::ffi::OsString>::new());
+        std::fs::remove_dir(&folder).unwrap();
+    }
 }
