@@ -249,7 +249,7 @@ impl Default for Gateway {
         Gateway {
             listen: SocketAddr::from(([127, 0, 0, 1], 7432)),
             listen_sqlserver: SocketAddr::from(([127, 0, 0, 1], 7433)),
-            names: vec!["localhost".to_owned(), "127.0.0.1".to_owned()],
+            names: vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()],
             suffix: None,
             certificate: None,
             key: None,

@@ -110,8 +110,8 @@ pub async fn start(config: Config, accept_clock: bool) -> Result<Running> {
     let place = Place {
         server,
         suffix: config.gateway.suffix.clone(),
-        port: gateway.port(),
-        sqlserver_port: sqlserver.port(),
+        postgres: gateway,
+        sqlserver,
         ca: if config.gateway.certificate.is_some() { String::new() } else { ca.certificate_pem.clone() },
     };
     // where browsers reach the console

@@ -10,10 +10,11 @@ use clap::{Args, Subcommand};
 use daypass_core::{net::Range, pass::Access};
 use reqwest::Method;
 use rustls::pki_types::{CertificateDer, pem::PemObject};
+use std::net::IpAddr;
 
 #[derive(Subcommand)]
 pub enum Verb {
-    /// Enter an address from which you may connect (your own when none is named)
+    /// Enter an address from which you may connect (when none is named, your own: over IPv4 and IPv6 where both lead here)
     Allow {
         environment: String,
         /// One address, a block (10.1.2.0/24), a range (10.1.2.3-10.1.2.9), or several with ';' between them
@@ -181,9 +182,18 @@ fn access(text: &str) -> Result<Access, String> {
     }
 }
 
+/// The caller's own addresses, where there are several; of a single one the server knows best how the gateway sees it.
+fn both(here: &[IpAddr]) -> Option<String> {
+    (here.len() > 1).then(|| here.iter().map(ToString::to_string).collect::<Vec<_>>().join(";"))
+}
+
 pub async fn run(verb: Verb, client: &Client, show: Show) -> Result<(), Failure> {
     match verb {
         Verb::Allow { environment, addresses, life, person, everyone, note } => {
+            let addresses = match addresses {
+                Some(addresses) => Some(addresses),
+                None => both(&client.here().await),
+            };
             let entry: AllowView =
                 client.post(&["environments", &environment, "allow"], Some(&NewAllow { addresses, life, shared: everyone, person, note })).await?;
             show.one(&entry, |entry| format!("{} may reach {} until {} ({}).", entry.addresses, entry.environment, moment(&entry.ends_at), entry.owner));
@@ -385,11 +395,10 @@ fn ca_file(way: &Connection) -> Result<String, Failure> {
 async fn connect(client: &Client, environment: &str, wish: &Wish, arguments: &[String], show: Show) -> Result<(), Failure> {
     let me: Me = client.get(&["me"], &[]).await?;
     let allowed: Vec<AllowView> = client.get(&["environments", environment, "allow"], &[]).await?;
-    let covers = |entry: &AllowView| {
-        let mine = entry.owner == me.name || entry.owner == "everyone";
-        let here = me.address.parse().is_ok_and(|address| Range::list(&entry.addresses).is_ok_and(|ranges| ranges.iter().any(|range| range.contains(address))));
-        entry.live && mine && here
-    };
+    let here = client.here().await;
+    let open = |entry: &&AllowView| entry.live && (entry.owner == me.name || entry.owner == "everyone");
+    let ranges: Vec<Range> = allowed.iter().filter(open).flat_map(|entry| Range::list(&entry.addresses).unwrap_or_default()).collect();
+    let is_allowed = !here.is_empty() && here.iter().all(|address| ranges.iter().any(|range| range.contains(*address)));
     let passes: Vec<PassView> = client.get(&["passes"], &[("environment", environment)]).await?;
     let usable = passes.into_iter().filter(|pass| pass.holder == me.name && wish.is_what(pass));
     // the request first: when it is refused, no address is left open for it
@@ -401,8 +410,8 @@ async fn connect(client: &Client, environment: &str, wish: &Wish, arguments: &[S
         }
         None => request(client, environment, wish).await?,
     };
-    if !allowed.iter().any(covers) {
-        let body = NewAllow { addresses: None, life: wish.life, shared: false, person: None, note: None };
+    if !is_allowed {
+        let body = NewAllow { addresses: both(&here), life: wish.life, shared: false, person: None, note: None };
         let entry: AllowView = client.post(&["environments", environment, "allow"], Some(&body)).await?;
         show.progress(&format!("{} may reach {} until {}.", entry.addresses, entry.environment, moment(&entry.ends_at)));
     }

@@ -1,12 +1,14 @@
 //! The command line's way to the API, and where it keeps its sign-in: one file, readable by its owner only.
 
 use super::exit;
-use crate::web::Problem;
+use crate::web::{Problem, dto::Me};
 use daypass_core::secret::Secret;
 use reqwest::{Method, Url};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::{
+    collections::BTreeSet,
     io::Write,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::PathBuf,
     time::Duration,
@@ -134,6 +136,14 @@ pub struct Client {
     http: reqwest::Client,
     base: Url,
     token: Secret,
+    ca: Option<String>,
+}
+
+/// How long a family of addresses that leads nowhere is tried.
+const FAMILY: Duration = Duration::from_secs(2);
+
+fn builder(ca: Option<&str>) -> reqwest::ClientBuilder {
+    reqwest::Client::builder().tls_backend_preconfigured(crate::node::client_tls(rustls::DEFAULT_VERSIONS, ca)).https_only(true)
 }
 
 /// A body of nothing.
@@ -145,14 +155,42 @@ impl Client {
         if base.scheme() != "https" || base.cannot_be_a_base() {
             return Err(Failure::failed(format!("'{server}' is not an https address; a token is never sent without TLS")));
         }
-        let http = reqwest::Client::builder()
-            .tls_backend_preconfigured(crate::node::client_tls(rustls::DEFAULT_VERSIONS, ca))
-            .https_only(true)
-            .connect_timeout(Duration::from_secs(10))
-            .timeout(Duration::from_secs(120))
-            .build()
-            .map_err(|e| Failure::failed(format!("the connection could not be set up: {e}")))?;
-        Ok(Client { http, base, token: Secret::new(token) })
+        let http = builder(ca).connect_timeout(Duration::from_secs(10)).timeout(Duration::from_secs(120)).build();
+        let http = http.map_err(|e| Failure::failed(format!("the connection could not be set up: {e}")))?;
+        Ok(Client { http, base, token: Secret::new(token), ca: ca.map(str::to_owned) })
+    }
+
+    /// The addresses at which the server sees this machine: two where both have both families, for nobody knows which of them a database client
+    /// will take.
+    pub async fn here(&self) -> Vec<IpAddr> {
+        let (host, port) = (self.base.host_str().unwrap_or_default(), self.base.port_or_known_default().unwrap_or_default());
+        // over a socket in the file system there are none
+        let is_far = self.base.scheme() == "https";
+        let mut found: Vec<SocketAddr> = match is_far {
+            true => tokio::net::lookup_host((host, port)).await.map(Iterator::collect).unwrap_or_default(),
+            false => Vec::new(),
+        };
+        if host == "localhost" && is_far {
+            found.extend([SocketAddr::from((Ipv4Addr::LOCALHOST, port)), SocketAddr::from((Ipv6Addr::LOCALHOST, port))]);
+        }
+        let (four, six): (Vec<SocketAddr>, Vec<SocketAddr>) = found.into_iter().partition(SocketAddr::is_ipv4);
+        if four.is_empty() || six.is_empty() {
+            return self.seen(&self.http).await.into_iter().collect();
+        }
+        let by = async |addresses: &[SocketAddr]| {
+            let http = builder(self.ca.as_deref()).resolve_to_addrs(host, addresses).connect_timeout(FAMILY).timeout(FAMILY * 2).build().ok()?;
+            self.seen(&http).await
+        };
+        let (four, six) = tokio::join!(by(&four), by(&six));
+        let both: BTreeSet<IpAddr> = four.into_iter().chain(six).collect();
+        both.into_iter().collect()
+    }
+
+    async fn seen(&self, http: &reqwest::Client) -> Option<IpAddr> {
+        let mut url = self.base.clone();
+        url.set_path("/api/v1/me");
+        let response = http.get(url).bearer_auth(self.token.expose()).send().await.ok()?;
+        read::<Me>(&self.read(response).await.ok()?).ok()?.address.parse().ok()
     }
 
     /// With the sign-in that is kept.
@@ -169,7 +207,7 @@ impl Client {
         let http = reqwest::Client::builder().unix_socket(path).timeout(Duration::from_secs(120)).build();
         let http = http.map_err(|e| Failure::failed(format!("the socket cannot be used: {e}")))?;
         let base = "http://daypass".parse().map_err(|e| Failure::failed(format!("{e}")))?;
-        Ok(Client { http, base, token: Secret::new(token) })
+        Ok(Client { http, base, token: Secret::new(token), ca: None })
     }
 
     /// What the server says, up to a size that fits into the memory of any machine.

@@ -4,6 +4,7 @@ use daypass_core::{
     environment::{Enforce, Engine, Environment, Target},
     ledger::Ledger,
 };
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// Where people reach the gateway, and what they trust.
 pub struct Place {
@@ -11,8 +12,9 @@ pub struct Place {
     pub server: String,
     /// What stands behind an environment's name in its server name, as `database.windows.net` does in Azure's.
     pub suffix: Option<String>,
-    pub port: u16,
-    pub sqlserver_port: u16,
+    /// Where the gateway listens, for each engine.
+    pub postgres: SocketAddr,
+    pub sqlserver: SocketAddr,
     pub ca: String,
 }
 
@@ -29,6 +31,30 @@ pub struct Way {
 }
 
 impl Place {
+    fn listens(&self, engine: Engine) -> SocketAddr {
+        match engine {
+            Engine::Postgres => self.postgres,
+            Engine::SqlServer => self.sqlserver,
+        }
+    }
+
+    /// How the gateway sees who is seen by the API at this address. That is the same, but for who is on this very machine: the API may be reached
+    /// over one family of addresses, and the gateway listen on the other.
+    pub fn seen(&self, engine: Engine, address: IpAddr) -> Vec<IpAddr> {
+        if !address.is_loopback() {
+            return vec![address];
+        }
+        let (four, six) = (IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST));
+        match self.listens(engine).ip() {
+            IpAddr::V4(ip) if ip.is_unspecified() || ip.is_loopback() => vec![four],
+            // Linux takes connections of both families there
+            IpAddr::V6(ip) if ip.is_unspecified() => vec![four, six],
+            IpAddr::V6(ip) if ip.is_loopback() => vec![six],
+            // who connects to an address of their own machine comes from it
+            ip => vec![ip],
+        }
+    }
+
     pub fn way(&self, ledger: &Ledger, env: &Environment) -> Option<Way> {
         ledger.target(env.target).map(|target| self.way_to(target, env))
     }
@@ -41,10 +67,7 @@ impl Place {
             let short = host.split('.').next().unwrap_or(&host).to_owned();
             (host, short, target.spec.port, String::new())
         } else {
-            let port = match engine {
-                Engine::Postgres => self.port,
-                Engine::SqlServer => self.sqlserver_port,
-            };
+            let port = self.listens(engine).port();
             match &self.suffix {
                 Some(suffix) => (format!("{}.{suffix}", env.spec.name), env.spec.name.to_string(), port, self.ca.clone()),
                 None => (self.server.clone(), self.server.clone(), port, self.ca.clone()),

@@ -63,7 +63,8 @@ impl Installation {
         let (clock, _) = crate::clock::Clock::start(&directory, ledger.latest(), false).unwrap();
         let node = Arc::new(Node::new(store, clock, watch.handle().clone(), ledger, index, crate::node::Positions::open(&directory), 2));
         let control = Control::start(node.clone(), head, &watch);
-        let place = Place { server: "localhost".into(), suffix: None, port: 1, sqlserver_port: 2, ca: String::new() };
+        let place =
+            Place { server: "localhost".into(), suffix: None, postgres: ([127, 0, 0, 1], 1).into(), sqlserver: ([127, 0, 0, 1], 2).into(), ca: String::new() };
         let app = App {
             node,
             control,

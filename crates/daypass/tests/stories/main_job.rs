@@ -201,3 +201,40 @@ async fn a_token_ends_by_itself_and_when_it_is_taken_back() {
     assert_eq!(with(&text(&long, "token")).await, 4);
     assert_eq!(with("dpt_made-up").await, 4);
 }
+
+/// The same Daypass at other addresses; maria calls it by this name.
+async fn moved(api: &str, gateway: &str, name: &str) -> House {
+    let mut house = House::open().await;
+    house.crash().await;
+    house.api.set_ip(api.parse().unwrap());
+    house.gateway.set_ip(gateway.parse().unwrap());
+    house.start().await;
+    let (server, ca) = (format!("https://{name}:{}", house.api.port()), house.path("data/ca.pem").display().to_string());
+    let login = ["login", "--server", &server, "--ca", &ca, "--name", "maria", "--password-stdin"];
+    let output = house.daypass_with("maria", &login, "a-long-password").await;
+    assert!(output.status.success(), "{output:?}");
+    house
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn my_address_is_allowed_as_the_gateway_sees_it_over_each_family_that_both_of_us_have() {
+    let house = moved("::", "::", "localhost").await;
+    let account = house.account("maria", "read", "1h").await;
+    assert_eq!(house.json("maria", &["allowed", "uat"]).await[0]["addresses"], "127.0.0.1;::1");
+    for family in ["127.0.0.1", "::1"] {
+        let (ok, said) = house.psql_to(&account, "uat", &format!("host=localhost hostaddr={family}"), "SELECT 1").await;
+        assert!(ok, "{family}: {said}");
+    }
+    // and it is one entry, also the second time
+    let connected = house.daypass("maria", &["connect", "uat", "--access", "read", "--", "-A", "-t", "-c", "SELECT 7"]).await;
+    assert_eq!(String::from_utf8_lossy(&connected.stdout), "7\n", "{connected:?}");
+    assert_eq!(house.json("maria", &["allowed", "uat"]).await.as_array().unwrap().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_calls_over_ipv6_is_let_in_by_a_gateway_that_listens_on_ipv4() {
+    let house = moved("::1", "127.0.0.1", "[::1]").await;
+    let account = house.account("maria", "read", "1h").await;
+    assert_eq!(house.json("maria", &["allowed", "uat"]).await[0]["addresses"], "127.0.0.1");
+    assert_eq!(house.psql(&account, "SELECT 1").await, (true, "1\n".to_owned()));
+}

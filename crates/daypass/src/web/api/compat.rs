@@ -5,6 +5,7 @@
 //! Such a script has an address for each environment and names none in the request. Here the host that the script calls names it:
 //! `<environment>.<suffix>`; without a suffix, the header `x-daypass-environment`, or the one environment that the caller may ask for.
 
+use super::environments::here;
 use crate::web::{App, Problem, auth::Caller, dto::life, problem::Body};
 use crate::{control::Job, node::PassSecrets};
 use axum::{
@@ -102,12 +103,15 @@ pub async fn jit_access(State(app): State<App>, request: Request) -> Result<Resp
     };
     let reason: Reason = asked.sqljitreason.parse()?;
     let ranges = match asked.sqljitclientipaddress.as_str() {
-        "127.0.0.1" => vec![Range::one(caller.address)?],
+        "127.0.0.1" => here(&app, &caller, &env)?,
         // such a script asks a service of the internet for its address; inside a network, another one comes to the gateway
         text => {
             let mut ranges = Range::list(text)?;
-            if !ranges.iter().any(|range| range.contains(caller.address)) {
-                ranges.push(Range::one(caller.address)?);
+            let covers = |ranges: &[Range], own: &Range| ranges.iter().any(|range| range.contains(own.bounds().0));
+            for own in here(&app, &caller, &env)? {
+                if !covers(&ranges, &own) {
+                    ranges.push(own);
+                }
             }
             ranges
         }

@@ -386,7 +386,7 @@ pub async fn allow(State(app): State<App>, caller: Caller, Path(name): Path<Stri
     let env = environment(&app, &caller, &name)?;
     let ranges = match &request.addresses {
         Some(text) => Range::list(text)?,
-        None => vec![Range::one(caller.address)?],
+        None => here(&app, &caller, &env)?,
     };
     let owner = match (request.shared, &request.person) {
         (false, None) => AllowFor::Myself,
@@ -413,6 +413,12 @@ pub async fn allow(State(app): State<App>, caller: Caller, Path(name): Path<Stri
         Some(allow_view(&app, ledger, known))
     });
     made.map(Json).ok_or_else(|| Problem::unavailable("The entry is gone."))
+}
+
+/// The addresses at which the gateway sees who calls the API.
+pub fn here(app: &App, caller: &Caller, env: &Environment) -> Result<Vec<Range>, String> {
+    let engine = app.node.ledger(|ledger| ledger.target(env.target).map_or(Engine::Postgres, |target| target.spec.engine));
+    app.place.seen(engine, caller.address).into_iter().map(Range::one).collect()
 }
 
 /// Removes an allow entry; sessions that came in by it end.

@@ -21,6 +21,7 @@ use axum_extra::extract::cookie::CookieJar;
 use daypass_core::{
     environment::Environment,
     index::Filter,
+    net::Range,
     pass::Access,
     people::Permission,
     policy::{Policy, Reveal},
@@ -134,9 +135,11 @@ fn enable_form(visit: &Visit, env: &Environment) -> Form {
     let name = &env.spec.name;
     let policy = visit.app.node.ledger(|ledger| ledger.policy(env).clone());
     let may = May::of(visit, env);
+    let here = api::environments::here(&visit.app, &visit.caller, env).unwrap_or_default();
+    let here = here.iter().map(Range::to_string).collect::<Vec<_>>().join(";");
     let mut form = Form::new(&format!("Enable access to {name}"), &format!("/environments/{name}/enable"), "Enable access")
         .line("Allow the address that you work from. An account alone opens nothing, and neither does an address.")
-        .with(Field::text("addresses", "Address").required().value(&visit.caller.address.to_string()).hint(format!(
+        .with(Field::text("addresses", "Address").required().value(&here).hint(format!(
             "Yours, as Daypass sees it. A range like 10.1.2.0/24 may be as wide as /{} (IPv4) or /{} (IPv6); several with ; between them",
             policy.widest_v4, policy.widest_v6
         )))
