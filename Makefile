@@ -7,13 +7,14 @@
 # make sim N=100000     that many simulated schedules (SEED=... replays one)
 # make bench            measures, beside a direct PostgreSQL and PgBouncer; table and JSON
 # make fuzz             each parser for a minute (FUZZ_SECONDS=60; needs a nightly toolchain and cargo-fuzz)
+# make bare             the two above on a bare Debian 12 and 13, as root and as a plain user (root, hours; before each release)
 # make licenses         licences and advisories of all dependencies (needs cargo-deny)
 
 CARGO := $(shell command -v cargo || echo $$HOME/.cargo/bin/cargo)
 N ?= 5000
 MOVES ?= 200
 FUZZ_SECONDS ?= 60
-.PHONY: demo test moves sim bench fuzz licenses screenshots
+.PHONY: demo test moves sim bench fuzz bare licenses screenshots
 
 demo:
 	@echo "This installs by apt what is missing (PostgreSQL server programs, psql, FreeTDS, a C compiler), builds Daypass (the first time:"
@@ -23,7 +24,7 @@ demo:
 	@target/debug/daypass demo $(if $(TOUR),--tour $(TOUR))
 
 test:
-	scripts/need postgres tsql python clients browser
+	scripts/need postgres tsql python browser
 	$(CARGO) fmt --all --check
 	scripts/budget
 	$(CARGO) clippy --workspace --all-targets --quiet -- -D warnings
@@ -46,12 +47,15 @@ bench:
 	target/release/daypass-bench
 
 screenshots:
-	scripts/need postgres tsql python clients browser
+	scripts/need postgres tsql python browser
 	mkdir -p docs/screenshots
 	DAYPASS_SCREENSHOTS=$(CURDIR)/docs/screenshots $(CARGO) test --quiet -p daypass --test stories -- console::every_page
 
 fuzz:
 	scripts/fuzz $(FUZZ_SECONDS)
+
+bare:
+	scripts/bare
 
 licenses:
 	$(CARGO) deny check

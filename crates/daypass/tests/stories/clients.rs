@@ -161,7 +161,7 @@ impl Bench {
     async fn script(&self, client: &Client, account: &Account, case: &str) -> Outcome {
         let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients");
         let mut command = if client.name == "tedious" {
-            let mut command = Command::new("node");
+            let mut command = Command::new(self.tools.join("bin/node"));
             command.arg(here.join("client.js")).env("TEDIOUS", self.tools.join("node_modules/tedious"));
             command
         } else {

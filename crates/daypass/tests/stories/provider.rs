@@ -31,12 +31,14 @@ async fn house(which: &str) -> (House, Providers) {
     std::fs::write(house.path("provider-ca.pem"), &certificates.ca).unwrap();
     std::fs::write(house.path("provider-secret"), "provider-secret\n").unwrap();
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients/provider.mjs");
-    let modules = crate::clients::tools().await.join("node_modules");
-    let mut node = Command::new("node");
+    let tools = crate::clients::tools().await;
+    let modules = tools.join("node_modules");
+    let mut node = Command::new(tools.join("bin/node"));
     node.arg(script).args([modules.as_path(), &chain, &key]).arg(format!("https://localhost:{}", house.api.port()));
-    let mut node = node.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true).spawn().unwrap();
+    let mut node = node.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit()).kill_on_drop(true).spawn().expect("Node.js of scripts/tools starts");
     let mut lines = BufReader::new(node.stdout.take().unwrap()).lines();
-    let ports = tokio::time::timeout(PATIENCE, lines.next_line()).await.expect("the providers start").unwrap().unwrap();
+    let ports = tokio::time::timeout(PATIENCE, lines.next_line()).await.expect("the providers start").unwrap();
+    let ports = ports.expect("oidc-provider started, and ended: its reason stands above");
     let ports: Value = serde_json::from_str(&ports).unwrap();
     let providers = Providers { _node: node, _lines: lines, real: ports["real"].as_u64().unwrap(), hostile: ports["hostile"].as_u64().unwrap() };
     let port = if which == "real" { providers.real } else { providers.hostile };
