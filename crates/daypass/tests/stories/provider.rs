@@ -35,7 +35,8 @@ async fn house(which: &str) -> (House, Providers) {
     let modules = tools.join("node_modules");
     let mut node = Command::new(tools.join("bin/node"));
     node.arg(script).args([modules.as_path(), &chain, &key]).arg(format!("https://localhost:{}", house.api.port()));
-    let mut node = node.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit()).kill_on_drop(true).spawn().expect("Node.js of scripts/tools starts");
+    let mut node =
+        node.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit()).kill_on_drop(true).spawn().expect("Node.js of scripts/tools starts");
     let mut lines = BufReader::new(node.stdout.take().unwrap()).lines();
     let ports = tokio::time::timeout(PATIENCE, lines.next_line()).await.expect("the providers start").unwrap();
     let ports = ports.expect("oidc-provider started, and ended: its reason stands above");
