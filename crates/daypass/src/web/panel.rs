@@ -32,8 +32,9 @@ fn trust(tool: &str) -> Option<&'static str> {
 
 fn postgres(way: &Connection) -> Vec<Setting> {
     let Connection { account, password, server, port, database, .. } = way;
-    let ca = if way.ca.is_empty() { "system" } else { "ca.pem" };
-    vec![
+    let own_ca = !way.ca.is_empty();
+    let ca = if own_ca { "ca.pem" } else { "system" };
+    let all = vec![
         setting(
             "psql",
             format!("psql {}", shell(&format!("host={server} port={port} dbname={} user={account} sslmode=verify-full sslrootcert={ca}", word(database)))),
@@ -44,8 +45,73 @@ fn postgres(way: &Connection) -> Vec<Setting> {
                 "Host: {server}\nPort: {port}\nDatabase: {database}\nUsername: {account}\nPassword: {password}\nSSL: Use SSL, CA certificate {ca}, SSL mode verify-full"
             ),
         ),
+        setting(
+            "pgadmin",
+            format!(
+                "Register > Server\nConnection > Host name/address: {server}\nPort: {port}\nMaintenance database: {database}\nUsername: {account}\nPassword: {password}\nParameters > SSL mode: verify-full\nParameters > Root certificate: {ca}"
+            ),
+        ),
+        setting(
+            "jdbc",
+            format!(
+                "URL: jdbc:postgresql://{server}:{port}/{}?sslmode=verify-full&{}\nUser: {account}\nPassword: {password}",
+                encoded(database),
+                if own_ca { "sslrootcert=ca.pem" } else { "sslfactory=org.postgresql.ssl.DefaultJavaSSLFactory" }
+            ),
+        ),
+        setting(
+            "psycopg",
+            format!(
+                "psycopg.connect(host={}, port={port}, dbname={}, user={}, password={}, sslmode=\"verify-full\", sslrootcert=\"{ca}\")",
+                quoted(server),
+                quoted(database),
+                quoted(account),
+                quoted(password)
+            ),
+        ),
+        setting(
+            "sqlalchemy",
+            format!(
+                "create_engine(URL.create(\"postgresql+psycopg\", username={}, password={}, host={}, port={port}, database={}, query={{\"sslmode\": \"verify-full\", \"sslrootcert\": \"{ca}\"}}))",
+                quoted(account),
+                quoted(password),
+                quoted(server),
+                quoted(database)
+            ),
+        ),
+        setting(
+            "node-postgres",
+            format!(
+                "new Client({{ host: {}, port: {port}, user: {}, password: {}, database: {}, ssl: {} }})",
+                quoted(server),
+                quoted(account),
+                quoted(password),
+                quoted(database),
+                if own_ca { "{ ca: require(\"fs\").readFileSync(\"ca.pem\") }" } else { "true" }
+            ),
+        ),
+        setting(
+            "go",
+            format!(
+                "pgx.Connect(ctx, {})",
+                quoted(&format!(
+                    "host={server} port={port} dbname={} user={account} password={} sslmode=verify-full{}",
+                    word(database),
+                    word(password),
+                    if own_ca { " sslrootcert=ca.pem" } else { "" }
+                ))
+            ),
+        ),
         setting("libpq", format!("postgresql://{}@{server}:{port}/{}?sslmode=verify-full&sslrootcert={ca}", encoded(account), encoded(database))),
-    ]
+    ];
+    let since =
+        "Clients with libpq before 16 do not know 'system': name the file of the CAs that this machine trusts, on Debian /etc/ssl/certs/ca-certificates.crt";
+    all.into_iter().map(|setting| Setting { note: setting.text.contains("system").then(|| since.to_owned()).filter(|_| !own_ca), ..setting }).collect()
+}
+
+/// A text in the quotes of Python, JavaScript, Go and JSON.
+fn quoted(text: &str) -> String {
+    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
 }
 
 fn sqlserver(way: &Connection) -> Vec<Setting> {
@@ -53,7 +119,6 @@ fn sqlserver(way: &Connection) -> Vec<Setting> {
     let own_ca = !way.ca.is_empty();
     let file = if own_ca { ", cryptoCredentialsDetails: { ca: require(\"fs\").readFileSync(\"ca.pem\") }" } else { "" };
     let safe = |text: &str| format!("{{{}}}", text.replace('}', "}}"));
-    let quoted = |text: &str| format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""));
     let plain =
         |text: &str| if text.contains([';', '\'', '"', '=']) || text.trim() != text { format!("\"{}\"", text.replace('"', "\"\"")) } else { text.to_owned() };
     let ado =
@@ -163,7 +228,7 @@ mod tests {
     fn every_tool_gets_server_database_and_account_and_no_password_where_others_can_read_it() {
         for (engine, name, tools) in [
             (Engine::SqlServer, "sqlserver", &["ssms", "vscode-mssql", "sqlcmd", "ado.net", "jdbc", "odbc", "pymssql", "tedious", "sqlalchemy"][..]),
-            (Engine::Postgres, "postgres", &["psql", "dbeaver", "libpq"]),
+            (Engine::Postgres, "postgres", &["psql", "dbeaver", "pgadmin", "jdbc", "psycopg", "sqlalchemy", "node-postgres", "go", "libpq"]),
         ] {
             let found = settings(engine, &way(name, "uat"));
             assert_eq!(found.iter().map(|s| s.tool.as_str()).collect::<Vec<_>>(), tools);
@@ -192,7 +257,11 @@ mod tests {
         assert!(text("tedious").contains("\"a}b\\\"c'd\""));
         assert!(text("ado.net").contains("Database=\"a}b\"\"c'd\";"));
         assert!(text("sqlcmd").contains("-d 'a}b\"c'\\''d' "));
-        assert!(settings(Engine::Postgres, &way("postgres", "a b&c"))[2].text.contains("/a%20b%26c?"));
+        let found = settings(Engine::Postgres, &way("postgres", "a b&c\"\\"));
+        let text = |tool: &str| found.iter().find(|s| s.tool == tool).unwrap().text.clone();
+        assert!(text("libpq").contains("/a%20b%26c%22%5C?") && text("jdbc").contains("/a%20b%26c%22%5C?"));
+        assert!(text("psycopg").contains("dbname=\"a b&c\\\"\\\\\"") && text("node-postgres").contains("database: \"a b&c\\\"\\\\\""));
+        assert!(text("go").contains("dbname='a b&c\\\"\\\\\\\\'"));
         assert!(settings(Engine::Postgres, &way("postgres", "a' sslmode=disable"))[0].text.contains("dbname='\\''a\\'\\'' sslmode=disable'\\''"));
     }
 }
