@@ -166,7 +166,12 @@ impl House {
     }
 
     pub fn tls(&self) -> tokio_postgres_rustls::MakeRustlsConnect {
-        tokio_postgres_rustls::MakeRustlsConnect::new(tls(&self.path("data/ca.pem")))
+        self.tls_by(&self.path("data/ca.pem"))
+    }
+
+    /// For a client that trusts this CA.
+    pub fn tls_by(&self, ca: &Path) -> tokio_postgres_rustls::MakeRustlsConnect {
+        tokio_postgres_rustls::MakeRustlsConnect::new(tls(ca))
     }
 
     /// Asks the real server until its answer is as wanted.

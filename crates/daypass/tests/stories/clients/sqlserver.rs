@@ -1,30 +1,17 @@
-//! Real drivers of SQL Server through the gateway, each with each case; what a person sees goes to docs/clients.md.
+//! Drivers of SQL Server, before the stand-in.
 
+use super::{Client, Outcome, Table, talk, tools, until_over};
 use crate::{
     house::{Account, House, PATIENCE},
     sqlserver::ask,
 };
 use daypass_testkit::{certificates::Certificates, sqlserver::Options, sqlserver::StandIn};
-use futures_util::StreamExt;
-use serde_json::{Value, json};
+use serde_json::json;
 use std::{
-    collections::BTreeMap,
     path::{Path, PathBuf},
     process::Stdio,
 };
-use tokio::{
-    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
-    process::Command,
-    sync::OnceCell,
-};
-
-/// A client, and what it cannot do of itself.
-struct Client {
-    name: &'static str,
-    /// As docs/clients.md calls it.
-    title: &'static str,
-    cannot: &'static [(&'static str, &'static str)],
-}
+use tokio::{io::AsyncWriteExt, process::Command};
 
 const CLIENTS: &[Client] = &[
     Client { name: "odbc", title: "Microsoft ODBC Driver 18.6 (pyodbc)", cannot: &[] },
@@ -84,28 +71,8 @@ const CASES: &[(&str, &str)] = &[
     ("mars", "MARS"),
 ];
 
-/// What one case came to.
-#[derive(Clone, Debug)]
-struct Outcome {
-    ok: bool,
-    text: String,
-    milliseconds: u64,
-}
-
 /// Others write notes at the same time.
 const NOTES: &str = "SELECT COUNT(*) FROM dbo.notes WHERE note LIKE 'tiberius %'";
-
-/// The folder with the clients; installed when it is not there.
-pub async fn tools() -> &'static Path {
-    static FOLDER: OnceCell<PathBuf> = OnceCell::const_new();
-    let install = || async {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts/tools");
-        let output = Command::new(script).output().await.unwrap();
-        assert!(output.status.success(), "{output:?}");
-        PathBuf::from(String::from_utf8(output.stdout).unwrap().trim())
-    };
-    FOLDER.get_or_init(install).await
-}
 
 struct Bench {
     house: House<StandIn>,
@@ -170,7 +137,7 @@ impl Bench {
             command
         };
         let ca = self.ca(case);
-        command.env("SSL_CERT_FILE", &ca).env("FREETDSCONF", self.freetds(client.name, case)).kill_on_drop(true);
+        command.env("SSL_CERT_FILE", &ca).env("FREETDSCONF", self.freetds(client.name, case));
         let script = match case {
             "verified" | "trust" | "stranger" | "strict" | "password" | "address" | "none" | "database" => "connect",
             other => other,
@@ -180,34 +147,7 @@ impl Bench {
             "database": Self::database(case), "ca": ca, "trust": case == "trust", "mars": case == "mars",
             "encrypt": if case == "strict" { json!("strict") } else if client.name == "odbc" { json!("yes") } else { json!(true) },
         });
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let mut input = child.stdin.take().unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        input.write_all(format!("{want}\n").as_bytes()).await.unwrap();
-        let talking = async {
-            while let Some(line) = lines.next_line().await.unwrap() {
-                if line == "READY" {
-                    self.until_over(account).await;
-                    let _ = input.write_all(b"\n").await;
-                } else if let Ok(value) = serde_json::from_str::<Value>(&line) {
-                    return Outcome {
-                        ok: value["ok"].as_bool().unwrap(),
-                        text: value["text"].as_str().unwrap().to_owned(),
-                        milliseconds: value["milliseconds"].as_u64().unwrap(),
-                    };
-                }
-            }
-            let mut said = String::new();
-            let _ = tokio::io::AsyncReadExt::read_to_string(&mut child.stderr.take().unwrap(), &mut said).await;
-            panic!("{} {case}: {said}", client.name)
-        };
-        tokio::time::timeout(PATIENCE * 4, talking).await.unwrap_or_else(|_| panic!("{} {case} hangs", client.name))
-    }
-
-    /// Until the pass has expired.
-    async fn until_over(&self, account: &Account) {
-        let over = |passes: &Value| passes.as_array().unwrap().iter().any(|pass| pass["account"] == account.name.as_str() && pass["state"] == "ended");
-        self.house.until_json("vera", &["passes", "--all"], over).await;
+        talk(&self.house, command, &want, account).await
     }
 
     async fn tsql(&self, account: &Account, case: &str) -> Outcome {
@@ -231,7 +171,7 @@ impl Bench {
         let mut input = child.stdin.take().unwrap();
         input.write_all(first.as_bytes()).await.unwrap();
         if let Some(then) = then {
-            self.until_over(account).await;
+            until_over(&self.house, account).await;
             let _ = input.write_all(then.as_bytes()).await;
         }
         drop(input);
@@ -294,7 +234,7 @@ impl Bench {
         match case {
             "idle" => {
                 ask(&mut client, count).await?;
-                self.until_over(account).await;
+                until_over(&self.house, account).await;
                 client.simple_query(count).await.map_err(words)?.into_results().await.map_err(words)?;
                 ask(&mut client, count).await
             }
@@ -354,6 +294,16 @@ impl Bench {
     }
 }
 
+const INTRODUCTION: &str = "# Clients of SQL Server, and what a person sees\n\n\
+    Written by the test `every_client_connects_is_refused_in_words_and_is_cut_off_on_time`: each client, installed from its registry, through the\n\
+    gateway, with the stand-in server behind it. SSMS, JDBC and DBeaver were not run. `400` is the answer to a count: the client is in.\n\n\
+    An address that is not allowed has Azure's number 40615 where the driver shows it at once: Microsoft's ODBC driver, FreeTDS, tedious. For all\n\
+    others it is 18456 with the same words: SSMS and VS Code answer 40615 with an offer to sign in to Azure, python-tds tries again until its\n\
+    time-out, and 18456 is the one number that no client tries again. For the same reason another database (4060) is 18456 for tedious.\n\n\
+    The reason of an end inside a result reaches a client that keeps reading. One that is so slow that the network is full of rows it has not\n\
+    read is cut off without it: the end does not wait. With MARS it is told while one of the sessions in the connection stands between two\n\
+    answers; while all of them are in the middle of one, the connection is cut without words.\n";
+
 /// What has to come out, whatever the client's own wording around it.
 fn is_right(client: &str, case: &str, outcome: &Outcome) -> bool {
     let Outcome { ok, text, milliseconds } = outcome;
@@ -394,75 +344,7 @@ async fn every_client_connects_is_refused_in_words_and_is_cut_off_on_time() {
     let strangers_ca = house.path("stranger.pem");
     std::fs::write(&strangers_ca, Certificates::make().unwrap().ca).unwrap();
     let bench = Bench { house, tools: tools().await, strangers_ca };
-    let mut table: BTreeMap<(&str, &str), String> = BTreeMap::new();
-    let mut wrong = Vec::new();
-    let only = std::env::var("DAYPASS_CLIENT").ok();
-    // for whoever looks for a fault: one client, or one case
-    let one = std::env::var("DAYPASS_CASE").ok();
-    for (case, _) in CASES.iter().filter(|(case, _)| one.as_deref().is_none_or(|one| one == *case)) {
-        let clients = CLIENTS.iter().filter(|client| only.as_deref().is_none_or(|only| only == client.name));
-        let able = clients.filter(|client| !client.cannot.iter().any(|(what, _)| what == case));
-        // a client that shares the processor with five others does not read fast enough to be told why
-        let at_once = if matches!(*case, "midresult" | "large") { 1 } else { CLIENTS.len() };
-        let runs = futures_util::stream::iter(able.map(async |client| (client.name, bench.run(client, case).await)));
-        let outcomes: Vec<_> = runs.buffer_unordered(at_once).collect().await;
-        for (client, outcome) in outcomes {
-            println!("{client:10} {case:12} {:6} ms  {}", outcome.milliseconds, outcome.text);
-            if !is_right(client, case, &outcome) {
-                wrong.push(format!("{client}, {case}: {outcome:?}"));
-            }
-            table.insert((client, case), outcome.text);
-        }
-    }
+    let table = Table { clients: CLIENTS, cases: CASES };
+    let wrong = table.fill(async |client, case| bench.run(client, case).await, is_right, "clients.md", INTRODUCTION).await;
     assert!(wrong.is_empty(), "{}\n{}", wrong.join("\n"), bench.house.log());
-    for client in CLIENTS {
-        for (case, why) in client.cannot {
-            table.insert((client.name, case), format!("({why})"));
-        }
-    }
-    if only.is_none() && one.is_none() {
-        std::fs::write(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/clients.md"), document(&table)).unwrap();
-    }
-}
-
-fn document(table: &BTreeMap<(&str, &str), String>) -> String {
-    let mut out = String::from(
-        "# Clients of SQL Server, and what a person sees\n\n\
-         Written by the test `every_client_connects_is_refused_in_words_and_is_cut_off_on_time`: each client, installed from its registry, through the\n\
-         gateway, with the stand-in server behind it. SSMS, JDBC and DBeaver were not run. `400` is the answer to a count: the client is in.\n\n\
-         An address that is not allowed has Azure's number 40615 where the driver shows it at once: Microsoft's ODBC driver, FreeTDS, tedious. For all\n\
-         others it is 18456 with the same words: SSMS and VS Code answer 40615 with an offer to sign in to Azure, python-tds tries again until its\n\
-         time-out, and 18456 is the one number that no client tries again. For the same reason another database (4060) is 18456 for tedious.\n\n\
-         The reason of an end inside a result reaches a client that keeps reading. One that is so slow that the network is full of rows it has not\n\
-         read is cut off without it: the end does not wait. With MARS it is told while one of the sessions in the connection stands between two\n\
-         answers; while all of them are in the middle of one, the connection is cut without words.\n",
-    );
-    for (case, title) in CASES {
-        out.push_str(&format!("\n## {}{}\n\n| client | what it shows |\n| --- | --- |\n", title[..1].to_uppercase(), &title[1..]));
-        for client in CLIENTS {
-            if let Some(text) = table.get(&(client.name, *case)) {
-                out.push_str(&format!("| {} | {} |\n", client.title, shown(text)));
-            }
-        }
-    }
-    out
-}
-
-/// The same from run to run, and on one line.
-fn shown(text: &str) -> String {
-    // a port is another one each time
-    let text = &text
-        .split("localhost:")
-        .enumerate()
-        .map(|(n, part)| if n == 0 { part.to_owned() } else { format!("localhost:1433{}", part.trim_start_matches(|c: char| c.is_ascii_digit())) })
-        .collect::<String>();
-    let one_line = text.split_whitespace().collect::<Vec<_>>().join(" ").replace('|', "\\|");
-    let words = one_line.split(' ').map(|word| match word.find("jit_") {
-        Some(at) => {
-            let end = word[at..].find(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).map_or(word.len(), |n| at + n);
-            format!("{}jit_maria_xxxx{}", &word[..at], &word[end..])
-        }
-        None => word.to_owned(),
-    });
-    words.collect::<Vec<_>>().join(" ")
 }
