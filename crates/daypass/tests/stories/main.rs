@@ -22,6 +22,7 @@ mod notices;
 mod provider;
 mod records;
 mod replaced;
+mod sequences;
 mod servers;
 mod sqlserver;
 mod start;

@@ -302,9 +302,13 @@ async fn a_restore_goes_back_to_a_moment_with_the_operators_command() {
 }
 
 /// Small numbers from a seed, so that a run can be repeated.
-struct Dice(u64);
+pub struct Dice(pub u64);
 
 impl Dice {
+    pub fn below(&mut self, most: usize) -> usize {
+        self.throw(most as u64) as usize
+    }
+
     fn throw(&mut self, sides: u64) -> u64 {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % sides
