@@ -160,7 +160,9 @@ impl Postgres {
     pub async fn stop(&mut self) {
         if let Some(mut child) = self.child.take() {
             signal(&child);
-            let _ = child.wait().await;
+            while tokio::time::timeout(Duration::from_millis(100), child.wait()).await.is_err() {
+                signal(&child);
+            }
         }
     }
 
@@ -320,9 +322,10 @@ impl Postgres {
 impl Drop for Postgres {
     fn drop(&mut self) {
         if let Some(mut child) = self.child.take() {
-            signal(&child);
-            let deadline = Instant::now() + Duration::from_secs(5);
+            let deadline = Instant::now() + Duration::from_secs(10);
             while matches!(child.try_wait(), Ok(None)) && Instant::now() < deadline {
+                // again: one that has just begun ignores what its starter ignored
+                signal(&child);
                 std::thread::sleep(Duration::from_millis(10));
             }
         }
