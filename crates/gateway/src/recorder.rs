@@ -93,6 +93,11 @@ impl Recorder {
         let place = text.as_ptr() as usize;
         let known = self.known.get(&place).filter(|(known, _)| Arc::ptr_eq(known, &text)).map(|(_, number)| *number);
         let known = known.or_else(|| {
+            // what was kept of a text tells nothing of the rest: only the very same one is the same
+            if cut {
+                self.remember(place, &text, self.total + u64::from(self.count));
+                return None;
+            }
             let mut digest = Sha256::new();
             digest.update(text.as_bytes());
             digest.update(whole.to_le_bytes());
@@ -102,12 +107,7 @@ impl Recorder {
                 self.texts.clear();
             }
             let number = *self.texts.entry(digest).or_insert(self.total + u64::from(self.count));
-            if self.held + text.len() > HELD {
-                self.known.clear();
-                self.held = 0;
-            }
-            self.held += text.len();
-            self.known.insert(place, (text.clone(), number));
+            self.remember(place, &text, number);
             known
         });
         if let Some(number) = known {
@@ -116,6 +116,15 @@ impl Recorder {
         }
         // nobody is to take the part for the whole
         if cut { (format!("{text}… (cut here: {whole} bytes in all)").into(), true) } else { (text, false) }
+    }
+
+    fn remember(&mut self, place: usize, text: &Arc<str>, number: u64) {
+        if self.held + text.len() > HELD {
+            self.known.clear();
+            self.held = 0;
+        }
+        self.held += text.len();
+        self.known.insert(place, (text.clone(), number));
     }
 
     pub fn is_empty(&self) -> bool {
@@ -187,5 +196,11 @@ mod tests {
         let lines = String::from_utf8(recorder.take().unwrap().lines).unwrap();
         assert!(lines.contains("… (cut here: 66000 bytes in all)") && lines.contains("\"text_bytes\":66000"), "{lines}");
         assert_eq!(lines.matches("text_bytes").count(), 1, "a whole text needs no word");
+        // nor another text that begins alike and is as long
+        for _ in 0..2 {
+            run(&mut recorder, &"x".repeat(1000).into(), 66_000);
+        }
+        let lines = String::from_utf8(recorder.take().unwrap().lines).unwrap();
+        assert!(!lines.contains("the same"), "{lines}");
     }
 }

@@ -120,6 +120,17 @@ impl Prepared {
         }
     }
 
+    /// All of another, which has none then.
+    pub fn take_in(&mut self, other: &mut Prepared) {
+        let Prepared { texts, order, .. } = std::mem::take(other);
+        let mut texts = texts;
+        for name in order {
+            if let Some((text, whole)) = texts.remove(&name) {
+                self.insert(&name, text, whole);
+            }
+        }
+    }
+
     /// Bytes of text that are held.
     pub fn held(&self) -> usize {
         self.bytes

@@ -42,6 +42,43 @@ enum Pending {
         statement: Statement,
     },
     Sync,
+    /// CopyDone or CopyFail. Outside of COPY the server passes over it.
+    CopyEnd,
+}
+
+impl Pending {
+    /// Bytes that it holds by itself.
+    fn held(&self) -> usize {
+        match self {
+            Pending::Simple(statement) => statement.text.len() + values_held(&statement.values),
+            Pending::Parse { text, .. } => text.len(),
+            Pending::Bind { values, .. } => values_held(values),
+            Pending::Execute { statement, .. } => values_held(&statement.values),
+            Pending::Close { .. } | Pending::Sync | Pending::CopyEnd => 0,
+        }
+    }
+}
+
+fn values_held(values: &[String]) -> usize {
+    values.iter().map(String::len).sum()
+}
+
+/// The server tells names apart by their first 63 bytes (NAMEDATALEN; PostgreSQL manual, "Identifiers and Key Words").
+fn name(whole: &[u8]) -> &[u8] {
+    &whole[..whole.len().min(63)]
+}
+
+/// The server takes a name after it has converted it from the client's encoding, which may change at any time: what it means is known where it
+/// is ASCII only.
+fn is_followed(name: &[u8]) -> bool {
+    name.is_ascii()
+}
+
+/// What names would mean, had the server taken what was sent.
+#[derive(Default)]
+struct Sent {
+    prepared: HashMap<Vec<u8>, (Arc<str>, usize)>,
+    portals: Portals,
 }
 
 type Portals = HashMap<Vec<u8>, (Arc<str>, usize, Vec<String>)>;
@@ -56,9 +93,6 @@ pub struct Observer {
 
 #[derive(Default)]
 struct Batches {
-    /// As the client sent them.
-    prepared: Prepared,
-    portals: HashMap<Vec<u8>, (Arc<str>, usize)>,
     /// As the server took them.
     taken: Prepared,
     opened: Portals,
@@ -77,14 +111,29 @@ struct Batches {
     waits: bool,
     /// The client has said that it goes.
     left: bool,
-    /// More was sent ahead than is followed.
-    too_far: bool,
+    /// Bytes that what is pending holds.
+    ahead: usize,
+    /// Names of prepared statements that SQL may have given anew since.
+    doubted: Prepared,
+    /// An error in a batch: what comes is passed over up to a Sync that was not sent yet.
+    skips: Option<Sent>,
+    /// Bytes of that.
+    skipped: usize,
+    /// COPY takes what the client sends: until its end, the server passes over Sync and Flush (PostgreSQL manual, "COPY Operations").
+    copying: bool,
+    /// CopyData was sent, and no end of it.
+    data: bool,
+    /// What was sent cannot be followed.
+    lost: Option<&'static str>,
 }
+
+const TOO_FAR: &str = "its statements could not be recorded: more was sent ahead of its answers than is followed";
+const INTO_COPY: &str = "its statements could not be recorded: a Sync was sent in the middle of what COPY reads";
 
 impl Observer {
     /// Bytes of memory worth minding that are held: texts of prepared statements.
     pub fn held(&self) -> usize {
-        self.state.prepared.held() + self.state.taken.held()
+        self.state.taken.held() + self.state.doubted.held() + self.state.ahead
     }
 
     /// Whether the bytes to the client end with a whole message: only there may an error be put in.
@@ -108,8 +157,9 @@ impl Observe for Observer {
     fn end(&mut self, now: u64) -> Vec<Statement> {
         let mut rest = std::mem::take(&mut self.state.finished);
         self.state.resolve();
-        for pending in self.state.pending.drain(..) {
-            if let Pending::Simple(mut statement) | Pending::Execute { mut statement, .. } = pending {
+        let mut sent = Sent::default();
+        while let Some(pending) = self.state.pop() {
+            if let Some(mut statement) = self.state.would_run(&mut sent, pending) {
                 statement.ended = now;
                 // the server may have run it: only its answer would tell
                 statement.outcome = Outcome::Failed { code: String::new(), message: "the session ended before its result".to_owned() };
@@ -124,7 +174,7 @@ impl Observe for Observer {
     }
 
     fn refused(&self) -> Option<&'static str> {
-        self.state.too_far.then_some("its statements could not be recorded: more was sent ahead of its answers than is followed")
+        self.state.lost
     }
 
     fn is_busy(&self) -> bool {
@@ -162,11 +212,91 @@ impl Batches {
 
     fn push(&mut self, pending: Pending) {
         // a client that sends more ahead than any real one
-        if self.pending.len() >= limits::PIPELINED {
-            self.too_far = true;
+        if let Some(mut sent) = self.skips.take() {
+            self.skipped += pending.held() + size_of::<Pending>();
+            if self.skipped > limits::PIPELINED_BYTES {
+                self.lost = Some(TOO_FAR);
+            } else {
+                self.not_run(&mut sent, pending);
+            }
+            self.skips = Some(sent);
             return;
         }
+        let held = self.ahead + pending.held();
+        if self.pending.len() >= limits::PIPELINED || held > limits::PIPELINED_BYTES {
+            self.lost = Some(TOO_FAR);
+            return;
+        }
+        self.ahead = held;
         self.pending.push_back(pending);
+    }
+
+    fn pop(&mut self) -> Option<Pending> {
+        let pending = self.pending.pop_front()?;
+        self.ahead = self.ahead.saturating_sub(pending.held());
+        Some(pending)
+    }
+
+    /// What the server passes over without a word.
+    fn settle(&mut self) {
+        while matches!(self.pending.front(), Some(Pending::CopyEnd)) {
+            self.pop();
+        }
+    }
+
+    /// The statement of something that was sent, if it is one.
+    fn would_run(&self, sent: &mut Sent, pending: Pending) -> Option<Statement> {
+        match pending {
+            Pending::Simple(statement) => return Some(statement),
+            Pending::Execute { portal, mut statement } => {
+                // one that the server came to is resolved
+                if statement.text.is_empty() {
+                    (statement.text, statement.text_bytes, statement.values) = sent.portals.get(&portal).cloned().unwrap_or_else(|| self.portal(&portal));
+                }
+                return Some(statement);
+            }
+            Pending::Parse { name, text, whole } => drop(sent.prepared.insert(name, (text, whole))),
+            Pending::Bind { portal, name, values } => {
+                let (text, whole) = sent.prepared.get(&name).cloned().unwrap_or_else(|| self.text_named(&name));
+                sent.portals.insert(portal, (text, whole, values));
+            }
+            Pending::Close { .. } | Pending::Sync | Pending::CopyEnd => {}
+        }
+        None
+    }
+
+    /// What a portal runs.
+    fn portal(&self, portal: &[u8]) -> (Arc<str>, usize, Vec<String>) {
+        let known = self.opened.get(portal).filter(|_| is_followed(portal)).cloned();
+        known.unwrap_or_else(|| (format!("(portal {}, declared in SQL or not kept)", String::from_utf8_lossy(portal)).into(), 0, Vec::new()))
+    }
+
+    /// Something that the client sent was passed over by the server.
+    fn not_run(&mut self, sent: &mut Sent, pending: Pending) {
+        if let Some(mut statement) = self.would_run(sent, pending) {
+            statement.outcome = Outcome::NotRun;
+            self.finish(statement);
+        }
+    }
+
+    /// The statement at the front reads what the client sends, from what it has sent already.
+    fn copies(&mut self) {
+        self.copying = true;
+        let behind = 1;
+        while let Some(next) = self.pending.get(behind) {
+            let is_end = matches!(next, Pending::CopyEnd);
+            let is_passed_over = matches!(next, Pending::Sync);
+            if let Some(next) = self.pending.remove(behind) {
+                self.ahead = self.ahead.saturating_sub(next.held());
+                // anything else ends it with an error, and is used up by that
+                self.not_run(&mut Sent::default(), next);
+            }
+            if !is_passed_over {
+                self.copying = false;
+                self.data &= !is_end;
+                return;
+            }
+        }
     }
 
     /// What the server answers when it is asked to: by itself it makes nobody wait.
@@ -188,10 +318,11 @@ impl Batches {
             if self.bound.as_ref() == Some(portal) {
                 self.bound = None;
             }
-            (statement.text, statement.text_bytes, statement.values) = match self.opened.get(portal) {
-                Some(known) => known.clone(),
-                None => (format!("(portal {}, declared in SQL or not kept)", String::from_utf8_lossy(portal)).into(), 0, Vec::new()),
-            };
+            let known = self.opened.get(portal).filter(|_| is_followed(portal)).cloned();
+            let unknown = || (format!("(portal {}, declared in SQL or not kept)", String::from_utf8_lossy(portal)).into(), 0, Vec::new());
+            self.ahead = self.ahead.saturating_sub(values_held(&statement.values));
+            (statement.text, statement.text_bytes, statement.values) = known.unwrap_or_else(unknown);
+            self.ahead += values_held(&statement.values);
         }
     }
 
@@ -204,19 +335,32 @@ impl Batches {
 
     fn parsed(&mut self) {
         if let Some(Pending::Parse { .. }) = self.pending.front()
-            && let Some(Pending::Parse { name, text, whole }) = self.pending.pop_front()
+            && let Some(Pending::Parse { name, text, whole }) = self.pop()
         {
             self.last_parsed = Some((text.clone(), whole));
-            self.taken.insert(&name, text, whole);
+            if is_followed(&name) {
+                self.taken.insert(&name, text, whole);
+            } else {
+                // who runs it cannot be told, so it stands here
+                let mut statement = self.statement(text, whole, Vec::new());
+                statement.tag = format!("prepared as {}", String::from_utf8_lossy(&name));
+                self.finish(statement);
+            }
         }
     }
 
     fn was_bound(&mut self) {
         if let Some(Pending::Bind { .. }) = self.pending.front()
-            && let Some(Pending::Bind { portal, name, values }) = self.pending.pop_front()
+            && let Some(Pending::Bind { portal, name, values }) = self.pop()
         {
             self.never_executed();
-            let (text, whole) = text_named(&self.taken, &name);
+            let (text, whole) = self.text_named(&name);
+            if !is_followed(&portal) {
+                let mut statement = self.statement(text, whole, values);
+                statement.tag = format!("bound as {}", String::from_utf8_lossy(&portal));
+                self.finish(statement);
+                return;
+            }
             if self.opened.len() >= limits::PREPARED {
                 self.opened.clear();
             }
@@ -227,12 +371,13 @@ impl Batches {
 
     fn was_closed(&mut self) {
         if let Some(Pending::Close { .. }) = self.pending.front()
-            && let Some(Pending::Close { portal, name }) = self.pending.pop_front()
+            && let Some(Pending::Close { portal, name }) = self.pop()
         {
             if portal {
                 self.opened.remove(&name);
             } else {
                 self.taken.remove(&name);
+                self.doubted.remove(&name);
             }
         }
     }
@@ -253,8 +398,8 @@ impl Batches {
         let sent_rows = std::mem::take(&mut self.sent_rows);
         self.resolve();
         // what SQL itself names is not followed: from here on such a name may mean something else
-        if [&b"DEALLOCATE"[..], b"DISCARD", b"PREPARE"].iter().any(|named| tag.starts_with(named)) {
-            self.taken = Prepared::default();
+        if [&b"DEALLOCATE"[..], b"DISCARD ALL", b"PREPARE\0"].iter().any(|named| tag.starts_with(named)) {
+            self.doubted.take_in(&mut self.taken);
         }
         if let Some(statement) = self.current() {
             statement.tag = lossy(tag);
@@ -265,7 +410,7 @@ impl Batches {
             }
         }
         if matches!(self.pending.front(), Some(Pending::Execute { .. }))
-            && let Some(Pending::Execute { statement, .. }) = self.pending.pop_front()
+            && let Some(Pending::Execute { statement, .. }) = self.pop()
         {
             self.finish(statement);
         }
@@ -273,17 +418,18 @@ impl Batches {
 
     fn failed(&mut self, body: &[u8]) {
         self.sent_rows = false;
+        self.copying = false;
         let fields = error_fields(body);
         let outcome = Outcome::Failed { code: fields.code, message: fields.message };
         self.resolve();
         match self.pending.front_mut() {
             Some(Pending::Simple(statement)) => statement.outcome = outcome,
             Some(Pending::Execute { .. } | Pending::Parse { .. } | Pending::Bind { .. } | Pending::Close { .. }) => {
-                let failed = match self.pending.pop_front() {
+                let failed = match self.pop() {
                     Some(Pending::Execute { statement, .. }) => Some(statement),
                     Some(Pending::Parse { text, whole, .. }) => Some(self.statement(text, whole, Vec::new())),
                     Some(Pending::Bind { name, values, .. }) => {
-                        let (text, whole) = text_named(&self.taken, &name);
+                        let (text, whole) = self.text_named(&name);
                         Some(self.statement(text, whole, values))
                     }
                     _ => None,
@@ -292,13 +438,7 @@ impl Batches {
                     statement.outcome = outcome;
                     self.finish(statement);
                 }
-                // the server skips to the next Sync
-                while !matches!(self.pending.front(), Some(Pending::Sync | Pending::Simple(_)) | None) {
-                    if let Some(Pending::Execute { mut statement, .. }) = self.pending.pop_front() {
-                        statement.outcome = Outcome::NotRun;
-                        self.finish(statement);
-                    }
-                }
+                self.skip();
             }
             // a Describe failed on its own
             Some(Pending::Sync) => {
@@ -308,31 +448,53 @@ impl Batches {
                     self.finish(statement);
                 }
             }
-            None => {}
+            Some(Pending::CopyEnd) | None => {}
         }
+    }
+
+    /// After an error in a batch the server passes over all up to the next Sync, whatever it is (PostgreSQL manual, "Extended Query").
+    fn skip(&mut self) {
+        let mut sent = Sent::default();
+        while let Some(front) = self.pending.front() {
+            if matches!(front, Pending::Sync) {
+                return;
+            }
+            if let Some(pending) = self.pop() {
+                self.not_run(&mut sent, pending);
+            }
+        }
+        self.skips = Some(sent);
     }
 
     /// ReadyForQuery: a simple query or a batch is complete.
     fn ready(&mut self, status: u8) {
         self.transaction = status;
         self.never_executed();
+        self.copying = false;
         self.resolve();
-        while let Some(pending) = self.pending.pop_front() {
+        while let Some(pending) = self.pop() {
             match pending {
                 Pending::Simple(statement) => {
                     self.finish(statement);
                     break;
                 }
                 Pending::Execute { statement, .. } => self.finish(statement),
-                Pending::Parse { .. } | Pending::Bind { .. } | Pending::Close { .. } => {}
+                Pending::Parse { .. } | Pending::Bind { .. } | Pending::Close { .. } | Pending::CopyEnd => {}
                 Pending::Sync => break,
             }
         }
+        self.settle();
     }
-}
 
-fn text_named(known: &Prepared, name: &[u8]) -> (Arc<str>, usize) {
-    known.get(name).unwrap_or_else(|| (format!("(prepared statement {}, text not kept)", String::from_utf8_lossy(name)).into(), 0))
+    fn text_named(&self, name: &[u8]) -> (Arc<str>, usize) {
+        if !is_followed(name) {
+            return (format!("(prepared statement {}, whose text stands where it was prepared)", String::from_utf8_lossy(name)).into(), 0);
+        }
+        let doubted =
+            || self.doubted.get(name).map(|(text, whole)| (format!("(unless SQL has given {} anew) {text}", String::from_utf8_lossy(name)).into(), whole));
+        let unknown = || (format!("(prepared statement {}, text not kept)", String::from_utf8_lossy(name)).into(), 0);
+        self.taken.get(name).or_else(doubted).unwrap_or_else(unknown)
+    }
 }
 
 fn lossy(text: &[u8]) -> String {
@@ -367,35 +529,26 @@ impl Consumer for FromClient<'_> {
                 state.waits = true;
             }
             b'P' => {
-                let name = take_cstr(&mut rest).unwrap_or_default();
+                let given = take_cstr(&mut rest).unwrap_or_default();
                 let text = text_of(rest);
-                let whole = frame.length.saturating_sub(name.len() + 4);
+                let whole = frame.length.saturating_sub(given.len() + 4);
                 let whole = if body.len() < frame.length { whole } else { text.len() };
-                state.prepared.insert(name, text.clone(), whole);
-                state.ahead(Pending::Parse { name: name.to_vec(), text, whole });
+                state.ahead(Pending::Parse { name: name(given).to_vec(), text, whole });
             }
             b'B' => {
-                let portal = take_cstr(&mut rest).unwrap_or_default().to_vec();
-                let name = take_cstr(&mut rest).unwrap_or_default();
-                let (text, whole) = text_named(&state.prepared, name);
-                if state.portals.len() >= limits::PREPARED {
-                    state.portals.clear();
-                }
+                let portal = name(take_cstr(&mut rest).unwrap_or_default()).to_vec();
+                let name = name(take_cstr(&mut rest).unwrap_or_default()).to_vec();
                 let values = match state.pending.len() < limits::PIPELINED_VALUES {
                     true => values(rest, body.len() < frame.length),
                     false => vec!["… (values are not kept of what is sent so far ahead)".to_owned()],
                 };
-                state.portals.insert(portal.clone(), (text, whole));
-                state.ahead(Pending::Bind { portal, name: name.to_vec(), values });
+                state.ahead(Pending::Bind { portal, name, values });
             }
             b'E' => {
-                let portal = take_cstr(&mut rest).unwrap_or_default();
-                let (text, whole) = match state.portals.get(portal) {
-                    Some(known) => known.clone(),
-                    None => (format!("(portal {}, declared in SQL or not kept)", String::from_utf8_lossy(portal)).into(), 0),
-                };
-                let statement = state.statement(text, whole, Vec::new());
-                state.ahead(Pending::Execute { portal: portal.to_vec(), statement });
+                let portal = name(take_cstr(&mut rest).unwrap_or_default()).to_vec();
+                // what it runs is known when the server comes to it
+                let statement = state.statement("".into(), 0, Vec::new());
+                state.ahead(Pending::Execute { portal, statement });
             }
             b'F' => {
                 let oid = take_u32(&mut rest).unwrap_or_default();
@@ -406,25 +559,35 @@ impl Consumer for FromClient<'_> {
                 state.waits = true;
             }
             b'C' => match rest.split_first() {
-                Some((b'S', mut name)) => {
-                    let name = take_cstr(&mut name).unwrap_or_default();
-                    state.prepared.remove(name);
-                    state.ahead(Pending::Close { portal: false, name: name.to_vec() });
-                }
-                Some((b'P', mut name)) => {
-                    let name = take_cstr(&mut name).unwrap_or_default();
-                    state.portals.remove(name);
-                    state.ahead(Pending::Close { portal: true, name: name.to_vec() });
+                Some((kind @ (b'S' | b'P'), mut given)) => {
+                    let name = name(take_cstr(&mut given).unwrap_or_default()).to_vec();
+                    state.ahead(Pending::Close { portal: *kind == b'P', name });
                 }
                 _ => {}
             },
             b'S' => {
-                state.push(Pending::Sync);
+                // whether COPY reads it or it ends the batch lies in data that may be wrong
+                if state.data {
+                    state.lost = Some(INTO_COPY);
+                }
+                state.skips = None;
+                state.skipped = 0;
+                if !state.copying {
+                    state.push(Pending::Sync);
+                }
                 state.waits = true;
             }
             b'H' => state.waits = true,
+            b'c' | b'f' => {
+                state.data = false;
+                // while nothing is under way, nothing reads it
+                if !std::mem::take(&mut state.copying) && !state.pending.is_empty() {
+                    state.push(Pending::CopyEnd);
+                }
+            }
             b'X' => state.left = true,
             b'd' => {
+                state.data = true;
                 if let Some(statement) = state.current() {
                     statement.bytes += frame.length as u64;
                 }
@@ -448,7 +611,9 @@ impl Consumer for FromServer<'_> {
 
     fn frame(&mut self, frame: Frame, body: &[u8]) {
         let state = &mut *self.0;
+        state.settle();
         match frame.tag {
+            b'G' => state.copies(),
             b'D' => {
                 state.sent_rows = true;
                 if let Some(statement) = state.current() {
@@ -590,7 +755,7 @@ mod tests {
         say(&[(b'B', b"p\0x\0\0\0\0\0\0\0"), SYNC], &frames(&[(b'2', b""), (b'Z', b"T")]));
         say(&[(b'P', b"y\0select 4\0\0\0"), (b'B', b"p\0y\0\0\0\0\0\0\0"), SYNC], &[frames(&[(b'1', b"")]), error("42P03"), frames(&[(b'Z', b"E")])].concat());
         say(&[(b'E', b"p\0\0\0\0\0"), SYNC], &frames(&[(b'C', b"DELETE 1\0"), (b'Z', b"T")]));
-        // and one that SQL itself may have given another meaning is not known any more
+        // and one that SQL itself may have given another meaning is doubted
         say(&[(b'Q', b"deallocate x\0")], &frames(&[(b'C', b"DEALLOCATE\0"), (b'Z', b"I")]));
         say(&[bind_x, EXECUTE, SYNC], &frames(&[(b'2', b""), (b'C', b"DELETE 1\0"), (b'Z', b"I")]));
         let failed = |code: &str| Outcome::Failed { code: code.to_owned(), message: "no".to_owned() };
@@ -605,7 +770,7 @@ mod tests {
                 ("select 4", failed("42P03")),
                 ("delete from t", Outcome::Done),
                 ("deallocate x", Outcome::Done),
-                ("(prepared statement x, text not kept)", Outcome::Done),
+                ("(unless SQL has given x anew) delete from t", Outcome::Done),
             ]
         );
     }
@@ -650,7 +815,7 @@ mod tests {
         for i in 0..3000 {
             seen.client(&frames(&[(b'P', format!("s{i}\0{}\0\0\0", "x".repeat(1000)).as_bytes())]), 1);
         }
-        assert!(seen.held() <= limits::PREPARED_BYTES);
+        assert!(seen.held() <= limits::PREPARED_BYTES + limits::PIPELINED_BYTES);
         for _ in 0..10_000 {
             seen.client(&frames(&[(b'E', b"\0\0\0\0\0")]), 1);
         }
@@ -660,5 +825,155 @@ mod tests {
         }
         assert!(seen.state.pending.len() <= limits::PIPELINED);
         assert!(seen.refused().is_some_and(|why| why.contains("sent ahead")));
+    }
+
+    /// What is on record after the client said and the server answered, in turns.
+    fn record(turns: &[(&[(u8, &[u8])], Vec<u8>)]) -> Vec<(String, String)> {
+        let mut seen = Observer::default();
+        let mut found = Vec::new();
+        let line = |statement: Statement| {
+            let how = match statement.outcome {
+                Outcome::Done => statement.tag,
+                Outcome::NotRun => "not run".to_owned(),
+                Outcome::Failed { code, message } => format!("{code} {message}").trim().to_owned(),
+            };
+            (statement.text.to_string(), how)
+        };
+        for (client, server) in turns {
+            seen.client(&frames(client), 1);
+            found.extend(seen.server(server, 2).map(line));
+        }
+        assert_eq!(seen.refused(), None);
+        found.extend(seen.end(3).into_iter().map(line));
+        found
+    }
+
+    fn of(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+        pairs.iter().map(|(text, how)| ((*text).to_owned(), (*how).to_owned())).collect()
+    }
+
+    fn parse(name: &[u8], text: &str) -> Vec<u8> {
+        [name, b"\0", text.as_bytes(), b"\0\0\0"].concat()
+    }
+
+    fn bind(portal: &[u8], name: &[u8]) -> Vec<u8> {
+        [portal, b"\0", name, b"\0\0\0\0\0\0\0"].concat()
+    }
+
+    #[test]
+    fn names_are_told_apart_as_the_server_does() {
+        // by their first 63 bytes
+        let long = |last: u8| [vec![b'A'; 63], vec![last]].concat();
+        let close = [b"S".to_vec(), long(b'y'), vec![0]].concat();
+        let (first, second, run) = (parse(&long(b'x'), "SELECT 1"), parse(&long(b'y'), "DELETE FROM t"), bind(b"", &long(b'x')));
+        let answers = frames(&[(b'1', b""), (b'3', b""), (b'1', b""), (b'2', b""), (b'C', b"DELETE 1\0"), (b'Z', b"I")]);
+        let said: &[(u8, &[u8])] = &[(b'P', &first), (b'C', &close), (b'P', &second), (b'B', &run), EXECUTE, SYNC];
+        assert_eq!(record(&[(said, answers)]), of(&[("DELETE FROM t", "DELETE 1")]));
+        // in another encoding the same bytes are another name: such a text stands where it is prepared
+        let (first, close, second, run) = (parse(b"\xe9", "SELECT 1"), b"S\xc3\xa9\0", parse("\u{e9}".as_bytes(), "DELETE FROM t"), bind(b"", b"\xe9"));
+        let answers = frames(&[(b'1', b""), (b'3', b""), (b'1', b""), (b'2', b""), (b'C', b"DELETE 1\0"), (b'Z', b"I")]);
+        let said: &[(u8, &[u8])] = &[(b'P', &first), (b'C', close), (b'P', &second), (b'B', &run), EXECUTE, SYNC];
+        assert_eq!(
+            record(&[(said, answers)]),
+            of(&[
+                ("SELECT 1", "prepared as \u{fffd}"),
+                ("DELETE FROM t", "prepared as \u{e9}"),
+                ("(prepared statement \u{fffd}, whose text stands where it was prepared)", "DELETE 1")
+            ])
+        );
+        // and so does what is bound to a portal of such a name
+        let (text, run) = (parse(b"", "DELETE FROM t"), bind(b"\xe9", b""));
+        let said: &[(u8, &[u8])] = &[(b'P', &text), (b'B', &run), (b'E', b"\xe9\0\0\0\0\0"), SYNC];
+        let answers = frames(&[(b'1', b""), (b'2', b""), (b'C', b"DELETE 1\0"), (b'Z', b"I")]);
+        assert_eq!(record(&[(said, answers)]), of(&[("DELETE FROM t", "bound as \u{fffd}"), ("(portal \u{fffd}, declared in SQL or not kept)", "DELETE 1")]));
+    }
+
+    #[test]
+    fn what_sql_may_have_named_anew_keeps_its_text_with_a_doubt() {
+        let (text, run) = (parse(b"mine", "DELETE FROM t"), bind(b"", b"mine"));
+        let first: &[(u8, &[u8])] = &[(b'P', &text), SYNC];
+        let again: &[(u8, &[u8])] = &[(b'B', &run), EXECUTE, SYNC];
+        let ran = || frames(&[(b'2', b""), (b'C', b"DELETE 1\0"), (b'Z', b"I")]);
+        let turns = [
+            (first, frames(&[(b'1', b""), (b'Z', b"I")])),
+            (&[(b'Q', &b"discard plans\0"[..])][..], frames(&[(b'C', b"DISCARD PLANS\0"), (b'Z', b"I")])),
+            (again, ran()),
+            (&[(b'Q', &b"prepare z as select 1\0"[..])][..], frames(&[(b'C', b"PREPARE\0"), (b'Z', b"I")])),
+            (again, ran()),
+        ];
+        assert_eq!(
+            record(&turns),
+            of(&[
+                ("discard plans", "DISCARD PLANS"),
+                ("DELETE FROM t", "DELETE 1"),
+                ("prepare z as select 1", "PREPARE"),
+                ("(unless SQL has given mine anew) DELETE FROM t", "DELETE 1"),
+            ])
+        );
+    }
+
+    #[test]
+    fn while_copy_reads_a_sync_is_none_and_outcomes_stay_with_their_statements() {
+        let (text, run) = (parse(b"", "COPY t FROM STDIN"), bind(b"", b""));
+        let said: &[(u8, &[u8])] = &[(b'P', &text), (b'B', &run), EXECUTE, SYNC, (b'c', b""), SYNC, (b'Q', b"DELETE FROM t\0"), (b'Q', b"SELEKT 2\0")];
+        let answers = [
+            frames(&[(b'1', b""), (b'2', b""), (b'G', b"\0\0\0"), (b'C', b"COPY 0\0"), (b'Z', b"I"), (b'C', b"DELETE 1\0"), (b'Z', b"I")]),
+            fatal("42601", "no", "", ""),
+            frames(&[(b'Z', b"I")]),
+        ];
+        let wanted = of(&[("COPY t FROM STDIN", "COPY 0"), ("DELETE FROM t", "DELETE 1"), ("SELEKT 2", "42601 no")]);
+        assert_eq!(record(&[(said, answers.concat())]), wanted);
+        // the same when the end of the data comes later, as libpq sends it
+        let first: &[(u8, &[u8])] = &[(b'P', &text), (b'B', &run), EXECUTE, SYNC];
+        let then: &[(u8, &[u8])] = &[(b'd', b"1\n"), (b'c', b""), SYNC, (b'Q', b"DELETE FROM t\0")];
+        let turns = [
+            (first, frames(&[(b'1', b""), (b'2', b""), (b'G', b"\0\0\0")])),
+            (then, frames(&[(b'C', b"COPY 1\0"), (b'Z', b"I"), (b'C', b"DELETE 1\0"), (b'Z', b"I")])),
+        ];
+        assert_eq!(record(&turns), of(&[("COPY t FROM STDIN", "COPY 1"), ("DELETE FROM t", "DELETE 1")]));
+        // what is no data ends it, and is used up by that
+        let turns = [(
+            &[(b'Q', &b"COPY t FROM STDIN\0"[..]), (b'Q', b"SELECT 1\0"), (b'Q', b"DELETE FROM t\0")][..],
+            [frames(&[(b'G', b"\0\0\0")]), fatal("08P01", "no", "", ""), frames(&[(b'Z', b"I"), (b'C', b"DELETE 1\0"), (b'Z', b"I")])].concat(),
+        )];
+        assert_eq!(record(&turns), of(&[("SELECT 1", "not run"), ("COPY t FROM STDIN", "08P01 no"), ("DELETE FROM t", "DELETE 1")]));
+        // where it would be a guess, nothing passes
+        let mut seen = Observer::default();
+        seen.client(&frames(&[(b'Q', b"COPY t FROM STDIN\0"), (b'd', b"1\n"), SYNC]), 1);
+        assert!(seen.refused().is_some_and(|why| why.contains("COPY")));
+    }
+
+    #[test]
+    fn after_an_error_in_a_batch_nothing_runs_up_to_its_sync_whatever_it_is() {
+        let text = parse(b"", "SELEKT");
+        let rest: [(u8, &[u8]); 3] = [(b'F', &[0, 0, 0, 1, 0, 0, 0, 0, 0, 0]), (b'Q', b"select 55\0"), SYNC];
+        let error = || fatal("42601", "no", "", "");
+        let after: &[(u8, &[u8])] = &[(b'Q', b"select 2\0")];
+        let ok = || frames(&[(b'C', b"SELECT 1\0"), (b'Z', b"I")]);
+        let wanted = of(&[("SELEKT", "42601 no"), ("(function call by oid 1)", "not run"), ("select 55", "not run"), ("select 2", "SELECT 1")]);
+        let at_once = [vec![(b'P', &text[..])], rest.to_vec()].concat();
+        assert_eq!(record(&[(&at_once, [error(), frames(&[(b'Z', b"I")])].concat()), (after, ok())]), wanted);
+        // also what is sent after the error is known
+        assert_eq!(record(&[(&[(b'P', &text)], error()), (&rest, frames(&[(b'Z', b"I")])), (after, ok())]), wanted);
+    }
+
+    #[test]
+    fn what_is_sent_ahead_of_its_answers_takes_no_more_memory_than_is_allowed() {
+        let long = [b"select 1 --".to_vec(), vec![b'y'; 60_000], vec![0]].concat();
+        for failed in [false, true] {
+            let mut seen = Observer::default();
+            let text = parse(b"", "SELEKT");
+            seen.client(&frames(&[(b'P', &text)]), 1);
+            if failed {
+                assert_eq!(seen.server(&fatal("42601", "no", "", ""), 2).count(), 1);
+            }
+            let mut sent = 0;
+            while seen.refused().is_none() {
+                seen.client(&frames(&[(b'Q', &long)]), 1);
+                sent += 1;
+                assert!(sent < 100 && seen.held() <= 2 * limits::PIPELINED_BYTES, "{sent} {}", seen.held());
+            }
+            assert!(sent > 50);
+        }
     }
 }
