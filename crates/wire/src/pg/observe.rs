@@ -558,13 +558,12 @@ impl Consumer for FromClient<'_> {
                 state.push(Pending::Simple(statement));
                 state.waits = true;
             }
-            b'C' => match rest.split_first() {
-                Some((kind @ (b'S' | b'P'), mut given)) => {
+            b'C' => {
+                if let Some((kind @ (b'S' | b'P'), mut given)) = rest.split_first() {
                     let name = name(take_cstr(&mut given).unwrap_or_default()).to_vec();
                     state.ahead(Pending::Close { portal: *kind == b'P', name });
                 }
-                _ => {}
-            },
+            }
             b'S' => {
                 // whether COPY reads it or it ends the batch lies in data that may be wrong
                 if state.data {
@@ -827,8 +826,11 @@ mod tests {
         assert!(seen.refused().is_some_and(|why| why.contains("sent ahead")));
     }
 
+    /// What a client sends, and what the server answers to it.
+    type Turn<'a> = (&'a [(u8, &'a [u8])], Vec<u8>);
+
     /// What is on record after the client said and the server answered, in turns.
-    fn record(turns: &[(&[(u8, &[u8])], Vec<u8>)]) -> Vec<(String, String)> {
+    fn record(turns: &[Turn<'_>]) -> Vec<(String, String)> {
         let mut seen = Observer::default();
         let mut found = Vec::new();
         let line = |statement: Statement| {

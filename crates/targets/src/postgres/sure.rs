@@ -1,0 +1,74 @@
+//! The connection that ends others whatever they hold. Whoever takes all locks that a server has room for makes every statement fail that takes
+//! one ("out of shared memory", 53200), and with it all that ends access. A transaction that has taken what its statements take, before anybody
+//! was let in, takes nothing more: a lock that one holds already is counted by oneself (PostgreSQL source, src/backend/storage/lmgr/README,
+//! "Lock Manager Internal Locking", local lock table). It has no snapshot and no transaction number between its statements, so it keeps no
+//! row from being cleaned up; whoever wants one of these tables for themselves (VACUUM FULL, REINDEX) gets it at the next look.
+
+use crate::TargetError;
+use daypass_core::plan::Backend;
+use std::time::{Duration, Instant};
+use tokio_postgres::Client;
+
+/// How old the transaction gets while the server has room: nobody is to wonder at one that has been open for days.
+const OLD: Duration = Duration::from_secs(600);
+/// Locks that a server has room for in any setting (64 for each of 100 connections are the usual ones).
+const FEW: i64 = 1_000;
+
+/// Everything that the statements below, and looking a role up, may lock; planning a question locks a table's indexes as well.
+const TAKEN: &str = "BEGIN; \
+    SELECT FROM pg_catalog.pg_stat_activity LIMIT 0; SELECT FROM pg_catalog.pg_roles LIMIT 0; SELECT FROM pg_catalog.pg_auth_members LIMIT 0; \
+    SELECT FROM pg_catalog.pg_database LIMIT 0; SELECT FROM pg_catalog.pg_db_role_setting LIMIT 0; SELECT FROM pg_catalog.pg_proc LIMIT 0; \
+    SELECT FROM pg_catalog.pg_type LIMIT 0; SELECT FROM pg_catalog.pg_class LIMIT 0; SELECT FROM pg_catalog.pg_attribute LIMIT 0; \
+    SELECT FROM pg_catalog.pg_index LIMIT 0; SELECT FROM pg_catalog.pg_operator LIMIT 0; SELECT FROM pg_catalog.pg_opclass LIMIT 0; \
+    SELECT FROM pg_catalog.pg_amop LIMIT 0; SELECT FROM pg_catalog.pg_amproc LIMIT 0; SELECT FROM pg_catalog.pg_am LIMIT 0; \
+    SELECT FROM pg_catalog.pg_namespace LIMIT 0; SELECT FROM pg_catalog.pg_cast LIMIT 0; SELECT FROM pg_catalog.pg_rewrite LIMIT 0; \
+    SELECT FROM pg_catalog.pg_collation LIMIT 0; SELECT FROM pg_catalog.pg_locks LIMIT 0";
+
+/// Somebody waits for a table of the server's own; and how many locks there are.
+const WAITED_FOR: &str = "SELECT COALESCE(pg_catalog.bool_or(NOT granted AND relation < 16384), false), pg_catalog.count(*) FROM pg_catalog.pg_locks";
+
+const KILL: &str = "SELECT pg_catalog.pg_terminate_backend(a.pid) FROM pg_catalog.pg_stat_activity a \
+    WHERE a.usename = ANY ($1) OR EXISTS (SELECT FROM ROWS FROM (pg_catalog.unnest($2::text[]), pg_catalog.unnest($3::int[])) AS t (name, pid) \
+    WHERE t.pid = a.pid AND t.name = a.usename)";
+
+/// A connection with its transaction.
+pub struct Sure {
+    client: Client,
+    since: Instant,
+}
+
+impl Sure {
+    pub async fn hold(client: Client) -> Result<Sure, TargetError> {
+        client.batch_execute(TAKEN).await?;
+        let sure = Sure { client, since: Instant::now() };
+        // what it takes to do it once is loaded
+        sure.run(&[], &[]).await?;
+        Ok(sure)
+    }
+
+    pub fn is_closed(&self) -> bool {
+        self.client.is_closed()
+    }
+
+    /// Every connection of these accounts is told to end, and these.
+    pub async fn end(&mut self, accounts: &[String], backends: &[Backend]) -> Result<(), TargetError> {
+        self.run(accounts, backends).await?;
+        let row = self.client.query_one(WAITED_FOR, &[]).await?;
+        let (waited, locks): (bool, i64) = (row.try_get(0)?, row.try_get(1)?);
+        if waited || self.since.elapsed() > OLD && locks < FEW {
+            self.client.batch_execute("COMMIT").await?;
+            self.client.batch_execute(TAKEN).await?;
+            self.since = Instant::now();
+        }
+        Ok(())
+    }
+
+    async fn run(&self, accounts: &[String], backends: &[Backend]) -> Result<(), TargetError> {
+        // inside of a transaction the server shows who is there as of its first look
+        self.client.batch_execute("SELECT pg_catalog.pg_stat_clear_snapshot(); SAVEPOINT one").await?;
+        let (names, pids): (Vec<&str>, Vec<i32>) = backends.iter().map(|backend| (backend.account.as_str(), backend.id.cast_signed())).unzip();
+        let done = self.client.query(KILL, &[&accounts, &names, &pids]).await;
+        self.client.batch_execute(if done.is_ok() { "RELEASE one" } else { "ROLLBACK TO one" }).await?;
+        Ok(done.map(drop)?)
+    }
+}
