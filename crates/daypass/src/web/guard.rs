@@ -11,12 +11,9 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use daypass_core::people::Permission;
+use daypass_core::{ids::UserId, people::Permission};
 use daypass_gateway::World;
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
-};
+use std::sync::{Arc, OnceLock};
 use utoipa::openapi::{
     extensions::Extensions,
     path::{Operation, PathItem},
@@ -90,20 +87,30 @@ async fn api(State((app, need, refuse)): State<(App, Need, Refuse)>, mut request
     if let Err(problem) = check(&app, &caller, need).and_then(|()| app.budgets.request(caller.user, request.method(), ends_access(&request))) {
         return refuse(problem);
     }
-    signed_in(&request);
+    signed_in(&request, caller.user);
     app.sign_ins.seen(&caller.name, caller.address);
     request.extensions_mut().insert(caller);
     next.run(request).await
 }
 
-/// Whether somebody has signed in on this connection: the others have a short life.
+/// Who was the first to sign in on this connection, if anybody: the others have a short life.
 #[derive(Clone, Default)]
-pub struct SignedIn(pub Arc<AtomicBool>);
+pub struct SignedIn(Arc<OnceLock<UserId>>);
+
+impl SignedIn {
+    pub fn who(&self) -> Option<UserId> {
+        self.0.get().copied()
+    }
+
+    pub fn is(&self, user: UserId) {
+        let _ = self.0.set(user);
+    }
+}
 
 /// Tells the connection of a request that its person is known.
-pub fn signed_in(request: &Request) {
+pub fn signed_in(request: &Request, user: UserId) {
     if let Some(known) = request.extensions().get::<SignedIn>() {
-        known.0.store(true, Ordering::Relaxed);
+        known.is(user);
     }
 }
 

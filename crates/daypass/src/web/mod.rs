@@ -244,7 +244,7 @@ async fn serve_connection(
         }
         // whoever asks and signs nobody in has the time that signing in takes, on either version of HTTP
         tokio::time::sleep(patience).await;
-        if signed_in.0.load(Relaxed) {
+        if signed_in.who().is_some() {
             std::future::pending::<()>().await;
         }
     };

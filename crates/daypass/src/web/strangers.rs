@@ -1,5 +1,6 @@
-//! Connections on which nobody has signed in. When there is no place left, one of them gives its own to whoever comes: of the address that has
-//! most of them, the oldest. So whoever holds many keeps nobody out who signs in at once.
+//! Whose connections give their places up. When there is none left, one on which nobody has signed in gives its own to whoever comes: of the
+//! address that has most of them, the oldest. When all are signed in, it is the oldest of the person who has most. So whoever holds many keeps
+//! nobody out who signs in at once.
 
 use super::guard::SignedIn;
 use daypass_gateway::{
@@ -8,10 +9,17 @@ use daypass_gateway::{
 };
 use std::{
     collections::{BTreeMap, HashMap},
+    hash::Hash,
     net::IpAddr,
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
 };
 use tokio::sync::Notify;
+
+/// So many connections a person keeps, whoever comes.
+const OF_PERSON: usize = 16;
 
 pub struct Strangers(Ranked<Known>);
 
@@ -24,7 +32,14 @@ struct Known {
 struct Connection {
     address: IpAddr,
     signed_in: SignedIn,
-    out: Arc<Notify>,
+    out: Arc<Out>,
+}
+
+#[derive(Default)]
+struct Out {
+    told: Notify,
+    /// Also somebody who has signed in.
+    whoever: AtomicBool,
 }
 
 impl Default for Strangers {
@@ -39,12 +54,12 @@ pub struct Stranger {
     number: u64,
     address: IpAddr,
     signed_in: SignedIn,
-    out: Arc<Notify>,
+    out: Arc<Out>,
 }
 
 impl Strangers {
     pub fn note(self: &Arc<Self>, address: IpAddr) -> Stranger {
-        let (address, signed_in, out) = (network(address), SignedIn::default(), Arc::new(Notify::new()));
+        let (address, signed_in, out) = (network(address), SignedIn::default(), Arc::new(Out::default()));
         let mut known = self.lock();
         let number = known.next;
         known.next += 1;
@@ -53,25 +68,35 @@ impl Strangers {
         Stranger { all: self.clone(), number, address, signed_in, out }
     }
 
-    /// Puts one out for another; false when all others are signed in. Whose address has its share already gets the place of one of its own.
+    /// Puts one out for another; false when nobody has more than their own. Whose address has its share already gets the place of one of its own.
     pub fn make_room(&self, newcomer: &Stranger, share: usize) -> bool {
         let mut known = self.lock();
-        let others = || known.connections.iter().filter(|(number, one)| **number != newcomer.number && !one.signed_in.0.load(Relaxed));
-        let mut of = HashMap::<IpAddr, usize>::new();
-        for (_, one) in others() {
-            *of.entry(one.address).or_default() += 1;
-        }
         let all_of_mine = known.connections.values().filter(|one| one.address == newcomer.address).count();
-        let most = if all_of_mine > share { of.get_key_value(&newcomer.address) } else { of.iter().max_by_key(|(_, count)| **count) };
-        let Some((&address, _)) = most else { return false };
-        let oldest = others().find(|(_, one)| one.address == address).map(|(number, _)| *number);
+        let of_mine = |one: &Connection| all_of_mine <= share || one.address == newcomer.address;
+        let others = || known.connections.iter().filter(|(number, one)| **number != newcomer.number && of_mine(one));
+        let strangers = most(others().filter(|(_, one)| one.signed_in.who().is_none()).map(|(_, one)| one.address));
+        let stranger = strangers.and_then(|(address, _)| others().find(|(_, one)| one.signed_in.who().is_none() && one.address == address));
+        let people = || most(others().filter_map(|(_, one)| one.signed_in.who())).filter(|(_, count)| *count > OF_PERSON);
+        let someone = || people().and_then(|(user, _)| others().find(|(_, one)| one.signed_in.who() == Some(user)));
+        let Some(number) = stranger.or_else(someone).map(|(number, _)| *number) else { return false };
         // the next one that comes gets the place of another
-        oldest.and_then(|number| known.connections.remove(&number)).inspect(|one| one.out.notify_one()).is_some()
+        known.connections.remove(&number).inspect(|one| {
+            one.out.whoever.store(one.signed_in.who().is_some(), Relaxed);
+            one.out.told.notify_one();
+        });
+        true
     }
 
     fn lock(&self) -> Held<'_, Known> {
         self.0.lock()
     }
+}
+
+/// What there is most of, and how many.
+fn most<K: Hash + Eq>(all: impl Iterator<Item = K>) -> Option<(K, usize)> {
+    let mut of = HashMap::<K, usize>::new();
+    all.for_each(|one| *of.entry(one).or_default() += 1);
+    of.into_iter().max_by_key(|(_, count)| *count)
 }
 
 impl Stranger {
@@ -81,9 +106,9 @@ impl Stranger {
 
     /// Until its place is somebody else's.
     pub async fn put_out(&self) {
-        self.out.notified().await;
+        self.out.told.notified().await;
         // who signed in at that very moment stays
-        if self.signed_in.0.load(Relaxed) {
+        if self.signed_in.who().is_some() && !self.out.whoever.load(Relaxed) {
             std::future::pending::<()>().await;
         }
     }
@@ -98,6 +123,7 @@ impl Drop for Stranger {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use daypass_core::ids::UserId;
     use futures_util::FutureExt;
 
     #[test]
@@ -105,7 +131,8 @@ mod tests {
         let all = Arc::new(Strangers::default());
         let from = |text: &str| all.note(text.parse().unwrap());
         let (few, many) = (from("192.0.2.1"), [from("198.51.100.1"), from("198.51.100.1"), from("198.51.100.1")]);
-        many[0].signed_in().0.store(true, Relaxed);
+        let person = |n: u128| UserId::new(uuid::Uuid::from_u128(n));
+        many[0].signed_in().is(person(1));
         let comes = from("203.0.113.1");
         assert!(all.make_room(&comes, 10));
         let out = |one: &Stranger| one.put_out().now_or_never().is_some();
@@ -114,8 +141,14 @@ mod tests {
         let mine = from("192.0.2.1");
         assert!(all.make_room(&mine, 1) && out(&few));
         for one in [&many[0], &many[1], &many[2], &few, &mine] {
-            one.signed_in().0.store(true, Relaxed);
+            one.signed_in().is(person(2));
         }
-        assert!(!all.make_room(&comes, 10), "all are signed in");
+        assert!(!all.make_room(&comes, 10), "all are signed in, and nobody has many");
+        let hoard: Vec<Stranger> = (0..40).map(|n| from(if n % 2 == 0 { "192.0.2.7" } else { "198.51.100.7" })).collect();
+        hoard.iter().for_each(|one| one.signed_in().is(person(3)));
+        for oldest in &hoard[..40 - OF_PERSON] {
+            assert!(all.make_room(&comes, 100) && out(oldest), "the oldest of who has most");
+        }
+        assert!(!all.make_room(&comes, 100), "the rest is theirs");
     }
 }

@@ -236,7 +236,7 @@ pub async fn guard(State((app, need)): State<(App, Need)>, jar: CookieJar, mut r
     if let Err(problem) = within {
         return Fault(problem).into_response();
     }
-    guard::signed_in(&request);
+    guard::signed_in(&request, caller.user);
     app.sign_ins.seen(&caller.name, caller.address);
     request.extensions_mut().insert(caller);
     next.run(request).await

@@ -1,12 +1,13 @@
 //! "I keep everybody so busy that nobody gets to end my access."
 
 use crate::house::{House, PATIENCE};
+use serde_json::Value;
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     process::Stdio,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
     time::{Duration, Instant},
 };
@@ -85,6 +86,45 @@ async fn when_i_hold_every_connection_of_the_console_it_is_ended_all_the_same_an
         assert!(Instant::now() < deadline, "{}", house.log());
     }
     stop.store(true, Relaxed);
+    holding.iter().for_each(tokio::task::JoinHandle::abort);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn when_i_sign_in_and_watch_from_every_connection_of_the_console_others_get_in_all_the_same() {
+    let house = House::open().await;
+    let account = house.account("maria", "read", "1h").await;
+    let sign_in: Value = serde_json::from_str(&std::fs::read_to_string(house.path("maria/sign-in.json")).unwrap()).unwrap();
+    let (token, watch) = (sign_in["token"].as_str().unwrap().to_owned(), format!("https://{}/api/v1/watch", house.api));
+    let held = Arc::new(AtomicUsize::new(0));
+    // two addresses take all places there are, and come again whenever they are put out
+    let holding: Vec<_> = (0..1_024_u16)
+        .map(|n| {
+            let (token, watch, held) = (token.clone(), watch.clone(), held.clone());
+            tokio::spawn(async move {
+                let from = IpAddr::from([127, 0, 0, if n % 2 == 0 { 2 } else { 3 }]);
+                let http = reqwest::Client::builder().tls_danger_accept_invalid_certs(true).http1_only().local_address(from).build().unwrap();
+                loop {
+                    if let Ok(mut stream) = http.get(&watch).bearer_auth(&token).send().await {
+                        held.fetch_add(1, Relaxed);
+                        while let Ok(Some(_)) = stream.chunk().await {}
+                        held.fetch_sub(1, Relaxed);
+                    }
+                    tokio::task::yield_now().await;
+                }
+            })
+        })
+        .collect();
+    let most = || held.load(Relaxed) > 900;
+    let deadline = Instant::now() + PATIENCE * 3;
+    while !most() {
+        assert!(Instant::now() < deadline, "{} are held\n{}", held.load(Relaxed), house.log());
+        tokio::task::yield_now().await;
+    }
+    let began = Instant::now();
+    while !house.daypass("sam", &["end", &account.name, "--reason", "enough"]).await.status.success() {
+        assert!(began.elapsed() < PATIENCE, "{}", house.log());
+    }
+    house.until_no_accounts().await;
     holding.iter().for_each(tokio::task::JoinHandle::abort);
 }
 
