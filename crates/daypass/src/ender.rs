@@ -12,7 +12,7 @@ use daypass_core::{
     plan::{Backend, Observation, ended, next_deadline},
 };
 use daypass_gateway::World;
-use daypass_targets::{Target, TargetError};
+use daypass_targets::{AnyTarget, Target, TargetError};
 use std::{
     collections::{BTreeSet, HashMap},
     sync::Arc,
@@ -103,6 +103,19 @@ impl Ender {
     async fn look(&mut self) -> Result<(), TargetError> {
         self.over = over(&self.node, self.id);
         let target = self.node.target(self.id).await?;
+        let looked = self.look_at(&target).await;
+        if looked.is_err() {
+            // somebody may hold so much of the server that nothing else works
+            let accounts: Vec<String> = self.node.ledger(|ledger| self.over.iter().filter_map(|pass| Some(ledger.pass(*pass)?.account.to_string())).collect());
+            let closed: Vec<Backend> = self.node.sessions.there().1.into_iter().collect();
+            if let Err(error) = target.end_now(&accounts, &closed).await {
+                tracing::warn!(target = %self.id, %error, "connections of accounts that are over could not be ended at the target either");
+            }
+        }
+        looked
+    }
+
+    async fn look_at(&mut self, target: &AnyTarget) -> Result<(), TargetError> {
         let databases = databases(&self.node, self.id);
         let looking = self.node.trials.look();
         let mut observed = target.observe(&databases, &accounts(&self.node, self.id)).await?;

@@ -169,6 +169,11 @@ impl Trial {
                 checks.push(Check::fine(format!("{word}: an account can be made")));
                 self.inside(&account, &password, &secrets.target_verifier, &identity, access, checks).await
             }
+            // whose work it is in the way of tells nothing of how the server is reached
+            Err(error) if error.is_held_on_to() => Err(Check::note(
+                format!("{word}: this could not be tried, somebody holds on to what it takes: {error}"),
+                "Try again later: daypass env test; daypass doctor says who is in.",
+            )),
             Err(error) => Err(Check::missing(
                 format!("{word}: no account can be made: {error}"),
                 "Do what the server or the sentence says; the recipe (daypass env recipe) has all rights that it takes.",

@@ -80,6 +80,10 @@ impl Target for AnyTarget {
     async fn observe(&self, databases: &[DatabaseName], names: &[String]) -> Result<Observation, TargetError> {
         delegate!(self, target => target.observe(databases, names))
     }
+    async fn end_now(&self, accounts: &[String], backends: &[Backend]) -> Result<(), TargetError> {
+        delegate!(self, target => target.end_now(accounts, backends))
+    }
+
     async fn shut(&self, accounts: &[String], backends: &[Backend], databases: &[DatabaseName]) -> Result<(), TargetError> {
         delegate!(self, target => target.shut(accounts, backends, databases))
     }

@@ -148,6 +148,11 @@ pub trait Target: Send + Sync {
     /// All accounts that bear the marker of this installation or one of these names, with their connections. `databases` are those of its
     /// environments. Goes through the reserved connection.
     fn observe(&self, databases: &[DatabaseName], names: &[String]) -> impl Future<Output = Result<Observation, TargetError>> + Send;
+    /// Every connection of these accounts, and these, is told to end: by what works whatever they hold. Before all else, and no more than that.
+    fn end_now(&self, accounts: &[String], backends: &[Backend]) -> impl Future<Output = Result<(), TargetError>> + Send {
+        let _ = (accounts, backends);
+        async { Ok(()) }
+    }
     /// Nobody is in with these accounts from now on, and they have no rights any more; and these connections of others are ended. Takes no
     /// longer for an account that owns much, and waits for nobody: what still goes on is found by the next look. All are tried, and the
     /// first failure is told.

@@ -117,6 +117,11 @@ fn code() -> Vec<String> {
              format('GRANT %s ON %s TO %s', x.privilege_type, c.oid::regclass, CASE x.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(x.grantee)) END) \
              FROM pg_class c, aclexplode(c.relacl) x WHERE {plain} AND x.grantee <> c.relowner"
         ),
+        "SELECT format('REVOKE ALL ON LARGE OBJECT %s FROM %s CASCADE', l.oid, CASE x.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(x.grantee)) END), \
+         format('GRANT %s ON LARGE OBJECT %s TO %s', x.privilege_type, l.oid, CASE x.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(x.grantee)) END) \
+         FROM pg_largeobject_metadata l, aclexplode(l.lomacl) x \
+         WHERE l.lomowner = (SELECT oid FROM pg_roles WHERE rolname = $1) AND x.grantee <> l.lomowner"
+            .to_owned(),
         "SELECT format('DROP USER MAPPING IF EXISTS FOR %I SERVER %I', $1::text, m.srvname), format('user mapping on server %I', m.srvname) \
          FROM pg_user_mappings m WHERE m.usename = $1"
             .to_owned(),
@@ -158,6 +163,13 @@ const DEPENDENTS: &str = "SELECT DISTINCT pg_describe_object(d.classid, d.objid,
        UNION ALL SELECT conrelid FROM pg_constraint WHERE d.classid = 'pg_constraint'::regclass AND oid = d.objid \
        UNION ALL SELECT d.objid WHERE d.classid = 'pg_class'::regclass)) \
      ORDER BY 1 LIMIT 20";
+
+/// Other accounts of ours that own something on which the role `$1` has rights.
+const LENDERS: &str = "SELECT DISTINCT o.rolname::text FROM pg_shdepend a \
+     JOIN pg_shdepend s ON s.dbid = a.dbid AND s.classid = a.classid AND s.objid = a.objid AND s.refclassid = a.refclassid AND s.deptype = 'o' \
+     JOIN pg_roles o ON o.oid = s.refobjid \
+     WHERE a.deptype = 'a' AND a.refclassid = 'pg_authid'::regclass AND a.refobjid = (SELECT oid FROM pg_roles WHERE rolname = $1) \
+     AND a.dbid = (SELECT oid FROM pg_database WHERE datname = current_database()) AND o.oid <> a.refobjid AND o.rolname LIKE 'jit\\_%'";
 
 const LARGE_OBJECTS: &str = "SELECT count(*) FROM pg_largeobject_metadata WHERE lomowner = (SELECT oid FROM pg_roles WHERE rolname = $1)";
 
@@ -270,8 +282,17 @@ pub async fn settle(client: &Client, account: &str, estate: Estate<'_>) -> Resul
     let me = me(client).await?;
     me.join(client, account).await?;
     own_nothing(client, &me, account, estate).await?;
-    client.batch_execute(&format!("DROP OWNED BY {}", escape_identifier(account))).await?;
-    Ok(())
+    // what another account of ours gave to this one is in its way, and only who may do what that one may takes it back
+    let mut lenders = Vec::new();
+    for row in client.query(LENDERS, &[&account]).await? {
+        lenders.push(escape_identifier(row.try_get(0)?));
+        me.join(client, row.try_get(0)?).await?;
+    }
+    let dropped = client.batch_execute(&format!("DROP OWNED BY {}", escape_identifier(account))).await;
+    for lender in lenders.iter().filter(|_| !me.superuser) {
+        removal::but_for_the_missing(client.batch_execute(&format!("REVOKE {lender} FROM {}", escape_identifier(&me.name))).await)?;
+    }
+    Ok(dropped?)
 }
 
 /// Rolls back what a role has prepared in the database that this connection is in.

@@ -11,6 +11,7 @@ mod estate;
 pub mod grants;
 mod movement;
 mod removal;
+mod sure;
 mod test;
 
 pub use removal::by_hand;
@@ -57,6 +58,8 @@ enum Use {
     Ends,
     /// Lets the gateway's logins in. The same, and shorter: a person who holds on to their own role holds up nobody else's login.
     Doors,
+    /// Ends others whatever they hold.
+    Sure,
 }
 
 impl Use {
@@ -65,7 +68,7 @@ impl Use {
         match self {
             Use::Work => STATEMENT,
             Use::Ends => Duration::from_secs(10),
-            Use::Doors => Duration::from_secs(5),
+            Use::Doors | Use::Sure => Duration::from_secs(5),
         }
     }
 
@@ -80,6 +83,10 @@ impl Use {
                 "-c search_path=pg_catalog -c lock_timeout=500ms -c statement_timeout=5s -c idle_in_transaction_session_timeout=10s \
                  -c client_min_messages=error -c synchronous_commit=off"
             }
+            Use::Sure => {
+                "-c search_path=pg_catalog -c lock_timeout=500ms -c statement_timeout=2s -c idle_in_transaction_session_timeout=0 \
+                 -c client_min_messages=error -c default_transaction_isolation=read\\ committed"
+            }
             Use::Doors => {
                 "-c search_path=pg_catalog -c lock_timeout=200ms -c statement_timeout=2s -c idle_in_transaction_session_timeout=10s \
                  -c client_min_messages=error -c synchronous_commit=off"
@@ -89,7 +96,7 @@ impl Use {
 }
 
 /// Connections that stay open beside what our accounts may take, for the work of a moment.
-const HEADROOM: i64 = 6;
+const HEADROOM: i64 = 7;
 
 pub struct Postgres {
     spec: TargetSpec,
@@ -101,6 +108,8 @@ pub struct Postgres {
     server: Mutex<Option<Client>>,
     ends: Mutex<Option<Client>>,
     doors: Mutex<Option<Client>>,
+    /// And one that ends connections whatever they hold.
+    sure: Mutex<Option<sure::Sure>>,
     /// When the groups of an environment were last seen to have all rights. Two looks at once on one database would grant the same twice and fail on each other's rows. In here and not on the server: there it would
     /// be a lock that anybody could take.
     granting: Mutex<HashMap<(EnvironmentId, Access), Instant>>,
@@ -120,6 +129,7 @@ impl Postgres {
             server: Mutex::new(None),
             ends: Mutex::new(None),
             doors: Mutex::new(None),
+            sure: Mutex::new(None),
             granting: Mutex::default(),
             home: tokio::runtime::Handle::current(),
         }
@@ -201,6 +211,24 @@ impl Postgres {
         result
     }
 
+    /// On the connection that has taken all that it takes; one that failed is thrown away.
+    async fn surely(&self, accounts: &[String], backends: &[Backend]) -> Result<(), TargetError> {
+        let mut kept = self.sure.lock().await;
+        let patience = Use::Sure.patience();
+        let ending = async {
+            let mut sure = match kept.take().filter(|sure| !sure.is_closed()) {
+                Some(sure) => sure,
+                None => sure::Sure::hold(self.connect_for(MAINTENANCE, Use::Sure).await?).await?,
+            };
+            if !accounts.is_empty() || !backends.is_empty() {
+                sure.end(accounts, backends).await?;
+            }
+            *kept = Some(sure);
+            Ok(())
+        };
+        tokio::time::timeout(patience, ending).await.unwrap_or(Err(TargetError::Silent(patience.as_secs())))
+    }
+
     /// The comment that marks an account as ours.
     fn marker(&self, pass: PassId) -> String {
         format!("daypass {} {pass}", self.store)
@@ -241,7 +269,11 @@ impl Target for Postgres {
         for (kept, purpose) in [(&self.ends, Use::Ends), (&self.doors, Use::Doors)] {
             self.on_kept(kept, purpose, |client| async move { (client, Ok(())) }).await?;
         }
-        Ok(())
+        self.surely(&[], &[]).await
+    }
+
+    async fn end_now(&self, accounts: &[String], backends: &[Backend]) -> Result<(), TargetError> {
+        self.surely(accounts, backends).await
     }
 
     async fn observe(&self, _databases: &[DatabaseName], names: &[String]) -> Result<Observation, TargetError> {

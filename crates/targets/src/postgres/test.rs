@@ -81,9 +81,21 @@ pub async fn administrator(target: &Postgres, database: &DatabaseName) -> Vec<Ch
             "ALTER FUNCTION ... SET search_path = pg_catalog, pg_temp, or REVOKE EXECUTE ... FROM PUBLIC",
         )
     });
+    let aimed: Result<Vec<String>, _> = client.query(AIMED, &[]).await.and_then(|rows| rows.iter().map(|row| row.try_get(0)).collect());
+    let aimed = aimed.unwrap_or_else(|error| vec![error.to_string()]);
+    if !aimed.is_empty() {
+        checks.push(Check::note(
+            format!("policies written for a group of Daypass, which whoever has access can take away (DROP OWNED BY): {}", some_of(&aimed)),
+            "Write them TO PUBLIC, with a condition: USING (NOT pg_has_role(current_user, '<the group>', 'member') OR …)",
+        ));
+    }
     checks.push(room(client).await);
     checks
 }
+
+/// Policies of row level security for our groups.
+const AIMED: &str = "SELECT DISTINCT format('%s on %s', p.polname, p.polrelid::regclass) FROM pg_policy p, unnest(p.polroles) AS o (oid), pg_roles r \
+    WHERE r.oid = o.oid AND r.rolname LIKE 'daypass\\_%' ORDER BY 1";
 
 async fn server(client: &Client) -> Result<Vec<Check>, TargetError> {
     let row = client.query_one(SERVER, &[]).await?;
@@ -105,6 +117,13 @@ async fn server(client: &Client) -> Result<Vec<Check>, TargetError> {
         Err(remedy) => Check::note(format!("the database belongs to {owner}, and cannot be moved (daypass move)"), remedy),
     });
     checks.push(Check::fine(format!("extensions: {extensions}")));
+    let prepared: i32 = client.query_one("SELECT current_setting('max_prepared_transactions')::int", &[]).await?.try_get(0)?;
+    if prepared > 0 {
+        checks.push(Check::note(
+            format!("transactions can be prepared here (max_prepared_transactions = {prepared}): somebody can leave so many locks in them that nobody gets in until the server is started again"),
+            "Set max_prepared_transactions = 0, unless something uses them.",
+        ));
+    }
     if superuser {
         checks.push(Check::note("the administrator is a superuser", "It need not be one: the recipe (daypass env recipe) has the rights that are enough."));
     }
@@ -115,7 +134,7 @@ async fn server(client: &Client) -> Result<Vec<Check>, TargetError> {
 async fn room(client: &Client) -> Check {
     const FEW: i64 = 10;
     let look = "SELECT current_setting('max_connections')::bigint - current_setting('superuser_reserved_connections')::bigint \
-                - (SELECT count(*) FROM pg_stat_activity WHERE datid IS NOT NULL AND leader_pid IS NULL)";
+                - (SELECT count(*) FROM pg_stat_activity WHERE datid IS NOT NULL AND leader_pid IS NULL AND usename NOT LIKE 'jit\\_%')";
     let remedy = "Raise max_connections: accounts get what others leave, less some that Daypass needs to end access.";
     match client.query_one(look, &[]).await.and_then(|row| row.try_get::<_, i64>(0)) {
         Ok(free) if free > FEW => Check::fine(format!("the server has connections left for people ({free} now)")),

@@ -94,3 +94,36 @@ async fn however_much_i_leave_others_end_in_time() {
     let passes = house.json("maria", &["passes", "--all"]).await;
     assert!(passes.to_string().contains("60000 large objects"), "{passes}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_i_give_to_anothers_account_keeps_no_movement_waiting_and_opens_nothing_later() {
+    for house in House::on_each_version().await {
+        let other = house.account("ben", "read", "1h").await;
+        house.json("maria", &["allow", "golden"]).await;
+        let way = house.json("maria", &["request", "golden", "--access", "read", "--life", "1h", "--reason", "a story"]).await;
+        let text = |key: &str| way[key].as_str().unwrap().to_owned();
+        let mine = crate::house::Account { name: text("account"), password: text("password"), ends_at: text("ends_at") };
+        // read only, and in another environment on the same server
+        let gives = format!(
+            "SELECT lo_create(4242); SELECT lo_from_bytea(4243, 'mine'); GRANT ALL ON LARGE OBJECT 4242, 4243 TO {0}; GRANT ALL ON LARGE OBJECT 4243 TO PUBLIC; \
+             ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO {0}",
+            other.name
+        );
+        let given = house.psql_to(&mine, "golden", "", &gives).await;
+        assert!(given.0, "{given:?}");
+        house.json("ben", &["end", &other.name]).await;
+        house.until(&format!("SELECT count(*) FROM pg_roles WHERE rolname = '{}'", other.name), "0").await;
+        // mine goes on, and the administrator did not stay a member of it
+        assert_eq!(house.psql_to(&mine, "golden", "", "SELECT count(*) FROM sales.orders").await, (true, "400\n".to_owned()));
+        let members = "SELECT count(*) FROM pg_auth_members m JOIN pg_roles r ON r.oid = m.member JOIN pg_roles g ON g.oid = m.roleid WHERE r.rolname = 'daypass_admin' AND g.rolname LIKE 'jit%'";
+        let before_16 = house.server.sql("postgres", "SELECT current_setting('server_version_num')::int < 160000").await.unwrap() == "t";
+        if before_16 {
+            assert_eq!(house.server.sql("postgres", members).await.unwrap(), "0");
+        }
+        // and what was open to everybody is so no more when I am gone
+        house.json("maria", &["end", &mine.name]).await;
+        house.until_no_accounts().await;
+        let open = "SELECT count(*) FROM pg_largeobject_metadata m, aclexplode(m.lomacl) x WHERE x.grantee <> m.lomowner";
+        assert_eq!(house.server.sql("golden", open).await.unwrap(), "0");
+    }
+}

@@ -317,3 +317,45 @@ async fn a_daypass_that_has_nothing_to_do_lets_its_targets_be() {
     // two looks each three seconds, some statements and connections each, and the autovacuum's own
     assert!(each_second < 60, "{each_second} transactions a second on an idle target");
 }
+
+/// Until the server has no room for another lock.
+async fn take_every_lock(client: &tokio_postgres::Client) {
+    client.batch_execute("SELECT pg_sleep(0)").await.unwrap();
+    for n in 0.. {
+        let some = client.batch_execute(&format!("SELECT count(pg_advisory_lock({n}, g)) FROM generate_series(1, 1000) g")).await;
+        if let Err(error) = some {
+            assert_eq!(error.code(), Some(&tokio_postgres::error::SqlState::OUT_OF_MEMORY), "{error}");
+            return;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn i_take_every_lock_that_the_server_has_room_for_so_that_nothing_works_that_would_end_me() {
+    for (bin, is_first) in [(binaries().unwrap(), true)].into_iter().chain(daypass_testkit::postgres::other_binaries().into_iter().map(|bin| (bin, false))) {
+        let settings = ["max_connections=100", "max_prepared_transactions=0"];
+        let house = House::of(Postgres::start_with(bin, is_first, &settings).await.unwrap(), "").await;
+        with_beats(&house).await;
+        let writer = house.account("maria", "read_write", "1h").await;
+        let locks = house.account("maria", "read", "1h").await;
+        let (client, _connection) = house.client(&locks).await.unwrap();
+        // it would be committed in ten seconds, whoever asks it to stop
+        let slow = "DO $$ BEGIN INSERT INTO sales.beats VALUES (clock_timestamp()); FOR i IN 1..40 LOOP BEGIN PERFORM pg_sleep(0.25); \
+            EXCEPTION WHEN query_canceled THEN NULL; END; END LOOP; END $$";
+        let mut running = house.psql_command(&writer, "uat", "", slow).spawn().unwrap();
+        house.until(&format!("SELECT count(*) FROM pg_stat_activity WHERE usename = '{}' AND wait_event = 'PgSleep'", writer.name), "1").await;
+        take_every_lock(&client).await;
+        house.json("sam", &["end", &writer.name, "--reason", "enough"]).await;
+        client.batch_execute("SELECT pg_sleep(12)").await.unwrap();
+        let _ = running.kill().await;
+        // and mine alone, in the middle of something
+        let staying = tokio::spawn(async move { client.batch_execute("SELECT pg_sleep(120)").await });
+        house.json("sam", &["end", &locks.name, "--reason", "enough"]).await;
+        let began = Instant::now();
+        assert!(staying.await.unwrap().is_err());
+        house.until("SELECT count(*) FROM pg_stat_activity WHERE usename LIKE 'jit\\_%'", "0").await;
+        assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+        assert_eq!(house.server.sql("uat", "SELECT count(*) FROM sales.beats").await.unwrap(), "0", "nothing was committed after the end");
+        house.until_no_accounts().await;
+    }
+}
