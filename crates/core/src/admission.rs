@@ -84,6 +84,10 @@ pub enum Refused {
     Frozen {
         environment: String,
     },
+    /// Others are to get in as well.
+    TargetShare {
+        environment: String,
+    },
     /// The target has connections left for its other work only.
     TargetFull {
         environment: String,
@@ -248,6 +252,9 @@ impl Refused {
             Refused::NotApproved { environment, policy } => format!("policy '{policy}' of {environment} asks for an approval that this account does not have"),
             Refused::TooManySessions { environment, most } => format!("too many connections for this account: {environment} allows {most} at once"),
             Refused::Frozen { environment } => format!("{environment} is closed while its database is being replaced"),
+            Refused::TargetShare { environment } => {
+                format!("your sessions have three quarters of the connections that the server of {environment} has for people: the rest is kept for others")
+            }
             Refused::TargetFull { environment } => {
                 format!("the server of {environment} has no connection left for another session: what it still has is kept for ending access")
             }
@@ -267,6 +274,7 @@ impl Refused {
             Refused::AccessNotAllowed { environment, .. } => format!("Ask for an account with an access that the policy allows: daypass request {environment}"),
             Refused::NotApproved { environment, .. } => format!("Ask anew, and have it approved: daypass request {environment}"),
             Refused::TooManySessions { .. } => "Close a connection, then try again.".to_owned(),
+            Refused::TargetShare { .. } => "Close a connection that you do not need.".to_owned(),
             Refused::TargetFull { .. } => "Close a connection that you do not need, or try again when others have closed theirs.".to_owned(),
             Refused::Frozen { environment } => when_moved(environment),
         }

@@ -147,6 +147,8 @@ fn by_words(text: &str) -> Option<Explanation> {
         say("The account is still being made.", "Wait a moment and connect again; `daypass passes` shows when it is ready, or what is in the way.")
     } else if has("no connection left for another session") {
         say("The database server has no connection left for people.", "Close one that you do not need, or try again when others have closed theirs.")
+    } else if has("three quarters of the connections") {
+        say("You have as many connections as one person may have on this database server.", "Close one that you do not need.")
     } else if has("nothing happened in this session") {
         say("The session was idle for longer than the policy allows; the access goes on.", "Connect again.")
     } else if has("this session was ended by") {
@@ -318,7 +320,8 @@ mod tests {
             NotApproved { .. } => Some(TooManySessions { environment: e(), most: 20 }),
             TooManySessions { .. } => Some(Frozen { environment: e() }),
             Frozen { .. } => Some(TargetFull { environment: e() }),
-            TargetFull { .. } => None,
+            TargetFull { .. } => Some(TargetShare { environment: e() }),
+            TargetShare { .. } => None,
         };
         std::iter::successors(Some(Unknown), next).collect()
     }

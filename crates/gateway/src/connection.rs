@@ -8,7 +8,7 @@ use crate::{
     pg,
     places::Place,
     relay::{End, Passed, Relay},
-    sessions::{CancelKeys, Opening, Seat, Session},
+    sessions::{CancelKeys, Opening, Seat, Session, Taken},
     tds,
     upstream::{self, Carried, Ready, UpstreamError, Upstreamed},
 };
@@ -261,8 +261,10 @@ async fn open<W: World>(
         })
     })?;
     let Admitted { pass, environment, target, until, idle, record, person } = admitted;
-    if !seat.at(target.id, world.room(target.id)) {
-        let refused = Refused::TargetFull { environment: environment.spec.name.to_string() };
+    let taken = seat.at(target.id, pass.holder, world.room(target.id));
+    if taken != Taken::Yes {
+        let name = environment.spec.name.to_string();
+        let refused = if taken == Taken::Full { Refused::TargetFull { environment: name } } else { Refused::TargetShare { environment: name } };
         return Err(Box::new(Refusal { trouble: Trouble::Refused(refused), environment: Some(environment) }));
     }
     let id = SessionId::new(uuid::Uuid::now_v7());

@@ -118,7 +118,7 @@ fn refuse(trouble: &Trouble) -> Vec<u8> {
             | Refused::WrongEngine { .. }
             | Refused::WrongServer { .. } => sqlstate::INVALID_AUTHORIZATION,
             Refused::WrongDatabase { .. } => sqlstate::INVALID_CATALOG_NAME,
-            Refused::TooManySessions { .. } | Refused::TargetFull { .. } => sqlstate::TOO_MANY_CONNECTIONS,
+            Refused::TooManySessions { .. } | Refused::TargetFull { .. } | Refused::TargetShare { .. } => sqlstate::TOO_MANY_CONNECTIONS,
         },
         Trouble::Fallen(_) => sqlstate::INVALID_AUTHORIZATION,
         Trouble::Target { error, .. } => error.postgres_code().unwrap_or(if error.is_refusal() { sqlstate::REJECTED } else { sqlstate::CANNOT_CONNECT_NOW }),

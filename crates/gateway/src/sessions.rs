@@ -175,6 +175,7 @@ struct Live {
     /// Logins that were admitted and are not sessions yet count as well.
     per_pass: HashMap<PassId, usize>,
     per_target: HashMap<TargetId, usize>,
+    per_person: HashMap<(TargetId, UserId), usize>,
     /// Sessions that are over, by how their targets know them: whatever still runs under such a number is to end.
     over: VecDeque<(Instant, Backend)>,
 }
@@ -183,39 +184,55 @@ struct Live {
 pub struct Seat {
     sessions: Arc<Sessions>,
     pass: PassId,
-    target: Option<TargetId>,
+    target: Option<(TargetId, UserId)>,
+}
+
+/// Whether there was a place at a target.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Taken {
+    Yes,
+    /// The person has their share.
+    Share,
+    Full,
 }
 
 impl Seat {
-    /// Takes a place at the target as well, if it has one.
-    pub fn at(&mut self, target: TargetId, room: Option<u32>) -> bool {
+    /// Takes a place at the target as well, if it has one for this person: nobody has the last quarter for themselves.
+    pub fn at(&mut self, target: TargetId, person: UserId, room: Option<u32>) -> Taken {
         let mut live = self.sessions.lock();
-        let count = live.per_target.entry(target).or_default();
-        if room.is_some_and(|room| *count >= room as usize) {
-            return false;
+        let all = live.per_target.get(&target).copied().unwrap_or_default();
+        let theirs = live.per_person.get(&(target, person)).copied().unwrap_or_default();
+        if let Some(room) = room.map(|room| room as usize) {
+            if all >= room {
+                return Taken::Full;
+            }
+            if theirs >= room - room / 4 {
+                return Taken::Share;
+            }
         }
-        *count += 1;
-        self.target = Some(target);
-        true
+        *live.per_target.entry(target).or_default() += 1;
+        *live.per_person.entry((target, person)).or_default() += 1;
+        self.target = Some((target, person));
+        Taken::Yes
+    }
+}
+
+fn one_less<K: std::hash::Hash + Eq>(counts: &mut HashMap<K, usize>, key: K) {
+    if let Some(count) = counts.get_mut(&key) {
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(&key);
+        }
     }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
         let mut live = self.sessions.lock();
-        if let Some(count) = live.per_pass.get_mut(&self.pass) {
-            *count -= 1;
-            if *count == 0 {
-                live.per_pass.remove(&self.pass);
-            }
-        }
-        if let Some(target) = self.target
-            && let Some(count) = live.per_target.get_mut(&target)
-        {
-            *count -= 1;
-            if *count == 0 {
-                live.per_target.remove(&target);
-            }
+        one_less(&mut live.per_pass, self.pass);
+        if let Some((target, person)) = self.target {
+            one_less(&mut live.per_target, target);
+            one_less(&mut live.per_person, (target, person));
         }
     }
 }

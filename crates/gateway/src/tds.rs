@@ -113,7 +113,9 @@ pub fn refuse(trouble: &Trouble, login: &Login, environment: Option<&Environment
                 sentence(&trouble.words())
             ),
         ),
-        Trouble::Refused(Refused::TooManySessions { .. } | Refused::TargetFull { .. }) => (number::LIMIT, format!("{}.", sentence(&trouble.words()))),
+        Trouble::Refused(Refused::TooManySessions { .. } | Refused::TargetFull { .. } | Refused::TargetShare { .. }) => {
+            (number::LIMIT, format!("{}.", sentence(&trouble.words())))
+        }
         Trouble::Refused(_) | Trouble::Fallen(_) | Trouble::NotRecorded => (number::LOGIN_FAILED, format!("{}.", sentence(&trouble.words()))),
     };
     let words = format!("{base} {remedy}");
