@@ -60,7 +60,7 @@ async fn what_an_account_leaves_behind_is_on_record_and_runs_no_more() {
 async fn what_others_made_is_listed_with_when_it_was_first_seen_and_ended_when_somebody_says_so() {
     let mut house = House::open().await;
     let doors = "CREATE ROLE backdoor LOGIN PASSWORD 'a-back-door'; GRANT CONNECT ON DATABASE uat TO backdoor; GRANT USAGE ON SCHEMA sales TO backdoor; \
-                 GRANT SELECT ON sales.orders TO backdoor; CREATE ROLE reader LOGIN PASSWORD 'x'; GRANT pg_read_all_data TO reader WITH ADMIN OPTION; \
+                 GRANT SELECT ON sales.orders TO backdoor; GRANT backdoor TO daypass_admin WITH ADMIN OPTION; CREATE ROLE reader LOGIN PASSWORD 'x'; GRANT pg_read_all_data TO reader WITH ADMIN OPTION; \
                  GRANT pg_read_all_data TO daypass_admin WITH ADMIN OPTION";
     house.server.sql("uat", doors).await.unwrap();
     let sought = |found: &Value, kind: &str, name: &str| found.as_array().unwrap().iter().any(|drift| drift["kind"] == kind && drift["name"] == name);

@@ -13,7 +13,7 @@ async fn managed() -> House {
 async fn managed_with(config: &str) -> House {
     let house = House::with(config, None).await;
     let role = format!(
-        "CREATE ROLE erp_owner LOGIN PASSWORD '{SECRET}'; GRANT CONNECT ON DATABASE uat TO erp_owner; \
+        "CREATE ROLE erp_owner LOGIN PASSWORD '{SECRET}'; GRANT erp_owner TO daypass_admin WITH ADMIN OPTION; GRANT CONNECT ON DATABASE uat TO erp_owner; \
          GRANT USAGE, CREATE ON SCHEMA sales TO erp_owner; GRANT ALL ON ALL TABLES IN SCHEMA sales TO erp_owner"
     );
     house.server.sql("uat", &role).await.unwrap();
@@ -192,4 +192,19 @@ async fn what_a_standing_account_runs_ends_on_the_server_even_if_it_takes_no_not
     let _ = running.wait().await;
     let passes = house.until_json("maria", &["passes", "--all"], |passes| passes[0]["state"] == "ended").await;
     assert_eq!(passes[0]["standing"], "erp_owner");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_account_whose_password_could_not_be_put_back_is_not_lent() {
+    for house in House::on_each_version().await {
+        house.server.sql("uat", &format!("CREATE ROLE erp_owner LOGIN PASSWORD '{SECRET}'; GRANT CONNECT ON DATABASE uat TO erp_owner")).await.unwrap();
+        assert!(house.daypass("ada", &["env", "kind", "uat", "managed"]).await.status.success());
+        let added = house.daypass_with("ada", &["standing", "add", "uat", "erp_owner", "--password-stdin"], SECRET).await;
+        let since_16 = house.server.sql("postgres", "SELECT current_setting('server_version_num')::int >= 160000").await.unwrap() == "t";
+        assert_eq!(added.status.success(), !since_16, "{added:?}");
+        if since_16 {
+            let said = String::from_utf8_lossy(&added.stderr);
+            assert!(said.contains("GRANT \"erp_owner\" TO \"daypass_admin\" WITH ADMIN OPTION"), "{said}");
+        }
+    }
 }

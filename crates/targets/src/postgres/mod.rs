@@ -328,13 +328,23 @@ impl Target for Postgres {
 
     async fn outranks(&self, account: &RoleName) -> Result<Option<String>, TargetError> {
         self.on_server(|client| async move {
-            let look = "SELECT a.rolsuper AND NOT me.rolsuper FROM pg_catalog.pg_roles a, pg_catalog.pg_roles me \
-                        WHERE a.rolname = $1 AND me.rolname = current_user";
+            // from 16 on a role is altered by those only who may give it to others
+            let look = "SELECT a.rolsuper AND NOT me.rolsuper, NOT me.rolsuper AND pg_catalog.current_setting('server_version_num')::int >= 160000 \
+                        AND NOT pg_catalog.pg_has_role(me.oid, a.oid, 'MEMBER WITH ADMIN OPTION') \
+                        FROM pg_catalog.pg_roles a, pg_catalog.pg_roles me WHERE a.rolname = $1 AND me.rolname = current_user";
             let result = async {
-                let above = match client.query_opt(look, &[&account.as_str()]).await? {
-                    Some(row) => row.try_get::<_, bool>(0)?,
-                    None => false,
+                let (above, beside) = match client.query_opt(look, &[&account.as_str()]).await? {
+                    Some(row) => (row.try_get::<_, bool>(0)?, row.try_get::<_, bool>(1)?),
+                    None => (false, false),
                 };
+                if beside && !above {
+                    return Ok(Some(format!(
+                        "the administrator {0} may not change {account}: its password could not be put back. As a superuser: GRANT {1} TO {2} WITH ADMIN OPTION",
+                        self.spec.admin,
+                        escape_identifier(account.as_str()),
+                        escape_identifier(&self.spec.admin)
+                    )));
+                }
                 Ok(above.then(|| {
                     format!(
                         "{account} is a superuser, and the administrator {} is none: its sessions could not be ended, and its password not be put back. \

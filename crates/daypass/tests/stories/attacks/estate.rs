@@ -64,6 +64,11 @@ async fn what_i_make_as_the_group_is_nobodys_for_long() {
     let group = house.server.sql("postgres", group).await.unwrap();
     let sleeper = format!("SET ROLE {group}; BEGIN; UPDATE sales.orders SET amount = 0; LOCK TABLE sales.orders; PREPARE TRANSACTION 'sleeper'");
     let planted = house.psql(&mine, &sleeper).await;
+    // from 16 on a member does not become the group at all
+    if house.server.sql("postgres", "SELECT current_setting('server_version_num')::int >= 160000").await.unwrap() == "t" {
+        assert!(!planted.0 && planted.1.contains("permission denied to set role"), "{planted:?}");
+        return;
+    }
     assert!(planted.0, "{planted:?}");
     house.json("maria", &["end", &mine.name]).await;
     house.until_no_accounts().await;

@@ -35,7 +35,7 @@ async fn with_a_password_of_mine(house: &House) -> (Account, tokio_postgres::Cli
 
 #[tokio::test(flavor = "multi_thread")]
 async fn i_give_the_shared_account_a_password_of_mine_and_come_back_by_myself() {
-    let (house, added) = managed(&format!("CREATE ROLE erp_app LOGIN PASSWORD '{SECRET}'")).await;
+    let (house, added) = managed(&format!("CREATE ROLE erp_app LOGIN PASSWORD '{SECRET}'; GRANT erp_app TO daypass_admin WITH ADMIN OPTION")).await;
     assert!(added.status.success(), "{added:?}");
     let (account, client) = with_a_password_of_mine(&house).await;
     let mut past = house.psql_past_command("erp_app", "mine", "SELECT pg_sleep(600)").spawn().unwrap();
@@ -68,7 +68,7 @@ async fn i_give_the_shared_account_a_password_of_mine_and_come_back_by_myself() 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn i_change_the_shared_password_in_a_loop_from_sixteen_places_and_one_that_is_prepared() {
-    let (house, added) = managed(&format!("CREATE ROLE erp_app LOGIN PASSWORD '{SECRET}'")).await;
+    let (house, added) = managed(&format!("CREATE ROLE erp_app LOGIN PASSWORD '{SECRET}'; GRANT erp_app TO daypass_admin WITH ADMIN OPTION")).await;
     assert!(added.status.success(), "{added:?}");
     let (account, client) = with_a_password_of_mine(&house).await;
     let looping = "DO $$ BEGIN LOOP BEGIN ALTER ROLE CURRENT_USER PASSWORD 'mine'; EXCEPTION WHEN OTHERS THEN NULL; END; COMMIT; END LOOP; END $$";
@@ -90,7 +90,7 @@ async fn i_change_the_shared_password_in_a_loop_from_sixteen_places_and_one_that
 
 #[tokio::test(flavor = "multi_thread")]
 async fn i_change_the_shared_password_all_the_time_and_come_again_whenever_i_am_put_out() {
-    let (house, added) = managed(&format!("CREATE ROLE erp_app LOGIN PASSWORD '{SECRET}'")).await;
+    let (house, added) = managed(&format!("CREATE ROLE erp_app LOGIN PASSWORD '{SECRET}'; GRANT erp_app TO daypass_admin WITH ADMIN OPTION")).await;
     assert!(added.status.success(), "{added:?}");
     let (account, client) = with_a_password_of_mine(&house).await;
     let stop = Arc::new(AtomicBool::new(false));
