@@ -43,7 +43,8 @@ pub const PREPARED_BYTES: usize = 1024 * 1024;
 /// they sent. Drivers read answers long before.
 pub const PIPELINED: usize = 65_536;
 
-/// Bytes of texts and values sent ahead of their answers that are kept. Whoever sends more is ended, for the same reason.
+/// Bytes of texts and values sent ahead of their answers that are kept. Whoever sends more texts is ended, for the same reason; of values no more
+/// than half of it is kept.
 pub const PIPELINED_BYTES: usize = 4 * 1024 * 1024;
 
 /// Messages sent ahead of their answers whose bound values are kept as well.

@@ -538,7 +538,8 @@ impl Consumer for FromClient<'_> {
             b'B' => {
                 let portal = name(take_cstr(&mut rest).unwrap_or_default()).to_vec();
                 let name = name(take_cstr(&mut rest).unwrap_or_default()).to_vec();
-                let values = match state.pending.len() < limits::PIPELINED_VALUES {
+                // a driver may send a whole batch ahead: nobody is ended for values
+                let values = match state.pending.len() < limits::PIPELINED_VALUES && state.ahead < limits::PIPELINED_BYTES / 2 {
                     true => values(rest, body.len() < frame.length),
                     false => vec!["… (values are not kept of what is sent so far ahead)".to_owned()],
                 };
@@ -957,6 +958,18 @@ mod tests {
         assert_eq!(record(&[(&at_once, [error(), frames(&[(b'Z', b"I")])].concat()), (after, ok())]), wanted);
         // also what is sent after the error is known
         assert_eq!(record(&[(&[(b'P', &text)], error()), (&rest, frames(&[(b'Z', b"I")])), (after, ok())]), wanted);
+    }
+
+    #[test]
+    fn a_batch_of_ten_thousand_rows_is_sent_ahead_and_ends_nobody() {
+        let mut seen = Observer::default();
+        let value = [&b"\0s\0\0\0\0\x08"[..], &[&[0, 0, 2, 0][..], &[b'x'; 512]].concat().repeat(8), b"\0\0"].concat();
+        seen.client(&frames(&[(b'P', &parse(b"s", "INSERT INTO t VALUES ($1, $2, $3, $4, $5, $6, $7, $8)"))]), 1);
+        for _ in 0..10_000 {
+            seen.client(&frames(&[(b'B', &value), EXECUTE]), 1);
+        }
+        assert_eq!(seen.refused(), None);
+        assert!(seen.held() <= limits::PIPELINED_BYTES, "{}", seen.held());
     }
 
     #[test]

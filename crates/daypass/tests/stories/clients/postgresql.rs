@@ -65,7 +65,15 @@ const INTRODUCTION: &str = "# Clients of PostgreSQL, and what a person sees\n\n\
     through the gateway, with a real PostgreSQL behind it. `400` is the answer to a count: the client is in. For SQL Server see\n\
     [clients.md](clients.md). pgAdmin and DBeaver stand on psycopg and pgjdbc; themselves they were not run by it.\n\n\
     Where a driver does not look at an idle connection, it says only that it is gone; the reason came before, and is in its log or listener.\n\
-    A pool that goes on after the end is refused with words at each try.\n";
+    A pool that goes on after the end is refused with words at each try.\n\n\
+    What else people meet, with the tools that they use already:\n\n\
+    - An account opens one database. `psql -l`, `createdb`, `pg_dumpall` and `vacuumdb --all` want another one first (`psql uat -c '\\l'` shows the\n  \
+      list); in pgAdmin the maintenance database has to be the environment's. HAProxy's `pgsql-check` is down, as before any server that asks for TLS.\n\
+    - What a read-write account makes belongs to the pass: the next pass's \"must be owner\" of it is PostgreSQL's. Tools that make tables and come back\n  \
+      (dbt, Flyway, Liquibase) want a standing account.\n\
+    - A dump names the groups that accounts belong to. `pg_dump --no-acl --no-owner` leaves them out, and restores elsewhere without an error.\n\
+    - `ALTER ROLE ... SET` reaches no day account: the name is another one in each pass. Settings go with the connection (`options=-c ...`, `PGOPTIONS`).\n\
+    - pgloader takes the CA from `SSL_CERT_FILE`; connectorx knows no `verify-full`.\n";
 
 struct Bench {
     house: House,
