@@ -67,11 +67,11 @@ impl Range {
         if first > last {
             return Err(format!("{first}-{last} runs backwards; write the lower address first"));
         }
-        if first.is_multicast() || last.is_multicast() {
-            return Err(format!("{first} is a multicast address; nobody connects from one"));
-        }
         if first.is_unspecified() && first != last {
             return Err("a range that starts at the zero address opens the door to everybody; name the addresses you work from".to_owned());
+        }
+        if let Some(many) = [first, last].into_iter().find(IpAddr::is_multicast) {
+            return Err(format!("{many} is a multicast address; nobody connects from one"));
         }
         if first.is_unspecified() {
             return Err(format!("{first} is no address that a connection can come from"));
