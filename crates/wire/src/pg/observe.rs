@@ -128,7 +128,7 @@ struct Batches {
 }
 
 const TOO_FAR: &str = "its statements could not be recorded: more was sent ahead of its answers than is followed";
-const INTO_COPY: &str = "its statements could not be recorded: a Sync was sent in the middle of what COPY reads";
+const INTO_COPY: &str = "its statements could not be recorded: something was sent in the middle of what COPY reads";
 
 impl Observer {
     /// Bytes of memory worth minding that are held: texts of prepared statements.
@@ -212,6 +212,10 @@ impl Batches {
 
     fn push(&mut self, pending: Pending) {
         // a client that sends more ahead than any real one
+        if self.copying {
+            self.lost = Some(INTO_COPY);
+            return;
+        }
         if let Some(mut sent) = self.skips.take() {
             self.skipped += pending.held() + size_of::<Pending>();
             if self.skipped > limits::PIPELINED_BYTES {
@@ -279,22 +283,23 @@ impl Batches {
         }
     }
 
-    /// The statement at the front reads what the client sends, from what it has sent already.
+    /// The statement at the front reads what the client sends, from what it has sent already. Whatever is no data ends it with an error, and is
+    /// used up by that, or runs, if it was over by then: no answer tells.
     fn copies(&mut self) {
         self.copying = true;
         let behind = 1;
         while let Some(next) = self.pending.get(behind) {
-            let is_end = matches!(next, Pending::CopyEnd);
-            let is_passed_over = matches!(next, Pending::Sync);
-            if let Some(next) = self.pending.remove(behind) {
-                self.ahead = self.ahead.saturating_sub(next.held());
-                // anything else ends it with an error, and is used up by that
-                self.not_run(&mut Sent::default(), next);
-            }
-            if !is_passed_over {
-                self.copying = false;
-                self.data &= !is_end;
-                return;
+            match next {
+                Pending::Sync => drop(self.pending.remove(behind)),
+                Pending::CopyEnd => {
+                    self.pending.remove(behind);
+                    self.copying = false;
+                    return;
+                }
+                _ => {
+                    self.lost = Some(INTO_COPY);
+                    return;
+                }
             }
         }
     }
@@ -934,16 +939,24 @@ mod tests {
             (then, frames(&[(b'C', b"COPY 1\0"), (b'Z', b"I"), (b'C', b"DELETE 1\0"), (b'Z', b"I")])),
         ];
         assert_eq!(record(&turns), of(&[("COPY t FROM STDIN", "COPY 1"), ("DELETE FROM t", "DELETE 1")]));
-        // what is no data ends it, and is used up by that
-        let turns = [(
-            &[(b'Q', &b"COPY t FROM STDIN\0"[..]), (b'Q', b"SELECT 1\0"), (b'Q', b"DELETE FROM t\0")][..],
-            [frames(&[(b'G', b"\0\0\0")]), fatal("08P01", "no", "", ""), frames(&[(b'Z', b"I"), (b'C', b"DELETE 1\0"), (b'Z', b"I")])].concat(),
-        )];
-        assert_eq!(record(&turns), of(&[("SELECT 1", "not run"), ("COPY t FROM STDIN", "08P01 no"), ("DELETE FROM t", "DELETE 1")]));
-        // where it would be a guess, nothing passes
+        // where it would be a guess, nothing passes: a Sync or a statement behind data that may be wrong, or into a COPY that may be over
         let mut seen = Observer::default();
         seen.client(&frames(&[(b'Q', b"COPY t FROM STDIN\0"), (b'd', b"1\n"), SYNC]), 1);
         assert!(seen.refused().is_some_and(|why| why.contains("COPY")));
+        for before in [true, false] {
+            let mut seen = Observer::default();
+            let delete: (u8, &[u8]) = (b'Q', b"DELETE FROM t\0");
+            seen.client(&frames(&[(b'Q', b"COPY t FROM STDIN\0")]), 1);
+            if before {
+                seen.client(&frames(&[delete]), 1);
+            }
+            assert_eq!(seen.server(&frames(&[(b'G', b"\0\0\0")]), 2).count(), 0);
+            seen.client(&frames(&[(b'd', b"x\n")]), 3);
+            if !before {
+                seen.client(&frames(&[delete]), 3);
+            }
+            assert!(seen.refused().is_some_and(|why| why.contains("COPY")), "{before}");
+        }
     }
 
     #[test]
