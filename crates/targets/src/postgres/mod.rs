@@ -216,15 +216,17 @@ impl Postgres {
         let mut kept = self.sure.lock().await;
         let patience = Use::Sure.patience();
         let ending = async {
-            let mut sure = match kept.take().filter(|sure| !sure.is_closed()) {
+            let mut sure = match kept.take().filter(sure::Sure::is_of_use) {
                 Some(sure) => sure,
                 None => sure::Sure::hold(self.connect_for(MAINTENANCE, Use::Sure).await?).await?,
             };
-            if !accounts.is_empty() || !backends.is_empty() {
-                sure.end(accounts, backends).await?;
-            }
-            *kept = Some(sure);
-            Ok(())
+            let done = match accounts.is_empty() && backends.is_empty() {
+                true => sure.look().await,
+                false => sure.end(accounts, backends).await,
+            };
+            // one whose transaction is gone is made anew
+            *kept = Some(sure).filter(sure::Sure::is_of_use);
+            done
         };
         tokio::time::timeout(patience, ending).await.unwrap_or(Err(TargetError::Silent(patience.as_secs())))
     }

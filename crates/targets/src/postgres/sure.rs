@@ -7,7 +7,7 @@
 use crate::TargetError;
 use daypass_core::plan::Backend;
 use std::time::{Duration, Instant};
-use tokio_postgres::Client;
+use tokio_postgres::{Client, Row, types::ToSql};
 
 /// How old the transaction gets while the server has room: nobody is to wonder at one that has been open for days.
 const OLD: Duration = Duration::from_secs(600);
@@ -35,40 +35,53 @@ const KILL: &str = "SELECT pg_catalog.pg_terminate_backend(a.pid) FROM pg_catalo
 pub struct Sure {
     client: Client,
     since: Instant,
+    /// The transaction is not what it was.
+    broken: bool,
 }
 
 impl Sure {
     pub async fn hold(client: Client) -> Result<Sure, TargetError> {
         client.batch_execute(TAKEN).await?;
-        let sure = Sure { client, since: Instant::now() };
+        let mut sure = Sure { client, since: Instant::now(), broken: false };
         // what it takes to do it once is loaded
-        sure.run(&[], &[]).await?;
+        sure.end(&[], &[]).await?;
         Ok(sure)
     }
 
-    pub fn is_closed(&self) -> bool {
-        self.client.is_closed()
+    pub fn is_of_use(&self) -> bool {
+        !self.broken && !self.client.is_closed()
     }
 
     /// Every connection of these accounts is told to end, and these.
     pub async fn end(&mut self, accounts: &[String], backends: &[Backend]) -> Result<(), TargetError> {
-        self.run(accounts, backends).await?;
-        let row = self.client.query_one(WAITED_FOR, &[]).await?;
-        let (waited, locks): (bool, i64) = (row.try_get(0)?, row.try_get(1)?);
+        let (names, pids): (Vec<&str>, Vec<i32>) = backends.iter().map(|backend| (backend.account.as_str(), backend.id.cast_signed())).unzip();
+        let ended = self.ask(KILL, &[&accounts, &names, &pids]).await;
+        self.look().await?;
+        ended.map(drop)
+    }
+
+    /// Gives way to whoever waits.
+    pub async fn look(&mut self) -> Result<(), TargetError> {
+        let row = self.ask(WAITED_FOR, &[]).await?;
+        let (waited, locks): (bool, i64) =
+            row.first().map_or(Ok((false, i64::MAX)), |row| Ok::<_, tokio_postgres::Error>((row.try_get(0)?, row.try_get(1)?)))?;
         if waited || self.since.elapsed() > OLD && locks < FEW {
+            self.broken = true;
             self.client.batch_execute("COMMIT").await?;
             self.client.batch_execute(TAKEN).await?;
-            self.since = Instant::now();
+            (self.since, self.broken) = (Instant::now(), false);
         }
         Ok(())
     }
 
-    async fn run(&self, accounts: &[String], backends: &[Backend]) -> Result<(), TargetError> {
+    /// In a part of the transaction: what fails takes nothing of the rest along.
+    async fn ask(&mut self, sql: &str, values: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, TargetError> {
         // inside of a transaction the server shows who is there as of its first look
+        self.broken = true;
         self.client.batch_execute("SELECT pg_catalog.pg_stat_clear_snapshot(); SAVEPOINT one").await?;
-        let (names, pids): (Vec<&str>, Vec<i32>) = backends.iter().map(|backend| (backend.account.as_str(), backend.id.cast_signed())).unzip();
-        let done = self.client.query(KILL, &[&accounts, &names, &pids]).await;
-        self.client.batch_execute(if done.is_ok() { "RELEASE one" } else { "ROLLBACK TO one" }).await?;
-        Ok(done.map(drop)?)
+        let done = self.client.query(sql, values).await;
+        self.client.batch_execute(if done.is_ok() { "RELEASE one" } else { "ROLLBACK TO one; RELEASE one" }).await?;
+        self.broken = false;
+        Ok(done?)
     }
 }
