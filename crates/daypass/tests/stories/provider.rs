@@ -35,11 +35,12 @@ async fn house(which: &str) -> (House, Providers) {
     let modules = tools.join("node_modules");
     let mut node = Command::new(tools.join("bin/node"));
     node.arg(script).args([modules.as_path(), &chain, &key]).arg(format!("https://localhost:{}", house.api.port()));
-    let mut node =
-        node.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit()).kill_on_drop(true).spawn().expect("Node.js of scripts/tools starts");
+    let log = house.path("provider.log");
+    node.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(std::fs::File::create(&log).unwrap()).kill_on_drop(true);
+    let mut node = node.spawn().expect("Node.js of scripts/tools starts");
     let mut lines = BufReader::new(node.stdout.take().unwrap()).lines();
     let ports = tokio::time::timeout(PATIENCE, lines.next_line()).await.expect("the providers start").unwrap();
-    let ports = ports.expect("oidc-provider started, and ended: its reason stands above");
+    let ports = ports.unwrap_or_else(|| panic!("oidc-provider has ended: {}", std::fs::read_to_string(&log).unwrap_or_default()));
     let ports: Value = serde_json::from_str(&ports).unwrap();
     let providers = Providers { _node: node, _lines: lines, real: ports["real"].as_u64().unwrap(), hostile: ports["hostile"].as_u64().unwrap() };
     let port = if which == "real" { providers.real } else { providers.hostile };
