@@ -1,6 +1,6 @@
 //! Whose connections give their places up. When there is none left, one on which nobody has signed in gives its own to whoever comes: of the
-//! address that has most of them, the oldest. When all are signed in, it is the oldest of the person who has most. So whoever holds many keeps
-//! nobody out who signs in at once.
+//! address that has most of them, the oldest; or, where a person has more than that, the oldest of theirs. So whoever holds many keeps nobody out
+//! who signs in at once.
 
 use super::guard::SignedIn;
 use daypass_gateway::{
@@ -75,10 +75,15 @@ impl Strangers {
         let of_mine = |one: &Connection| all_of_mine <= share || one.address == newcomer.address;
         let others = || known.connections.iter().filter(|(number, one)| **number != newcomer.number && of_mine(one));
         let strangers = most(others().filter(|(_, one)| one.signed_in.who().is_none()).map(|(_, one)| one.address));
-        let stranger = strangers.and_then(|(address, _)| others().find(|(_, one)| one.signed_in.who().is_none() && one.address == address));
-        let people = || most(others().filter_map(|(_, one)| one.signed_in.who())).filter(|(_, count)| *count > OF_PERSON);
-        let someone = || people().and_then(|(user, _)| others().find(|(_, one)| one.signed_in.who() == Some(user)));
-        let Some(number) = stranger.or_else(someone).map(|(number, _)| *number) else { return false };
+        let people = most(others().filter_map(|(_, one)| one.signed_in.who())).filter(|(_, count)| *count > OF_PERSON);
+        let one = match (strangers, people) {
+            // a stranger may be about to sign in, and is not to give way to the next connection of who has most
+            (Some((_, few)), Some((user, many))) if many > few => others().find(|(_, one)| one.signed_in.who() == Some(user)),
+            (Some((address, _)), _) => others().find(|(_, one)| one.signed_in.who().is_none() && one.address == address),
+            (None, Some((user, _))) => others().find(|(_, one)| one.signed_in.who() == Some(user)),
+            (None, None) => None,
+        };
+        let Some(number) = one.map(|(number, _)| *number) else { return false };
         // the next one that comes gets the place of another
         known.connections.remove(&number).inspect(|one| {
             one.out.whoever.store(one.signed_in.who().is_some(), Relaxed);
@@ -146,9 +151,11 @@ mod tests {
         assert!(!all.make_room(&comes, 10), "all are signed in, and nobody has many");
         let hoard: Vec<Stranger> = (0..40).map(|n| from(if n % 2 == 0 { "192.0.2.7" } else { "198.51.100.7" })).collect();
         hoard.iter().for_each(|one| one.signed_in().is(person(3)));
+        let signs_in = from("203.0.113.9");
         for oldest in &hoard[..40 - OF_PERSON] {
             assert!(all.make_room(&comes, 100) && out(oldest), "the oldest of who has most");
         }
-        assert!(!all.make_room(&comes, 100), "the rest is theirs");
+        assert!(!out(&signs_in), "who is about to sign in is not put out for who has many");
+        assert!(all.make_room(&comes, 100) && out(&signs_in) && !all.make_room(&comes, 100), "the rest is theirs");
     }
 }
