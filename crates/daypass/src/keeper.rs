@@ -130,6 +130,10 @@ async fn keep(node: Arc<Node>, control: Control, id: TargetId) {
             }
             Err(error) => {
                 tracing::warn!(target = %id, %error, "a target does not do what it should; trying again");
+                // who stands in everybody's way there, and is one of ours, does so no longer
+                if let Ok(target) = node.target(id).await {
+                    let _ = target.end_now(&[], &[]).await;
+                }
                 node.troubles.note(&trouble, error.to_string(), node.now());
                 node.target_failed(id, &error);
                 pause = (pause * 2).clamp(SHORTEST_PAUSE, LONGEST_PAUSE);

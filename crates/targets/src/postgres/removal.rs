@@ -13,6 +13,11 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 const KILL: &str = "SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity WHERE usename = ANY($1)";
 
+/// Other accounts of ours that hold on to a role, which is to go.
+const HOLDERS: &str = "SELECT pg_catalog.pg_terminate_backend(a.pid) FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid \
+    WHERE l.locktype = 'object' AND l.classid = 'pg_catalog.pg_authid'::pg_catalog.regclass AND l.objid = (SELECT oid FROM pg_catalog.pg_roles WHERE rolname = $1) \
+    AND l.granted AND a.usename LIKE 'jit\\_%' AND a.usename <> $1";
+
 /// How often a statement on a role is tried again that its account changes from inside in the same moment ("tuple concurrently updated").
 const TURNS: usize = 300;
 
@@ -213,6 +218,8 @@ pub async fn lock_and_kill(target: &Postgres, client: &Client, account: &str) ->
         return Ok(None);
     }
     evict(target, client, account).await?;
+    // what another account of ours gives to this one in a transaction that it leaves open
+    client.query(HOLDERS, &[&account]).await?;
     let deadline = Instant::now() + PATIENCE;
     // a login that was under way while we locked shows up a moment later: two empty looks, not one
     let mut empty = 0;

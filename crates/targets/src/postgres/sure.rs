@@ -2,7 +2,8 @@
 //! one ("out of shared memory", 53200), and with it all that ends access. A transaction that has taken what its statements take, before anybody
 //! was let in, takes nothing more: a lock that one holds already is counted by oneself (PostgreSQL source, src/backend/storage/lmgr/README,
 //! "Lock Manager Internal Locking", local lock table). It has no snapshot and no transaction number between its statements, so it keeps no
-//! row from being cleaned up; whoever wants one of these tables for themselves (VACUUM FULL, REINDEX) gets it at the next look.
+//! row from being cleaned up; whoever wants one of these tables for themselves (VACUUM FULL, REINDEX) gets it at the next look, but for accounts of
+//! ours: anybody may wait for such a lock (CREATE RULE asks for it before it asks for rights), and everybody's login waits behind them. They are ended.
 
 use crate::TargetError;
 use daypass_core::plan::Backend;
@@ -15,17 +16,28 @@ const OLD: Duration = Duration::from_secs(600);
 const FEW: i64 = 1_000;
 
 /// Everything that the statements below, and looking a role up, may lock; planning a question locks a table's indexes as well.
-const TAKEN: &str = "BEGIN; \
+const TAKEN: &str = "SELECT pg_catalog.set_config(name, '0', false) FROM pg_catalog.pg_settings WHERE name = 'transaction_timeout'; BEGIN; \
     SELECT FROM pg_catalog.pg_stat_activity LIMIT 0; SELECT FROM pg_catalog.pg_roles LIMIT 0; SELECT FROM pg_catalog.pg_auth_members LIMIT 0; \
     SELECT FROM pg_catalog.pg_database LIMIT 0; SELECT FROM pg_catalog.pg_db_role_setting LIMIT 0; SELECT FROM pg_catalog.pg_proc LIMIT 0; \
     SELECT FROM pg_catalog.pg_type LIMIT 0; SELECT FROM pg_catalog.pg_class LIMIT 0; SELECT FROM pg_catalog.pg_attribute LIMIT 0; \
     SELECT FROM pg_catalog.pg_index LIMIT 0; SELECT FROM pg_catalog.pg_operator LIMIT 0; SELECT FROM pg_catalog.pg_opclass LIMIT 0; \
     SELECT FROM pg_catalog.pg_amop LIMIT 0; SELECT FROM pg_catalog.pg_amproc LIMIT 0; SELECT FROM pg_catalog.pg_am LIMIT 0; \
     SELECT FROM pg_catalog.pg_namespace LIMIT 0; SELECT FROM pg_catalog.pg_cast LIMIT 0; SELECT FROM pg_catalog.pg_rewrite LIMIT 0; \
-    SELECT FROM pg_catalog.pg_collation LIMIT 0; SELECT FROM pg_catalog.pg_locks LIMIT 0";
+    SELECT FROM pg_catalog.pg_collation LIMIT 0; SELECT FROM pg_catalog.pg_locks LIMIT 0; SELECT FROM pg_catalog.pg_aggregate LIMIT 0; \
+    SELECT FROM pg_catalog.pg_language LIMIT 0; SELECT FROM pg_catalog.pg_opfamily LIMIT 0; SELECT FROM pg_catalog.pg_range LIMIT 0; \
+    SELECT FROM pg_catalog.pg_inherits LIMIT 0; SELECT FROM pg_catalog.pg_tablespace LIMIT 0; SELECT FROM pg_catalog.pg_stats LIMIT 0; \
+    SELECT FROM pg_catalog.pg_constraint LIMIT 0; SELECT FROM pg_catalog.pg_attrdef LIMIT 0";
 
-/// Somebody waits for a table of the server's own; and how many locks there are.
-const WAITED_FOR: &str = "SELECT COALESCE(pg_catalog.bool_or(NOT granted AND relation < 16384), false), pg_catalog.count(*) FROM pg_catalog.pg_locks";
+/// Locks on the server's own tables that keep others out, or would. Who has one has no business with it.
+const STRONG: &str = "SELECT pg_catalog.pg_terminate_backend(a.pid), a.usename::text FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid \
+    WHERE l.locktype = 'relation' AND l.relation < 16384 AND l.mode IN ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock') \
+    AND a.usename LIKE 'jit\\_%'";
+
+/// Somebody else waits for a table of the server's own.
+const WAITED_FOR: &str = "SELECT FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid \
+    WHERE NOT l.granted AND l.locktype = 'relation' AND l.relation < 16384 AND a.usename NOT LIKE 'jit\\_%'";
+
+const LOCKS: &str = "SELECT pg_catalog.count(*) FROM pg_catalog.pg_locks";
 
 const KILL: &str = "SELECT pg_catalog.pg_terminate_backend(a.pid) FROM pg_catalog.pg_stat_activity a \
     WHERE a.usename = ANY ($1) OR EXISTS (SELECT FROM ROWS FROM (pg_catalog.unnest($2::text[]), pg_catalog.unnest($3::int[])) AS t (name, pid) \
@@ -55,17 +67,25 @@ impl Sure {
     /// Every connection of these accounts is told to end, and these.
     pub async fn end(&mut self, accounts: &[String], backends: &[Backend]) -> Result<(), TargetError> {
         let (names, pids): (Vec<&str>, Vec<i32>) = backends.iter().map(|backend| (backend.account.as_str(), backend.id.cast_signed())).unzip();
-        let ended = self.ask(KILL, &[&accounts, &names, &pids]).await;
-        self.look().await?;
-        ended.map(drop)
+        let ended = self.ask(KILL, &[&accounts, &names, &pids]).await.map(drop);
+        // what it did counts, whatever else fails on a server that is full
+        let looked = self.look().await;
+        ended.and(looked)
     }
 
     /// Gives way to whoever waits.
     pub async fn look(&mut self) -> Result<(), TargetError> {
-        let row = self.ask(WAITED_FOR, &[]).await?;
-        let (waited, locks): (bool, i64) =
-            row.first().map_or(Ok((false, i64::MAX)), |row| Ok::<_, tokio_postgres::Error>((row.try_get(0)?, row.try_get(1)?)))?;
-        if waited || self.since.elapsed() > OLD && locks < FEW {
+        let strong = self.ask(STRONG, &[]).await?;
+        for row in &strong {
+            let account: &str = row.try_get(1)?;
+            tracing::warn!(
+                account,
+                "somebody takes one of the server's own tables for themselves, and everybody's login waits behind them: their connection is ended"
+            );
+        }
+        let locks: i64 = self.ask(LOCKS, &[]).await?.first().map_or(Ok(i64::MAX), |row| row.try_get(0))?;
+        let waited = strong.is_empty() && !self.ask(WAITED_FOR, &[]).await?.is_empty();
+        if locks < FEW && (waited || self.since.elapsed() > OLD) {
             self.broken = true;
             self.client.batch_execute("COMMIT").await?;
             self.client.batch_execute(TAKEN).await?;

@@ -318,17 +318,9 @@ async fn a_daypass_that_has_nothing_to_do_lets_its_targets_be() {
     assert!(each_second < 60, "{each_second} transactions a second on an idle target");
 }
 
-/// Until the server has no room for another lock.
-async fn take_every_lock(client: &tokio_postgres::Client) {
-    client.batch_execute("SELECT pg_sleep(0)").await.unwrap();
-    for n in 0.. {
-        let some = client.batch_execute(&format!("SELECT count(pg_advisory_lock({n}, g)) FROM generate_series(1, 1000) g")).await;
-        if let Err(error) = some {
-            assert_eq!(error.code(), Some(&tokio_postgres::error::SqlState::OUT_OF_MEMORY), "{error}");
-            return;
-        }
-    }
-}
+/// It takes every lock that the server has room for, and each that becomes free.
+const LOCKS: &str = "DO $$ DECLARE i int := 0; BEGIN LOOP BEGIN LOOP PERFORM pg_advisory_lock(78, i); i := i + 1; END LOOP; \
+     EXCEPTION WHEN OTHERS THEN PERFORM pg_sleep(0.002); END; END LOOP; END $$";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn i_take_every_lock_that_the_server_has_room_for_so_that_nothing_works_that_would_end_me() {
@@ -343,24 +335,61 @@ async fn i_take_every_lock_that_the_server_has_room_for_so_that_nothing_works_th
         house.server.sql("postgres", "REINDEX TABLE pg_database").await.unwrap();
         assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
         let locks = house.account("maria", "read", "1h").await;
-        let (client, _connection) = house.client(&locks).await.unwrap();
         // it would be committed in ten seconds, whoever asks it to stop
         let slow = "DO $$ BEGIN INSERT INTO sales.beats VALUES (clock_timestamp()); FOR i IN 1..40 LOOP BEGIN PERFORM pg_sleep(0.25); \
             EXCEPTION WHEN query_canceled THEN NULL; END; END LOOP; END $$";
         let mut running = house.psql_command(&writer, "uat", "", slow).spawn().unwrap();
         house.until(&format!("SELECT count(*) FROM pg_stat_activity WHERE usename = '{}' AND wait_event = 'PgSleep'", writer.name), "1").await;
-        take_every_lock(&client).await;
+        let other = house.account("maria", "read", "1h").await;
+        let mut taking = house.psql_command(&locks, "uat", "", LOCKS).spawn().unwrap();
+        let deadline = Instant::now() + PATIENCE;
+        while house.server.sql("postgres", "SELECT 1").await.is_ok() {
+            assert!(Instant::now() < deadline, "there is always room for one more");
+        }
+        // what ends one ends the next as well, for as long as there is no room
+        house.json("maria", &["end", &other.name]).await;
+        let revoked = Instant::now();
         house.json("sam", &["end", &writer.name, "--reason", "enough"]).await;
-        client.batch_execute("SELECT pg_sleep(12)").await.unwrap();
+        while revoked.elapsed() < Duration::from_secs(12) {
+            house.json("sam", &["passes"]).await;
+        }
         let _ = running.kill().await;
-        // and mine alone, in the middle of something
-        let staying = tokio::spawn(async move { client.batch_execute("SELECT pg_sleep(120)").await });
+        // and mine alone
         house.json("sam", &["end", &locks.name, "--reason", "enough"]).await;
         let began = Instant::now();
-        assert!(staying.await.unwrap().is_err());
         house.until("SELECT count(*) FROM pg_stat_activity WHERE usename LIKE 'jit\\_%'", "0").await;
         assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+        let _ = taking.kill().await;
         assert_eq!(house.server.sql("uat", "SELECT count(*) FROM sales.beats").await.unwrap(), "0", "nothing was committed after the end");
+        house.until_no_accounts().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn i_wait_for_a_table_of_the_servers_own_so_that_nobody_logs_in_any_more() {
+    for house in House::on_each_version().await {
+        with_beats(&house).await;
+        let writer = house.account("maria", "read_write", "1h").await;
+        let reader = house.account("maria", "read", "1h").await;
+        let slow =
+            "DO $$ BEGIN UPDATE sales.orders SET amount = 1 WHERE id = 1; INSERT INTO sales.beats VALUES (clock_timestamp()); PERFORM pg_sleep(20); END $$";
+        let mut all = vec![house.psql_command(&writer, "uat", "", slow).spawn().unwrap()];
+        house.until(&format!("SELECT count(*) FROM pg_stat_activity WHERE usename = '{}' AND wait_event = 'PgSleep'", writer.name), "1").await;
+        // whoever may look may ask for these: the server takes the lock before it asks for rights
+        let waits = "CREATE RULE r AS ON INSERT TO sales.orders DO INSTEAD NOTHING";
+        let holds = "CREATE RULE r AS ON INSERT TO pg_catalog.pg_database DO ALSO SELECT 1 FROM sales.orders";
+        for rule in [waits, holds] {
+            all.push(house.psql_command(&reader, "uat", "", rule).spawn().unwrap());
+        }
+        let began = Instant::now();
+        house.json("sam", &["end", &writer.name, "--reason", "enough"]).await;
+        house.json("sam", &["end", &reader.name, "--reason", "enough"]).await;
+        house.until("SELECT count(*) FROM pg_stat_activity WHERE usename LIKE 'jit\\_%'", "0").await;
+        assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
+        assert_eq!(house.server.sql("uat", "SELECT count(*) FROM sales.beats").await.unwrap(), "0");
+        for mut one in all {
+            let _ = one.kill().await;
+        }
         house.until_no_accounts().await;
     }
 }
