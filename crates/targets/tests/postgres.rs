@@ -139,7 +139,9 @@ async fn read_reads_and_read_write_writes_also_what_comes_later() {
         server.target.refresh_grants(EnvironmentId::new(Uuid::from_u128(3)), &"uat".parse().unwrap()).await.unwrap();
         assert_eq!(server.may("jit_reader_aaaa", "uat", "SELECT n FROM other.t").await.unwrap(), "2");
         let checks = server.target.test(&"uat".parse().unwrap()).await;
-        assert!(checks.iter().all(|check| check.verdict == Verdict::Fine), "{checks:?}");
+        // the server of the tests lets transactions be prepared, and is told what that means
+        let (notes, others): (Vec<_>, Vec<_>) = checks.iter().partition(|check| check.what.contains("can be prepared here"));
+        assert!(notes.len() == 1 && notes[0].verdict == Verdict::Note && others.iter().all(|check| check.verdict == Verdict::Fine), "{checks:?}");
     })
     .await;
 }
