@@ -4,6 +4,7 @@ mod postgresql;
 mod sqlserver;
 
 use crate::house::{Account, House, PATIENCE};
+use daypass_testkit::certificates::Certificates;
 use futures_util::StreamExt;
 use serde_json::Value;
 use std::{
@@ -71,6 +72,24 @@ async fn talk<T>(house: &House<T>, mut command: Command, want: &Value, account: 
         panic!("{client} {case}: {said}")
     };
     tokio::time::timeout(PATIENCE * 4, talking).await.unwrap_or_else(|_| panic!("{client} {case} hangs"))
+}
+
+/// A case of a client in this process.
+async fn timed(client: &Client, case: &str, doing: impl Future<Output = Result<String, String>>) -> Outcome {
+    let begun = std::time::Instant::now();
+    let done = tokio::time::timeout(PATIENCE * 4, doing).await.unwrap_or_else(|_| panic!("{} {case} hangs", client.name));
+    let milliseconds = begun.elapsed().as_millis() as u64;
+    let ok = done.is_ok();
+    Outcome { ok, text: done.unwrap_or_else(|words| words), milliseconds }
+}
+
+/// Maria may come in, with a pass for each client; gives a CA that signed nothing here.
+async fn prepare<T>(house: &House<T>) -> PathBuf {
+    house.policy("uat", |policy| policy["live_passes"] = 100.into()).await;
+    house.json("maria", &["allow", "uat"]).await;
+    let strangers_ca = house.path("stranger.pem");
+    std::fs::write(&strangers_ca, Certificates::make().unwrap().ca).unwrap();
+    strangers_ca
 }
 
 /// Until the pass has expired.

@@ -1,8 +1,7 @@
 //! Drivers of PostgreSQL, before a real server.
 
-use super::{Client, Outcome, Table, talk, tools, until_over};
+use super::{Client, Outcome, Table, prepare, talk, timed, tools, until_over};
 use crate::house::{Account, House, PATIENCE};
-use daypass_testkit::certificates::Certificates;
 use futures_util::{SinkExt, StreamExt, TryStreamExt};
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -107,7 +106,7 @@ impl Bench {
             account.password = "not-the-password".to_owned();
         }
         let outcome = match client.name {
-            "tokio-postgres" => self.tokio_postgres(&account, case).await,
+            "tokio-postgres" => timed(client, case, self.with_tokio_postgres(&account, case)).await,
             "psql" => self.psql(&account, case).await,
             _ => self.script(client, &account, case).await,
         };
@@ -219,16 +218,6 @@ impl Bench {
             _ => values.last().unwrap_or(&"").to_string(),
         };
         Outcome { ok: !failed, text, milliseconds: begun.elapsed().as_millis() as u64 }
-    }
-
-    async fn tokio_postgres(&self, account: &Account, case: &str) -> Outcome {
-        let begun = std::time::Instant::now();
-        let done = tokio::time::timeout(PATIENCE * 4, self.with_tokio_postgres(account, case)).await.unwrap_or_else(|_| panic!("tokio-postgres {case} hangs"));
-        let milliseconds = begun.elapsed().as_millis() as u64;
-        match done {
-            Ok(text) => Outcome { ok: true, text, milliseconds },
-            Err(text) => Outcome { ok: false, text, milliseconds },
-        }
     }
 
     async fn with_tokio_postgres(&self, account: &Account, case: &str) -> Result<String, String> {
@@ -363,13 +352,7 @@ async fn every_client_of_postgresql_connects_is_refused_in_words_and_is_cut_off_
     let house = House::open().await;
     let notes = "SET ROLE uat_owner; CREATE TABLE sales.notes (id bigint, note text, amount double precision)";
     house.server.sql("uat", notes).await.unwrap();
-    let mut policy = house.json("ada", &["policy", "uat"]).await;
-    policy["live_passes"] = 100.into();
-    std::fs::write(house.path("policy.json"), policy.to_string()).unwrap();
-    house.json("ada", &["policy", "uat", "--set", &house.path("policy.json").display().to_string()]).await;
-    house.json("maria", &["allow", "uat"]).await;
-    let strangers_ca = house.path("stranger.pem");
-    std::fs::write(&strangers_ca, Certificates::make().unwrap().ca).unwrap();
+    let strangers_ca = prepare(&house).await;
     let (tools, go) = (tools().await, house.path("go-client"));
     let mut build = Command::new(tools.join("bin/go"));
     build.args(["build", "-o"]).arg(&go).arg(".").current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients/go"));

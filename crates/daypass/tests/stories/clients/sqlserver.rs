@@ -1,11 +1,11 @@
 //! Drivers of SQL Server, before the stand-in.
 
-use super::{Client, Outcome, Table, talk, tools, until_over};
+use super::{Client, Outcome, Table, prepare, talk, timed, tools, until_over};
 use crate::{
     house::{Account, House, PATIENCE},
     sqlserver::ask,
 };
-use daypass_testkit::{certificates::Certificates, sqlserver::Options, sqlserver::StandIn};
+use daypass_testkit::sqlserver::{Options, StandIn};
 use serde_json::json;
 use std::{
     path::{Path, PathBuf},
@@ -93,7 +93,7 @@ impl Bench {
             account.password = "not-the-password".to_owned();
         }
         let outcome = match client.name {
-            "tiberius" => self.tiberius(&account, case).await,
+            "tiberius" => timed(client, case, self.with_tiberius(&account, case)).await,
             "tsql" => self.tsql(&account, case).await,
             _ => self.script(client, &account, case).await,
         };
@@ -197,16 +197,6 @@ impl Bench {
             _ => values.last().unwrap_or(&"").to_string(),
         };
         Outcome { ok: !failed && !silent, text, milliseconds: begun.elapsed().as_millis() as u64 }
-    }
-
-    async fn tiberius(&self, account: &Account, case: &str) -> Outcome {
-        let begun = std::time::Instant::now();
-        let done = tokio::time::timeout(PATIENCE * 4, self.with_tiberius(account, case)).await.unwrap_or_else(|_| panic!("tiberius {case} hangs"));
-        let milliseconds = begun.elapsed().as_millis() as u64;
-        match done {
-            Ok(text) => Outcome { ok: true, text, milliseconds },
-            Err(text) => Outcome { ok: false, text, milliseconds },
-        }
     }
 
     async fn with_tiberius(&self, account: &Account, case: &str) -> Result<String, String> {
@@ -336,13 +326,7 @@ fn is_right(client: &str, case: &str, outcome: &Outcome) -> bool {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_client_connects_is_refused_in_words_and_is_cut_off_on_time() {
     let house = House::sqlserver(Options::default(), &[]).await;
-    let mut policy = house.json("ada", &["policy", "uat"]).await;
-    policy["live_passes"] = 100.into();
-    std::fs::write(house.path("policy.json"), policy.to_string()).unwrap();
-    house.json("ada", &["policy", "uat", "--set", &house.path("policy.json").display().to_string()]).await;
-    house.json("maria", &["allow", "uat"]).await;
-    let strangers_ca = house.path("stranger.pem");
-    std::fs::write(&strangers_ca, Certificates::make().unwrap().ca).unwrap();
+    let strangers_ca = prepare(&house).await;
     let bench = Bench { house, tools: tools().await, strangers_ca };
     let table = Table { clients: CLIENTS, cases: CASES };
     let wrong = table.fill(async |client, case| bench.run(client, case).await, is_right, "clients.md", INTRODUCTION).await;
