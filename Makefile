@@ -7,7 +7,7 @@
 # make sim N=100000     that many simulated schedules (SEED=... replays one)
 # make bench            measures, beside a direct PostgreSQL and PgBouncer; table and JSON
 # make fuzz             each parser for a minute (FUZZ_SECONDS=60; needs a nightly toolchain and cargo-fuzz)
-# make bare             the two above on a bare Debian 12 and 13, as root and as a plain user (root, hours; before each release)
+# make bare             make demo and make test on a bare Debian 12 and 13, as root and as a plain user (root, hours; before each release)
 # make licenses         licences and advisories of all dependencies (needs cargo-deny)
 
 CARGO := $(shell command -v cargo || echo $$HOME/.cargo/bin/cargo)

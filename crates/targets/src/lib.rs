@@ -148,7 +148,7 @@ pub trait Target: Send + Sync {
     /// All accounts that bear the marker of this installation or one of these names, with their connections. `databases` are those of its
     /// environments. Goes through the reserved connection.
     fn observe(&self, databases: &[DatabaseName], names: &[String]) -> impl Future<Output = Result<Observation, TargetError>> + Send;
-    /// Every connection of these accounts, and these, is told to end: by what works whatever they hold. Before all else, and no more than that.
+    /// Every connection of these accounts, and these, is told to end: by what works whatever they hold. For when a look fails, and no more than that.
     fn end_now(&self, accounts: &[String], backends: &[Backend]) -> impl Future<Output = Result<(), TargetError>> + Send {
         let _ = (accounts, backends);
         async { Ok(()) }

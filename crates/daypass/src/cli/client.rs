@@ -160,9 +160,9 @@ impl Client {
         Ok(Client { http, base, token: Secret::new(token), ca: ca.map(str::to_owned) })
     }
 
-    /// The addresses at which the server sees this machine: two where both have both families, for nobody knows which of them a database client
-    /// will take.
-    pub async fn here(&self) -> Vec<IpAddr> {
+    /// The addresses at which the server sees this machine where its name has both families, for nobody knows which of them a database client will
+    /// take. None where it has one: then the server knows best.
+    pub async fn families(&self) -> Vec<IpAddr> {
         let (host, port) = (self.base.host_str().unwrap_or_default(), self.base.port_or_known_default().unwrap_or_default());
         // over a socket in the file system there are none
         let is_far = self.base.scheme() == "https";
@@ -175,22 +175,18 @@ impl Client {
         }
         let (four, six): (Vec<SocketAddr>, Vec<SocketAddr>) = found.into_iter().partition(SocketAddr::is_ipv4);
         if four.is_empty() || six.is_empty() {
-            return self.seen(&self.http).await.into_iter().collect();
+            return Vec::new();
         }
         let by = async |addresses: &[SocketAddr]| {
             let http = builder(self.ca.as_deref()).resolve_to_addrs(host, addresses).connect_timeout(FAMILY).timeout(FAMILY * 2).build().ok()?;
-            self.seen(&http).await
+            let mut url = self.base.clone();
+            url.set_path("/api/v1/me");
+            let response = http.get(url).bearer_auth(self.token.expose()).send().await.ok()?;
+            read::<Me>(&self.read(response).await.ok()?).ok()?.address.parse::<IpAddr>().ok()
         };
         let (four, six) = tokio::join!(by(&four), by(&six));
         let both: BTreeSet<IpAddr> = four.into_iter().chain(six).collect();
         both.into_iter().collect()
-    }
-
-    async fn seen(&self, http: &reqwest::Client) -> Option<IpAddr> {
-        let mut url = self.base.clone();
-        url.set_path("/api/v1/me");
-        let response = http.get(url).bearer_auth(self.token.expose()).send().await.ok()?;
-        read::<Me>(&self.read(response).await.ok()?).ok()?.address.parse().ok()
     }
 
     /// With the sign-in that is kept.

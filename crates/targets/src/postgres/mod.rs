@@ -275,6 +275,10 @@ impl Target for Postgres {
     }
 
     async fn end_now(&self, accounts: &[String], backends: &[Backend]) -> Result<(), TargetError> {
+        // a server that is away is not asked twice
+        if accounts.is_empty() && backends.is_empty() && self.sure.lock().await.is_none() {
+            return Ok(());
+        }
         self.surely(accounts, backends).await
     }
 

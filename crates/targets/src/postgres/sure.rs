@@ -12,6 +12,8 @@ use tokio_postgres::{Client, Row, types::ToSql};
 
 /// How old the transaction gets while the server has room: nobody is to wonder at one that has been open for days.
 const OLD: Duration = Duration::from_secs(600);
+/// How often it is looked who waits.
+const OFTEN: Duration = Duration::from_secs(1);
 /// Locks that a server has room for in any setting (64 for each of 100 connections are the usual ones).
 const FEW: i64 = 1_000;
 
@@ -28,14 +30,10 @@ const TAKEN: &str = "SELECT pg_catalog.set_config(name, '0', false) FROM pg_cata
     SELECT FROM pg_catalog.pg_inherits LIMIT 0; SELECT FROM pg_catalog.pg_tablespace LIMIT 0; SELECT FROM pg_catalog.pg_stats LIMIT 0; \
     SELECT FROM pg_catalog.pg_constraint LIMIT 0; SELECT FROM pg_catalog.pg_attrdef LIMIT 0";
 
-/// Locks on the server's own tables that keep others out, or would. Who has one has no business with it.
-const STRONG: &str = "SELECT pg_catalog.pg_terminate_backend(a.pid), a.usename::text FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid \
-    WHERE l.locktype = 'relation' AND l.relation < 16384 AND l.mode IN ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock') \
-    AND a.usename LIKE 'jit\\_%'";
-
-/// Somebody else waits for a table of the server's own.
-const WAITED_FOR: &str = "SELECT FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid \
-    WHERE NOT l.granted AND l.locktype = 'relation' AND l.relation < 16384 AND a.usename NOT LIKE 'jit\\_%'";
+/// Who takes one of the server's own tables for themselves, or waits for it. One of ours is ended: they have no business with it.
+const STRONG: &str = "SELECT a.usename::text, CASE WHEN a.usename LIKE 'jit\\_%' THEN pg_catalog.pg_terminate_backend(a.pid) ELSE false END \
+    FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid WHERE l.locktype = 'relation' AND l.relation < 16384 \
+    AND l.mode IN ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock') AND a.usename IS NOT NULL";
 
 const LOCKS: &str = "SELECT pg_catalog.count(*) FROM pg_catalog.pg_locks";
 
@@ -47,6 +45,7 @@ const KILL: &str = "SELECT pg_catalog.pg_terminate_backend(a.pid) FROM pg_catalo
 pub struct Sure {
     client: Client,
     since: Instant,
+    looked: Option<Instant>,
     /// The transaction is not what it was.
     broken: bool,
 }
@@ -54,7 +53,7 @@ pub struct Sure {
 impl Sure {
     pub async fn hold(client: Client) -> Result<Sure, TargetError> {
         client.batch_execute(TAKEN).await?;
-        let mut sure = Sure { client, since: Instant::now(), broken: false };
+        let mut sure = Sure { client, since: Instant::now(), looked: None, broken: false };
         // what it takes to do it once is loaded
         sure.end(&[], &[]).await?;
         Ok(sure)
@@ -73,19 +72,28 @@ impl Sure {
         ended.and(looked)
     }
 
-    /// Gives way to whoever waits.
+    /// Ends whoever of ours stands in everybody's way, and gives way to anybody else who waits.
     pub async fn look(&mut self) -> Result<(), TargetError> {
-        let strong = self.ask(STRONG, &[]).await?;
-        for row in &strong {
-            let account: &str = row.try_get(1)?;
-            tracing::warn!(
-                account,
-                "somebody takes one of the server's own tables for themselves, and everybody's login waits behind them: their connection is ended"
-            );
+        if self.looked.is_some_and(|at| at.elapsed() < OFTEN) {
+            return Ok(());
         }
-        let locks: i64 = self.ask(LOCKS, &[]).await?.first().map_or(Ok(i64::MAX), |row| row.try_get(0))?;
-        let waited = strong.is_empty() && !self.ask(WAITED_FOR, &[]).await?.is_empty();
-        if locks < FEW && (waited || self.since.elapsed() > OLD) {
+        let (mut others, mut ours) = (0, 0);
+        for row in self.ask(STRONG, &[]).await? {
+            let (account, is_ended): (&str, bool) = (row.try_get(0)?, row.try_get(1)?);
+            if is_ended {
+                ours += 1;
+                tracing::warn!(
+                    account,
+                    "somebody takes one of the server's own tables for themselves, and everybody's login waits behind them: their connection is ended"
+                );
+            } else {
+                others += 1;
+            }
+        }
+        self.looked = Some(Instant::now());
+        let is_due = others > 0 || self.since.elapsed() > OLD;
+        // whoever takes what becomes free is not to get this
+        if is_due && ours == 0 && self.ask(LOCKS, &[]).await?.first().map_or(Ok(i64::MAX), |row| row.try_get(0))? < FEW {
             self.broken = true;
             self.client.batch_execute("COMMIT").await?;
             self.client.batch_execute(TAKEN).await?;

@@ -107,12 +107,9 @@ pub async fn jit_access(State(app): State<App>, request: Request) -> Result<Resp
         // such a script asks a service of the internet for its address; inside a network, another one comes to the gateway
         text => {
             let mut ranges = Range::list(text)?;
-            let covers = |ranges: &[Range], own: &Range| ranges.iter().any(|range| range.contains(own.bounds().0));
-            for own in here(&app, &caller, &env)? {
-                if !covers(&ranges, &own) {
-                    ranges.push(own);
-                }
-            }
+            let mut own = here(&app, &caller, &env)?;
+            own.retain(|own| !ranges.iter().any(|range| range.contains(own.bounds().0)));
+            ranges.extend(own);
             ranges
         }
     };

@@ -116,8 +116,13 @@ async fn what_i_give_to_anothers_account_keeps_no_movement_waiting_and_opens_not
         );
         let given = house.psql_to(&mine, "golden", "", &gives).await;
         assert!(given.0, "{given:?}");
+        // and once more in a transaction that is left open
+        let open = format!("SELECT lo_create(4244); GRANT SELECT ON LARGE OBJECT 4244 TO {}; SELECT pg_sleep(600)", other.name);
+        let mut open = house.psql_command(&mine, "golden", "", &open).spawn().unwrap();
+        house.until(&format!("SELECT count(*) FROM pg_stat_activity WHERE usename = '{}' AND wait_event = 'PgSleep'", mine.name), "1").await;
         house.json("ben", &["end", &other.name]).await;
         house.until(&format!("SELECT count(*) FROM pg_roles WHERE rolname = '{}'", other.name), "0").await;
+        let _ = open.kill().await;
         // mine goes on, and the administrator did not stay a member of it
         assert_eq!(house.psql_to(&mine, "golden", "", "SELECT count(*) FROM sales.orders").await, (true, "400\n".to_owned()));
         let members = "SELECT count(*) FROM pg_auth_members m JOIN pg_roles r ON r.oid = m.member JOIN pg_roles g ON g.oid = m.roleid WHERE r.rolname = 'daypass_admin' AND g.rolname LIKE 'jit%'";
