@@ -83,7 +83,12 @@ struct Bench {
 impl Bench {
     async fn run(&self, client: &'static Client, case: &'static str) -> Outcome {
         let person = "maria";
-        let life = if matches!(case, "idle" | "midresult") { "4s" } else { "1h" };
+        let life = match case {
+            "midresult" => "6s",
+            // all of them are started at once
+            "idle" => "12s",
+            _ => "1h",
+        };
         let access = if matches!(case, "transaction" | "bulk") { "read_write" } else { "read" };
         // ben has entered no address
         let person = if case == "address" { "ben" } else { person };
