@@ -1,6 +1,7 @@
 //! The Database Movement API of Lifecycle Services, as scripts call it.
 
 use crate::house::House;
+use reqwest::Method;
 use serde_json::{Value, json};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -113,6 +114,78 @@ async fn the_cmdlets_that_people_have_find_what_they_call() {
     assert_eq!((&row["Status"], &row["ActivityId"], &row["Type"]), (&json!("Completed"), &started["OperationActivityId"], &json!("export")), "{history}");
     assert!(row["StartDateTimeUtc"].is_string() && row["EndDateTimeUtc"].is_string(), "{history}");
     assert_eq!(http.get(format!("{base}//environments/")).bearer_auth(&token).send().await.unwrap().status(), 404, "nobody else's path is put right");
+}
+
+/// What each public cmdlet of d365fo.tools sends (its internal functions, version 2), and the property that it goes on with. `{p}` the project,
+/// `{e}` the environment's id, `{s}` the source's, `{a}` the operation.
+const CMDLETS: [(&str, Method, &str, &str); 9] = [
+    ("Invoke-D365LcsDatabaseRefresh", Method::POST, "/databasemovement/v1/refresh/project/{p}/source/{s}/target/{e}", "/OperationActivityId"),
+    (
+        "Get-D365LcsDatabaseOperationStatus",
+        Method::GET,
+        "/databasemovement/v1/fetchstatus/project/{p}/environment/{e}/operationactivity/{a}",
+        "/OperationStatus",
+    ),
+    ("Invoke-D365LcsDatabaseExport", Method::POST, "/databasemovement/v1/export/project/{p}/environment/{e}/backupName/BackupViaApi", "/OperationActivityId"),
+    ("Get-D365LcsDatabaseBackups", Method::GET, "/databasemovement/v1/databases/project/{p}", "/DatabaseAssets/0/FileLocation"),
+    ("Get-D365LcsEnvironmentMetadata", Method::GET, "/environmentinfo/v1/detail/project/{p}", "/Data/0/EnvironmentId"),
+    ("Get-D365LcsEnvironmentMetadata -EnvironmentId", Method::GET, "/environmentinfo/v1/detail/project/{p}/?environmentId={e}", "/Data/0/EnvironmentName"),
+    ("Get-D365LcsEnvironmentMetadata -EnvironmentName", Method::GET, "/environmentinfo/v1/detail/project/{p}/?environmentName=third", "/Data/0/EnvironmentId"),
+    ("Get-D365LcsEnvironmentMetadata -TraverseAllPages", Method::GET, "/environmentinfo/v1/detail/project/{p}/?page=2", "/ResultHasMorePages"),
+    ("Get-D365LcsEnvironmentHistory", Method::GET, "/environmentinfo/v1/history/project/{p}/environment/{e}", "/Data/0/ActivityId"),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_public_cmdlet_is_given_what_it_goes_on_with() {
+    let house = House::with("[limits]\nrequests = 100000\n", None).await;
+    house.json("ada", &["project", "add", "123456789"]).await;
+    let (port, ca) = (house.server.port.to_string(), house.path("server-ca.pem").display().to_string());
+    for name in ["third", "fourth"] {
+        house.server.database(name).await.unwrap();
+        let add = ["env", "add", name, "--project", "123456789", "--host", "localhost", "--port", &port, "--database", name, "--ca", &ca, "--password-stdin"];
+        let added = house.daypass_with("ada", &add, "admin-secret").await;
+        assert!(added.status.success(), "{added:?}");
+    }
+    let token = String::from_utf8(house.daypass("sam", &["token", "add", "pipeline", "--life", "1h"]).await.stdout).unwrap().trim().to_owned();
+    let trusted = reqwest::Certificate::from_pem(&std::fs::read(house.path("data/ca.pem")).unwrap()).unwrap();
+    let http = reqwest::Client::builder().no_proxy().tls_certs_only([trusted]).build().unwrap();
+    // Invoke-RestMethod: a base with and without a slash at its end, no body, a POST of nothing as a form
+    let send = async |method: &Method, path: &str| {
+        let mut asked = http.request(method.clone(), format!("https://localhost:{}{path}", house.api.port())).bearer_auth(&token);
+        if method == Method::POST {
+            asked = asked.header("content-type", "application/x-www-form-urlencoded").header("content-length", "0");
+        }
+        let answer = asked.send().await.unwrap();
+        assert_eq!(answer.status(), 200, "{path}");
+        answer.json::<Value>().await.unwrap()
+    };
+    let ids = send(&Method::GET, "/environmentinfo/v1/detail/project/123456789").await;
+    let id = |name: &str| {
+        let rows = ids["Data"].as_array().unwrap();
+        rows.iter().find(|row| row["EnvironmentName"] == name).unwrap()["EnvironmentId"].as_str().unwrap().to_owned()
+    };
+    let (third, fourth) = (id("third"), id("fourth"));
+    let mut activity = String::new();
+    for (cmdlet, method, path, goes_on_with) in &CMDLETS {
+        let path = path.replace("{p}", "123456789").replace("{e}", &third).replace("{s}", &fourth).replace("{a}", &activity);
+        for base in ["", "/"] {
+            let answer = send(method, &format!("{base}{path}")).await;
+            if base == "/" && method == Method::POST {
+                assert_eq!(answer["IsSuccess"], false, "{cmdlet}: it is under way or its file is there, and was understood: {answer}");
+                continue;
+            }
+            assert_eq!(answer["IsSuccess"], true, "{cmdlet}: {answer}");
+            assert_eq!(answer["ErrorMessage"], Value::Null, "{cmdlet}: {answer}");
+            let found = answer.pointer(goes_on_with).unwrap_or_else(|| panic!("{cmdlet} reads {goes_on_with}: {answer}"));
+            assert!(!found.is_null() && found != "", "{cmdlet} reads {goes_on_with}: {answer}");
+            if method == Method::POST {
+                activity = found.as_str().unwrap().to_owned();
+            }
+        }
+        if method == Method::POST {
+            house.until_json("sam", &["move", "third", "status"], |found| found[0]["id"] == activity.as_str() && found[0]["status"] == "Completed").await;
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
