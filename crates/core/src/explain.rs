@@ -40,7 +40,14 @@ pub fn explain(text: &str, reader: Option<Reader<'_>>, now: Time) -> Explanation
 fn by_words(text: &str) -> Option<Explanation> {
     let say = |cause: &str, remedy: &str| Explanation { cause: cause.to_owned(), remedy: remedy.to_owned() };
     let has = |words: &str| text.contains(words);
-    let found = if has("no access for host") || has("not on the allow-list") || (has("client with ip address") && has("is not allowed to access the server")) {
+    let found = if has("the server says this, not daypass") {
+        match has("and it passes") {
+            true => say("The database server itself does not take connections at the moment, for the reason in the text.", "Try again in a moment."),
+            false => say("The database server itself refused the connection, for the reason in the text.", "Ask whoever looks after the database."),
+        }
+    } else if has("no connection left for another session") || has("try again when others have closed theirs") {
+        say("The database server has no connection left for people.", "Close one that you do not need, or try again when others have closed theirs.")
+    } else if has("no access for host") || has("not on the allow-list") || (has("client with ip address") && has("is not allowed to access the server")) {
         say(
             "The address that the connection came from is not entered on the environment, or its entry has ended.",
             "Enter it: daypass allow ENV (add the address that the message names if you come through another network).",
@@ -122,6 +129,11 @@ fn by_words(text: &str) -> Option<Explanation> {
         say("The account has as many connections as the policy allows.", "Close some: many tools open several at once.")
     } else if has("connection refused") || has("could not connect") || has("timeout expired") {
         say("No answer from that address and port.", "Check host and port with `daypass env show ENV`, and that `daypass serve` runs (`daypass doctor`).")
+    } else if has("did not let the gateway in") {
+        say(
+            "The server behind did not take the gateway's own login: nothing is wrong with your access.",
+            "Tell whoever runs Daypass, with the reference in the text; `daypass env test ENV` looks for the cause.",
+        )
     } else if has("target refused") || has("target is not reachable") || has("cannot_connect_now") {
         say("The gateway could not reach the database behind it.", "Nothing is wrong with your access; `daypass env test ENV` shows what the target says.")
     } else if has("this account is one of") {
@@ -145,8 +157,6 @@ fn by_words(text: &str) -> Option<Explanation> {
         say("The account could not be made in time; `daypass passes --all` says why.", "Tell whoever runs Daypass, and ask again when it is mended.")
     } else if has("still being made") || has("is not ready") {
         say("The account is still being made.", "Wait a moment and connect again; `daypass passes` shows when it is ready, or what is in the way.")
-    } else if has("no connection left for another session") {
-        say("The database server has no connection left for people.", "Close one that you do not need, or try again when others have closed theirs.")
     } else if has("three quarters of the connections") {
         say("You have as many connections as one person may have on this database server.", "Close one that you do not need.")
     } else if has("nothing happened in this session") {
@@ -267,8 +277,9 @@ fn by_environment(text: &str, Reader { ledger, user }: Reader<'_>, now: Time) ->
             },
         });
     }
-    (lower.contains("is not currently available")).then(|| Explanation {
-        cause: format!("{name} is not being moved; the server behind it could not be reached, or did not let the gateway in."),
+    // the server's own reason, where there is one, is in the words
+    (lower.contains("is not currently available") && !lower.contains("the server says this")).then(|| Explanation {
+        cause: format!("{name} is not being moved; the server behind it could not be reached."),
         remedy: format!("Try again; daypass env test {name} shows what the server says."),
     })
 }

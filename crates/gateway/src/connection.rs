@@ -4,6 +4,7 @@
 use crate::{
     World,
     accept::{Gateway, keep_alive},
+    answer::About,
     line::{Guest, Line},
     pg,
     places::Place,
@@ -168,7 +169,7 @@ impl Trouble {
             Trouble::Refused(refused) => refused.words(),
             Trouble::Target { environment, error, .. } => match error.for_the_client() {
                 Some(words) => words.to_owned(),
-                None if error.is_refusal() => format!("the server behind {environment} did not let the gateway in"),
+                None if error.about() == About::Gateway => format!("the server behind {environment} did not let the gateway in"),
                 None => format!("the database behind {environment} is not reachable at the moment"),
             },
             Trouble::NotRecorded => "this session could not be recorded, so it cannot begin".to_owned(),
@@ -181,7 +182,7 @@ impl Trouble {
             Trouble::Refused(refused) => refused.remedy(),
             Trouble::Target { environment, error, reference } => match error.remedy() {
                 Some(remedy) => remedy.to_owned(),
-                None if error.is_refusal() => {
+                None if error.about() == About::Gateway => {
                     format!(
                         "Nothing is wrong with your access: tell whoever runs Daypass, with the reference {reference}. daypass env test {environment} looks for the cause."
                     )

@@ -4,6 +4,7 @@
 //! fence in here ([`sessions`]): it needs no store, no control plane and no target.
 
 mod accept;
+mod answer;
 mod connection;
 mod line;
 mod pg;

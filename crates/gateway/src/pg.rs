@@ -3,6 +3,7 @@
 use crate::{
     World,
     accept::Gateway,
+    answer::About,
     connection::{Greeted, Knock, Trouble, without_server},
     line::{Line, Startup as Drives},
     nonce,
@@ -121,7 +122,9 @@ fn refuse(trouble: &Trouble) -> Vec<u8> {
             Refused::TooManySessions { .. } | Refused::TargetFull { .. } | Refused::TargetShare { .. } => sqlstate::TOO_MANY_CONNECTIONS,
         },
         Trouble::Fallen(_) => sqlstate::INVALID_AUTHORIZATION,
-        Trouble::Target { error, .. } => error.postgres_code().unwrap_or(if error.is_refusal() { sqlstate::REJECTED } else { sqlstate::CANNOT_CONNECT_NOW }),
+        Trouble::Target { error, .. } => {
+            error.postgres_code().unwrap_or(if error.about() == About::Gateway { sqlstate::REJECTED } else { sqlstate::CANNOT_CONNECT_NOW })
+        }
         Trouble::NotRecorded => sqlstate::CANNOT_CONNECT_NOW,
     };
     fatal(code, &trouble.words(), "", &trouble.remedy())

@@ -3,6 +3,7 @@
 use crate::{
     World,
     accept::Gateway,
+    answer::About,
     connection::{Greeted, Knock, Trouble, without_server},
     line::{Line, Startup as Drives},
     tls::Identity,
@@ -104,19 +105,15 @@ pub fn refuse(trouble: &Trouble, login: &Login, environment: Option<&Environment
         Trouble::Refused(Refused::WrongServer { asked, .. }) => {
             (number::CANNOT_OPEN_SERVER, format!("Cannot open server \"{asked}\" requested by the login. The login failed."))
         }
+        Trouble::Target { error, .. } if error.about() == About::Room => (number::LIMIT, said(trouble)),
         // what no retry mends has a number that no driver tries again
-        Trouble::Target { error, .. } if error.for_the_client().is_some() => (number::LOGIN_FAILED, format!("{}.", sentence(&trouble.words()))),
+        Trouble::Target { error, .. } if error.about() != About::Passing => (number::LOGIN_FAILED, said(trouble)),
         Trouble::Refused(Refused::Frozen { .. } | Refused::NotReady { .. }) | Trouble::Target { .. } => (
             number::NOT_AVAILABLE,
-            format!(
-                "Database '{database}' on server '{server}' is not currently available. Please retry the connection later. {}.",
-                sentence(&trouble.words())
-            ),
+            format!("Database '{database}' on server '{server}' is not currently available. Please retry the connection later. {}", said(trouble)),
         ),
-        Trouble::Refused(Refused::TooManySessions { .. } | Refused::TargetFull { .. } | Refused::TargetShare { .. }) => {
-            (number::LIMIT, format!("{}.", sentence(&trouble.words())))
-        }
-        Trouble::Refused(_) | Trouble::Fallen(_) | Trouble::NotRecorded => (number::LOGIN_FAILED, format!("{}.", sentence(&trouble.words()))),
+        Trouble::Refused(Refused::TooManySessions { .. } | Refused::TargetFull { .. } | Refused::TargetShare { .. }) => (number::LIMIT, said(trouble)),
+        Trouble::Refused(_) | Trouble::Fallen(_) | Trouble::NotRecorded => (number::LOGIN_FAILED, said(trouble)),
     };
     let words = format!("{base} {remedy}");
     let reason = if wanted != number::LOGIN_FAILED && driver.shows(wanted) {
@@ -127,7 +124,10 @@ pub fn refuse(trouble: &Trouble, login: &Login, environment: Option<&Environment
     reason.reply()
 }
 
-fn sentence(words: &str) -> String {
-    let mut letters = words.chars();
-    letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
+/// A trouble's words as a sentence.
+fn said(trouble: &Trouble) -> String {
+    let words = trouble.words();
+    let mut letters = words.trim_end_matches('.').chars();
+    let first = letters.next().map(|first| first.to_uppercase().to_string()).unwrap_or_default();
+    format!("{first}{}.", letters.as_str())
 }

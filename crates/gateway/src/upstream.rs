@@ -1,6 +1,12 @@
 //! The gateway's own login at a target: the same for a person's session and for the probe that makes a pass ready.
 
-use crate::{Door, World, nonce, tls::end_point_hash, wrapped::Wrapped};
+use crate::{
+    Door, World,
+    answer::{About, Answer},
+    nonce,
+    tls::end_point_hash,
+    wrapped::Wrapped,
+};
 use daypass_core::{
     environment::{Engine, Environment, Target, TargetSpec, TargetTls},
     ids::PassId,
@@ -42,9 +48,9 @@ pub enum UpstreamError {
     Tls(std::io::Error),
     #[error("the target refused the gateway's login: {0}")]
     Refused(String),
-    /// The same in its own words: SQLSTATE and message.
-    #[error("the target refused the gateway's login: it answered {}: {}", .0.code, .0.message)]
-    Answered(pg::message::ErrorFields),
+    /// The same in its own words.
+    #[error("the target refused the gateway's login: it answered {0}")]
+    Answered(Answer),
     #[error("the target does not answer within {} seconds", PATIENCE.as_secs())]
     Silent,
     #[error("the database is not the one that access was given to: it was replaced")]
@@ -58,15 +64,13 @@ pub enum UpstreamError {
 }
 
 impl UpstreamError {
-    /// What the client itself can change, or has to know: the target's own words where they are about its settings (classes 22, 42), about
-    /// room (53) or about the state of the database (55) (PostgreSQL manual, appendix A). What is about the gateway's login (28) is nobody's
-    /// business but the operator's.
+    /// What the client is told of it: the target's own words, where they are for it.
     pub fn for_the_client(&self) -> Option<&str> {
         match self {
             UpstreamError::Refused(why) if why == tds::upstream::NO_MARS => {
                 Some("the target does not have MARS (several sessions in one connection), which this connection asks for")
             }
-            UpstreamError::Answered(fields) => self.postgres_code().map(|_| fields.message.as_str()),
+            UpstreamError::Answered(answer) => answer.words(),
             _ => None,
         }
     }
@@ -74,34 +78,41 @@ impl UpstreamError {
     /// The target's own SQLSTATE, where the client is told its words.
     pub fn postgres_code(&self) -> Option<&str> {
         match self {
-            UpstreamError::Answered(fields) if ["22", "42", "53", "55"].iter().any(|class| fields.code.starts_with(class)) => Some(&fields.code),
+            UpstreamError::Answered(answer) => answer.sqlstate(),
             _ => None,
         }
     }
 
-    pub fn remedy(&self) -> Option<&'static str> {
-        match (self.for_the_client(), self.postgres_code()) {
-            (_, Some(code)) if code.starts_with("53") => Some("Close a connection that you do not need, or try again when others have closed theirs."),
-            (_, Some(code)) if code.starts_with("55") => Some("The server says this, not Daypass: ask whoever looks after the database."),
-            (_, Some(_)) => Some("The server does not take a setting that this connection asks for: change it in the tool's connection settings."),
-            (Some(_), None) => Some("Switch it off in the connection's settings and connect again."),
-            (None, None) => None,
+    /// What the words that the client is told are about.
+    pub fn about(&self) -> About {
+        match self {
+            UpstreamError::Answered(answer) => answer.about(),
+            UpstreamError::Refused(_) if self.for_the_client().is_some() => About::Setting,
+            UpstreamError::Refused(_) | UpstreamError::Tls(_) => About::Gateway,
+            UpstreamError::Unreachable(_)
+            | UpstreamError::Silent
+            | UpstreamError::Replaced
+            | UpstreamError::NoSecret
+            | UpstreamError::Unidentified
+            | UpstreamError::Door(_) => About::Passing,
         }
     }
 
-    /// Whether the target was there and said no: it will at the next try as well.
-    pub fn is_refusal(&self) -> bool {
-        matches!(self, UpstreamError::Refused(_) | UpstreamError::Answered(_) | UpstreamError::Tls(_))
+    pub fn remedy(&self) -> Option<&'static str> {
+        self.for_the_client()?;
+        match self.about() {
+            About::Setting if matches!(self, UpstreamError::Refused(_)) => Some("Switch it off in the connection's settings and connect again."),
+            About::Setting => Some("The server does not take a setting that this connection asks for: change it in the tool's connection settings."),
+            About::Room => Some("Close a connection that you do not need, or try again when others have closed theirs."),
+            About::State => Some("The server says this, not Daypass: ask whoever looks after the database."),
+            About::Passing => Some("The server says this, not Daypass, and it passes: try again in a moment."),
+            About::Gateway => None,
+        }
     }
 
     /// Whether it did not take the password, or does not let the account in at all.
     pub fn is_wrong_password(&self) -> bool {
-        match self {
-            // 28000 is also what a server says whose pg_hba.conf has no line for us: that is no reason to put anybody out
-            UpstreamError::Answered(fields) => fields.code == "28P01" || (fields.code == "28000" && fields.routine == "InitializeSessionUserId"),
-            UpstreamError::Refused(why) => why.starts_with("18456"),
-            _ => false,
-        }
+        matches!(self, UpstreamError::Answered(answer) if answer.is_wrong_password())
     }
 }
 
@@ -344,7 +355,7 @@ async fn login_postgres(
     let ready = match found {
         pg::upstream::Found::Ready(ready) => ready,
         pg::upstream::Found::Failed(why) => return Err(UpstreamError::Refused(why)),
-        pg::upstream::Found::Answered(fields) => return Err(UpstreamError::Answered(fields)),
+        pg::upstream::Found::Answered(fields) => return Err(UpstreamError::Answered(Answer::Postgres(fields))),
     };
     let upstreamed = Upstreamed { stream, peer, ready: Ready::Postgres(ready), user: who.user.clone(), door: None };
     Ok((upstreamed, machine.salted()))
@@ -372,6 +383,7 @@ async fn login_sqlserver(way: &Way<'_>, who: &Who, mut login: Login7, mars: bool
                 return Ok(Upstreamed { stream, peer, ready: Ready::SqlServer(ready), user: who.user.clone(), door: None });
             }
             tds::upstream::Found::Failed(why) => return Err(UpstreamError::Refused(why)),
+            tds::upstream::Found::Answered(said) => return Err(UpstreamError::Answered(Answer::SqlServer(said))),
             tds::upstream::Found::Route { host: next, port: at } => (host, port) = (next, at),
         }
     }
@@ -493,21 +505,4 @@ pub async fn cancel(peer: SocketAddr, host: &str, tls: Option<Arc<rustls::Client
         Ok(())
     };
     tokio::time::timeout(PATIENCE, cancelling).await.map_err(|_| UpstreamError::Silent)?
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_server_that_lets_nobody_in_from_here_has_not_another_password() {
-        let answered = |code: &str, routine: &str| {
-            let (code, routine) = (code.to_owned(), routine.to_owned());
-            UpstreamError::Answered(pg::message::ErrorFields { code, message: "in any language".to_owned(), routine })
-        };
-        assert!(answered("28P01", "auth_failed").is_wrong_password());
-        assert!(answered("28000", "InitializeSessionUserId").is_wrong_password(), "it may not log in at all");
-        assert!(!answered("28000", "ClientAuthentication").is_wrong_password(), "no line of pg_hba.conf");
-        assert!(!answered("53300", "InitProcess").is_wrong_password());
-    }
 }

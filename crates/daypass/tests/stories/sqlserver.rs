@@ -165,7 +165,7 @@ async fn a_database_of_sql_server_that_was_exchanged_lets_the_next_login_in_nowh
         let said = house.ask(&account, "SELECT 1").await.unwrap_err();
         assert!(said.contains("was replaced"), "{options:?}: {said}\n{}", house.log());
         for mars in [false, true] {
-            let Found::Failed(why) = log_in_again(&house, &account, mars).await else { panic!("{options:?}: it was let in") };
+            let why = refused(log_in_again(&house, &account, mars).await);
             assert!(why.contains("was replaced"), "{why}");
         }
         house.server.heal();
@@ -276,7 +276,7 @@ async fn the_gateway_stands_before_a_strict_server_one_without_tls_and_an_engine
     let plain = House::sqlserver(Options { encryption: Encryption::None, ..Options::default() }, &["--without-tls"]).await;
     let sparse = House::sqlserver(Options { sparse: true, ..Options::default() }, &[]).await;
     let account = sparse.account("maria", "read", "1h").await;
-    let Found::Failed(why) = log_in_again(&sparse, &account, true).await else { panic!("it has no MARS") };
+    let why = refused(log_in_again(&sparse, &account, true).await);
     assert!(why.starts_with("18456") && why.contains("MARS") && why.contains("Switch it off"), "with a number that no driver tries again: {why}");
     sparse.json("maria", &["end", &account.name]).await;
     for (house, kind) in [(&strict, "strict"), (&plain, "plain"), (&sparse, "sparse")] {
@@ -467,6 +467,12 @@ async fn the_panel_has_every_tool_and_connect_starts_the_client_that_is_there() 
 }
 
 /// A login that carries the state of a session that was lost, as drivers send it by themselves (feature SESSIONRECOVERY).
+/// The numbers and words of a refusal.
+fn refused(found: Found) -> String {
+    let Found::Answered(said) = found else { panic!("it was let in, or heard no error: {found:?}") };
+    said.iter().map(|said| format!("{}: {}", said.number, said.text)).collect::<Vec<_>>().join("; ")
+}
+
 async fn log_in_again(house: &House<StandIn>, account: &Account, mars: bool) -> Found {
     log_in_with(house, account, mars, Login7::default().packet_size).await
 }
@@ -515,6 +521,42 @@ async fn the_server_is_asked_for_packets_as_large_as_the_client_wants() {
     }
 }
 
+/// Texts as Microsoft's documentation has them ("Database engine events and errors").
+#[tokio::test(flavor = "multi_thread")]
+async fn what_my_sql_server_has_against_a_login_i_am_told_in_its_own_words() {
+    let house = House::sqlserver(Options::default(), &[]).await;
+    let account = house.account("maria", "read", "1h").await;
+    for (number, text, told, explained) in [
+        // nobody tries these again by themselves
+        (17_892, "Logon failed for login 'jit_maria' due to trigger execution.", 18_456, "itself refused"),
+        (
+            18_461,
+            "Login failed for user 'jit_maria'. Reason: Server is in single user mode. Only one administrator can connect at this time.",
+            18_456,
+            "itself refused",
+        ),
+        (942, "Database 'uat' cannot be opened because it is offline.", 18_456, "itself refused"),
+        // these they do
+        (922, "Database 'uat' is being recovered. Waiting until recovery is finished.", 40_613, "at the moment"),
+        (40_197, "The service has encountered an error processing your request. Please try again. Error code 4060.", 40_613, "at the moment"),
+        (17_809, "Could not connect because the maximum number of '40' user connections has already been reached.", 10_928, "no connection left"),
+    ] {
+        house.server.refuse(number, text);
+        let why = refused(log_in_again(&house, &account, false).await);
+        assert!(why.starts_with(&format!("{told}: ")) && why.contains(text.trim_end_matches('.')), "{number}: {why}");
+        let explanation = house.json("maria", &["explain", &why]).await;
+        assert!(explanation["cause"].as_str().unwrap().contains(explained), "{number}: {explanation}");
+    }
+    // what is about the gateway's own login is the operator's, with the reference that the person has
+    house.server.refuse(18_456, "Login failed for user 'jit_maria'. Reason: Token-based server access validation failed.");
+    let why = refused(log_in_again(&house, &account, false).await);
+    assert!(why.starts_with("18456: ") && why.contains("did not let the gateway in") && !why.contains("Token"), "{why}");
+    let reference = why.split("with the reference ").nth(1).and_then(|rest| rest.split(['.', ' ']).next()).unwrap();
+    assert!(house.log().lines().any(|line| line.contains(reference) && line.contains("Token-based")), "{reference}: {}", house.log());
+    house.server.heal();
+    assert_eq!(house.ask(&account, "SELECT COUNT(*) FROM sales.orders").await.as_deref(), Ok("400"));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_driver_that_logs_in_again_by_itself_is_refused_with_the_reason() {
     let house = House::sqlserver(Options::default(), &[]).await;
@@ -522,7 +564,7 @@ async fn a_driver_that_logs_in_again_by_itself_is_refused_with_the_reason() {
     assert!(matches!(log_in_again(&house, &account, false).await, Found::Ready(_)), "while the pass lives it is a login like any other");
     house.json("maria", &["end", &account.name]).await;
     house.until_json("vera", &["passes", "--all"], |passes| passes[0]["state"] == "ended").await;
-    let Found::Failed(why) = log_in_again(&house, &account, false).await else { panic!("it was let in") };
+    let why = refused(log_in_again(&house, &account, false).await);
     assert!(why.contains("18456") && why.contains("was given back") && why.contains("daypass request"), "{why}");
 }
 

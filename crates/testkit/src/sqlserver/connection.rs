@@ -172,6 +172,9 @@ fn enter(server: &Server, login: &Login7, peer: SocketAddr, kill: &Arc<Notify>) 
         let failed = || Reason { number: 18_456, class: 14, text: format!("Login failed for user '{}'.", login.user) };
         let no_database =
             |name: &str| Reason { number: 4_060, class: 11, text: format!("Cannot open database \"{name}\" requested by the login. The login failed.") };
+        if let Some((number, text)) = state.refused.clone().filter(|_| login.user.starts_with("jit_")) {
+            return Err(Reason { number, class: 14, text });
+        }
         let known = state.logins.get(&key(&login.user)).cloned();
         let wanted = match (&known, login.database.as_str()) {
             (Some(known), "") => known.default_database.clone(),

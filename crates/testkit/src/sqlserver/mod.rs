@@ -219,8 +219,13 @@ impl StandIn {
         self.server.with(|state| state.faults.push((part.to_owned(), fault)));
     }
 
+    /// From now on, logins of accounts that Daypass made are refused in these words; that of its administrator is not.
+    pub fn refuse(&self, number: u32, text: &str) {
+        self.server.with(|state| state.refused = Some((number, text.to_owned())));
+    }
+
     pub fn heal(&self) {
-        self.server.with(|state| state.faults.clear());
+        self.server.with(|state| (state.faults, state.refused) = (Vec::new(), None));
     }
 
     /// A firewall rule that somebody else made: on one database, or on the whole server.

@@ -17,6 +17,8 @@ pub struct State {
     pub backups: BTreeMap<String, Database>,
     pub sessions: BTreeMap<u16, Session>,
     pub faults: Vec<(String, Fault)>,
+    /// The number and the text with which accounts of Daypass are refused.
+    pub refused: Option<(u32, String)>,
     /// Server-wide firewall rules; made by others only.
     pub rules: Vec<(String, String, String)>,
     pub next_database: u32,

@@ -24,6 +24,16 @@ pub enum Found {
     },
     /// Why it did not work, for the log and the administrator.
     Failed(String),
+    /// The target's own errors, in its order; never none.
+    Answered(Vec<Said>),
+}
+
+/// An error that a target gave.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Said {
+    /// Microsoft's documentation, "Database engine events and errors".
+    pub number: u32,
+    pub text: String,
 }
 
 pub type Step = machine::Step<Found>;
@@ -224,7 +234,7 @@ fn read_reply(message: &[u8], spid: u16) -> Found {
                 continue;
             }
             (token::token_type::ENV_CHANGE, Some(&env_change::MIRRORING_PARTNER)) => continue,
-            (token::token_type::ERROR, _) => errors.extend(token::read_message(token).map(|(number, _, text)| format!("{number}: {text}"))),
+            (token::token_type::ERROR, _) => errors.extend(token::read_message(token).map(|(number, _, text)| Said { number, text })),
             (token::token_type::LOGIN_ACK, _) => acknowledged = true,
             (token::token_type::FEATURE_ACK, Some(_)) => opaque_rows = acknowledges(token, feature::COLUMN_ENCRYPTION),
             _ => {}
@@ -235,7 +245,7 @@ fn read_reply(message: &[u8], spid: u16) -> Found {
         return Found::Route { host, port };
     }
     if !acknowledged {
-        return Found::Failed(if errors.is_empty() { "it did not acknowledge the login".to_owned() } else { errors.join("; ") });
+        return if errors.is_empty() { Found::Failed("it did not acknowledge the login".to_owned()) } else { Found::Answered(errors) };
     }
     let mut reply = Vec::new();
     packet::put(&mut reply, kind::REPLY, spid, &kept, 4_096);
@@ -364,7 +374,7 @@ mod tests {
         let mut tokens = Vec::new();
         put_message(&mut tokens, 18_456, 1, 14, "Login failed for user 'jit'.", "db7");
         put_done(&mut tokens, token_type::DONE, 2, 0, 0);
-        assert_eq!(read_reply(&tokens, 51), Found::Failed("18456: Login failed for user 'jit'.".to_owned()));
+        assert_eq!(read_reply(&tokens, 51), Found::Answered(vec![Said { number: 18_456, text: "Login failed for user 'jit'.".to_owned() }]));
         assert!(matches!(read_reply(&[0x01, 2, 3], 51), Found::Failed(_)));
         let mut machine = Upstream::new(Login7::default(), true, None, None);
         let mut reply = Vec::new();
