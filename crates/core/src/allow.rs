@@ -92,6 +92,13 @@ impl AllowList {
             .max()
     }
 
+    /// Whether anybody may come from this address.
+    pub fn lets_somebody_in(&self, environment: EnvironmentId, address: IpAddr, epoch: u32, now: Time) -> bool {
+        let address = address.to_canonical();
+        let here = |entry: &&AllowEntry| entry.environment == environment && entry.is_live(epoch, now);
+        self.entries.values().filter(here).any(|entry| entry.ranges.iter().any(|range| range.contains(address)))
+    }
+
     pub fn get(&self, id: AllowId) -> Option<&AllowEntry> {
         self.entries.get(&id)
     }

@@ -209,6 +209,8 @@ pub struct Gateway {
     pub listen: SocketAddr,
     /// Where clients of SQL Server connect.
     pub listen_sqlserver: SocketAddr,
+    /// Where tools of SQL Server ask for the port of `server\\instance` (UDP; SQL Server Browser's is 1434); none: they have to name it.
+    pub listen_browser: Option<SocketAddr>,
     /// Names and addresses under which people reach the gateway; the first is what they are shown.
     pub names: Vec<String>,
     /// With it, each environment has a server name of its own: `<environment>.<suffix>`.
@@ -249,6 +251,7 @@ impl Default for Gateway {
         Gateway {
             listen: SocketAddr::from(([127, 0, 0, 1], 7432)),
             listen_sqlserver: SocketAddr::from(([127, 0, 0, 1], 7433)),
+            listen_browser: None,
             names: vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()],
             suffix: None,
             certificate: None,

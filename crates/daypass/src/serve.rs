@@ -28,7 +28,10 @@ use daypass_core::{
 use daypass_gateway::{Gateway, Limits, Workers, World};
 use daypass_store::{Change, LogStore, MasterKey, Store};
 use std::{net::SocketAddr, sync::Arc, time::Duration};
-use tokio::{net::TcpListener, sync::Notify};
+use tokio::{
+    net::{TcpListener, UdpSocket},
+    sync::Notify,
+};
 
 /// A running node.
 pub struct Running {
@@ -72,6 +75,10 @@ pub async fn start(config: Config, accept_clock: bool) -> Result<Running> {
     let gateway_listener = listen(config.gateway.listen, "gateway.listen").await?;
     let sqlserver_listener = listen(config.gateway.listen_sqlserver, "gateway.listen_sqlserver").await?;
     let api_listener = listen(config.api.listen, "api.listen").await?;
+    let browser = match config.gateway.listen_browser {
+        Some(address) => Some(UdpSocket::bind(address).await.with_context(|| in_use(address, "gateway.listen_browser"))?),
+        None => None,
+    };
     let first_link_file = config.data_dir.join("first-link");
     let store = Store::open(&config.data_dir, key).await?;
     let (mut ledger, mut index, mut head) = replay(&store.log).await?;
@@ -106,6 +113,10 @@ pub async fn start(config: Config, accept_clock: bool) -> Result<Running> {
     tokio::spawn(daypass_gateway::serve(door.clone(), Engine::Postgres, gateway_listener, workers.clone()));
     tokio::spawn(daypass_gateway::serve(door, Engine::SqlServer, sqlserver_listener, workers));
     let server = config.gateway.names.first().cloned().unwrap_or_default();
+    if let Some(socket) = browser {
+        let label = server.split('.').next().unwrap_or(&server).to_owned();
+        tokio::spawn(daypass_gateway::browse(node.clone(), socket, label, sqlserver.port()));
+    }
     // an operator's own certificate is signed by a CA that clients know already
     let place = Place {
         server,
@@ -184,7 +195,11 @@ async fn keep_clock(node: Arc<Node>, data_dir: std::path::PathBuf) {
 }
 
 async fn listen(address: SocketAddr, key: &str) -> Result<TcpListener> {
-    TcpListener::bind(address).await.with_context(|| format!("{address} cannot be listened on. Is it in use? Choose another with {key} in the configuration"))
+    TcpListener::bind(address).await.with_context(|| in_use(address, key))
+}
+
+fn in_use(address: SocketAddr, key: &str) -> String {
+    format!("{address} cannot be listened on. Is it in use? Choose another with {key} in the configuration")
 }
 
 /// The ledger that follows from the log. Every hash and every step is checked.

@@ -5,6 +5,7 @@
 
 mod accept;
 mod answer;
+mod browser;
 mod connection;
 mod line;
 mod pg;
@@ -20,6 +21,7 @@ mod workers;
 pub mod wrapped;
 
 pub use accept::{Gateway, Limits, serve};
+pub use browser::browse;
 pub use sessions::keep_fence;
 pub use upstream::{Ready, UpstreamError, Way, Who, knock, probe, probe_as};
 pub use workers::Workers;

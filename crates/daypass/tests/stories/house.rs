@@ -7,7 +7,7 @@ use daypass_testkit::{
 };
 use serde_json::Value;
 use std::{
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     process::{Output, Stdio},
     sync::Arc,
@@ -210,9 +210,15 @@ impl House<StandIn> {
     }
 
     pub async fn sqlserver_with(options: Options, more: &[&str], extra_config: &str) -> House<StandIn> {
+        House::sqlserver_on(Ipv4Addr::LOCALHOST, options, more, extra_config).await
+    }
+
+    /// With the gateway on an address of this machine's own choice.
+    pub async fn sqlserver_on(address: Ipv4Addr, options: Options, more: &[&str], extra_config: &str) -> House<StandIn> {
         let standin = StandIn::start(options).unwrap();
         let ca = standin.ca.clone();
         let mut house = House::around(standin, &ca, extra_config, None);
+        house.sqlserver.set_ip(address.into());
         house.start().await;
         house.people().await;
         for database in ["golden", "uat"] {

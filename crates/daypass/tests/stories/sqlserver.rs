@@ -5,6 +5,7 @@ use daypass_testkit::sqlserver::{ADMIN, Encryption, Fault, Options, StandIn};
 use daypass_wire::{
     machine::Step,
     tds::{
+        browser,
         login7::{Login7, feature},
         startup::Tls,
         upstream::{Found, Upstream},
@@ -519,6 +520,74 @@ async fn the_server_is_asked_for_packets_as_large_as_the_client_wants() {
         let change = [&[4, size.to_string().len() as u8][..], &said].concat();
         assert!(ready.reply.windows(change.len()).any(|part| part == change), "{size}: {:?}", ready.reply);
     }
+}
+
+/// `server\\database` is all that they type: the tool asks SQL Server Browser for the port.
+const BY_NAME: [(&str, &str, &str); 2] = [
+    (
+        "bin/python",
+        "-c",
+        "import json, sys, pytds\nw = json.loads(sys.argv[1])\nc = pytds.connect(w['name'], user=w['user'], password=w['password'], cafile=w['ca'], validate_host=False)\n\
+         q = c.cursor(); q.execute('SELECT COUNT(*) FROM sales.orders'); print(q.fetchone()[0])",
+    ),
+    (
+        "bin/node",
+        "-e",
+        "const w = JSON.parse(process.argv[1]); const [server, instanceName] = w.name.split('\\\\'); const { Connection, Request } = require(w.tedious);\n\
+         const c = new Connection({ server, authentication: { type: 'default', options: { userName: w.user, password: w.password } },\n\
+           options: { instanceName, encrypt: true, cryptoCredentialsDetails: { ca: require('fs').readFileSync(w.ca) } } });\n\
+         c.connect((e) => { if (e) { console.log(e.message); process.exit(1); }\n\
+           const r = new Request('SELECT COUNT(*) FROM sales.orders', () => c.close()); r.on('row', (row) => console.log(row[0].value)); c.execSql(r); });",
+    ),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn server_and_database_are_all_that_i_type() {
+    // the port is one for the whole machine, the address is not
+    let [_, a, b, c] = std::process::id().to_be_bytes();
+    let address = std::net::Ipv4Addr::new(127, a | 64, b, c);
+    let config = format!("names = [\"localhost\", \"127.0.0.1\", \"{address}\"]\nlisten_browser = \"{address}:1434\"\n");
+    let house = House::sqlserver_on(address, Options::default(), &[], &config).await;
+    let account = house.account_only("maria", "read", "1h").await;
+    let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    socket.connect((address, 1434)).await.unwrap();
+    let mut buffer = [0; 1024];
+    let mut ask = async |request: &[u8], patience: u64| {
+        socket.send(request).await.unwrap();
+        let heard = tokio::time::timeout(std::time::Duration::from_millis(patience), socket.recv(&mut buffer)).await;
+        heard.ok().map(|length| buffer[..length.unwrap()].to_vec())
+    };
+    // an address that is not entered hears nothing, as from a machine where nobody listens
+    assert_eq!(ask(b"\x04uat\0", 300).await, None);
+    house.json("maria", &["allow", "uat"]).await;
+    let said = ask(b"\x04UAT\0", 5_000).await.expect("an answer");
+    assert!(said.len() <= browser::ANSWER, "{said:?}");
+    assert_eq!(browser::answered(&said), Some(vec![("UAT".to_owned(), house.sqlserver.port())]));
+    let said = ask(b"\x03", 5_000).await.expect("an answer");
+    assert_eq!(browser::answered(&said), Some(vec![("uat".to_owned(), house.sqlserver.port())]), "what this address may reach");
+    // others' environments, and what is too long: nothing
+    for request in [&b"\x04golden\0"[..], b"\x0f\x01uat\0", &[4; 2_000]] {
+        assert_eq!(ask(request, 200).await, None, "{request:?}");
+    }
+    let tools = crate::clients::tools().await;
+    let want = serde_json::json!({
+        "name": format!("{address}\\uat"), "user": account.name, "password": account.password, "ca": house.path("data/ca.pem"), "tedious": tools.join("node_modules/tedious"),
+    });
+    for (program, flag, text) in BY_NAME {
+        let mut command = tokio::process::Command::new(tools.join(program));
+        let output = command.args([flag, text, &want.to_string()]).kill_on_drop(true).output();
+        let output = tokio::time::timeout(PATIENCE, output).await.unwrap().unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "400", "{program}: {output:?}\n{}", house.log());
+    }
+    // whoever asks more often than any tool does is answered no more than that
+    for _ in 0..50 {
+        socket.send(b"\x04uat\0").await.unwrap();
+    }
+    let mut answers = 0;
+    while ask(b"\x01", 300).await.is_some() {
+        answers += 1;
+    }
+    assert!(answers <= 20, "{answers}");
 }
 
 /// Texts as Microsoft's documentation has them ("Database engine events and errors").
