@@ -1,6 +1,9 @@
 //! Data types: how long a value is and how it reads ([MS-TDS] 2.2.5.4 and 2.2.5.5).
 
-use super::packet::{Reader, utf16};
+use super::{
+    collation::Collation,
+    packet::{Reader, utf16},
+};
 
 /// How the bytes of a value are counted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -23,6 +26,7 @@ pub struct Type {
     pub token: u8,
     pub length: Length,
     scale: u8,
+    collation: Collation,
 }
 
 mod token {
@@ -59,7 +63,8 @@ impl Type {
     /// a type that nothing is known of.
     pub fn read(r: &mut Reader<'_>, column: bool) -> Option<Type> {
         let token = r.u8()?;
-        let mut scale = 0;
+        let (mut scale, mut collation) = (0, Collation::default());
+        let collate = |bytes: &[u8]| bytes.try_into().map(Collation::read).unwrap_or_default();
         let length = match token {
             token::NULL => Length::Fixed(0),
             0x30 | token::BIT => Length::Fixed(1),
@@ -83,12 +88,12 @@ impl Type {
             token::BIG_VARBINARY | token::BIG_BINARY | token::BIG_VARCHAR | token::BIG_CHAR | token::NVARCHAR | token::NCHAR => {
                 let most = r.u16()?;
                 if !matches!(token, token::BIG_VARBINARY | token::BIG_BINARY) {
-                    r.take(5)?;
+                    collation = collate(r.take(5)?);
                 }
                 if most == u16::MAX { Length::Chunks } else { Length::Short }
             }
             token::TEXT | token::NTEXT => {
-                r.take(4 + 5)?;
+                collation = collate(&r.take(4 + 5)?[4..]);
                 Length::Pointer
             }
             token::IMAGE => {
@@ -126,7 +131,7 @@ impl Type {
             }
             _ => return None,
         };
-        Some(Type { token, length, scale })
+        Some(Type { token, length, scale, collation })
     }
 
     /// Whether the name of a table stands between this type and the column's name.
@@ -183,7 +188,9 @@ impl Type {
         let number = || signed(bytes);
         let text = match (self.token, bytes.len()) {
             (token::NVARCHAR | token::NCHAR | token::NTEXT | token::XML, _) => utf16(bytes),
-            (token::BIG_VARCHAR | token::BIG_CHAR | token::TEXT | token::JSON | 0x27 | 0x2f, _) => String::from_utf8_lossy(bytes).into_owned(),
+            (token::JSON, _) => String::from_utf8_lossy(bytes).into_owned(),
+            // the old forms name no collation
+            (token::BIG_VARCHAR | token::BIG_CHAR | token::TEXT | 0x27 | 0x2f, _) => self.collation.text(bytes, bytes.len() < whole),
             // a byte has no sign
             (0x30 | token::INT_N | token::BIT | token::BIT_N, 1) => bytes[0].to_string(),
             (token::INT_N | 0x34 | 0x38 | 0x7f, 2 | 4 | 8) => number().to_string(),
@@ -207,10 +214,10 @@ impl Type {
                 let (clock, rest) = bytes.split_at(bytes.len() - 5);
                 format!("{} {} UTC", date(days(&rest[..3])), time(unsigned(clock), self.scale))
             }
-            // days since 1900, then 300ths of a second
+            // days since 1900, then 300ths of a second, which are shown as the nearest thousandth
             (token::DATETIME_N | 0x3d, 8) => {
                 let (day, ticks) = (signed(&bytes[..4]), unsigned(&bytes[4..]));
-                format!("{} {}", date(day + DAYS_TO_1900), time(ticks * 10 / 3, 3))
+                format!("{} {}", date(day + DAYS_TO_1900), time((ticks * 10 + 1) / 3, 3))
             }
             // days since 1900, then minutes
             (token::DATETIME_N | 0x3a, 4) => format!("{} {}", date(unsigned(&bytes[..2]) as i64 + DAYS_TO_1900), time(unsigned(&bytes[2..]) * 60, 0)),
@@ -294,6 +301,7 @@ mod tests {
         assert_eq!(shown(&[0xe7, 80, 0, 0, 0, 0, 0, 0], &[4, 0, b'h', 0, 0xe4, 0]), "hä");
         assert_eq!(shown(&[0xe7, 0xff, 0xff, 0, 0, 0, 0, 0], &[&[4, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, b'o', 0, b'k', 0][..], &[0; 4]].concat()), "ok");
         assert_eq!(shown(&[0xa7, 10, 0, 0, 0, 0, 0, 0], &[0xff, 0xff]), "NULL");
+        assert_eq!(shown(&[0xa7, 10, 0, 0x09, 0x04, 0xd0, 0, 0x34], &[2, 0, b'h', 0xe4]), "hä");
         assert_eq!(shown(&[0x6a, 9, 18, 2], &[5, 0, 0x39, 0x30, 0, 0]), "-123.45");
         let widest = [&[17, 0][..], &[0; 15], &[0x80]].concat();
         assert_eq!(shown(&[0x6a, 17, 38, 0], &widest), "-170141183460469231731687303715884105728", "no number is too wide to be shown");
@@ -311,6 +319,11 @@ mod tests {
         assert_eq!(shown(&[0x28], &[3, 0x5b, 0x95, 0x0a]), date(0x000a_955b));
         assert_eq!(shown(&[0x2a, 3], &[&[7, 0x40, 0x77, 0x1b, 0x00][..], &[0x5b, 0x95, 0x0a]].concat()), format!("{} 00:30:00.000", date(0x000a_955b)));
         assert_eq!(shown(&[0x6f, 8], &[8, 0, 0, 0, 0, 0x2c, 0x01, 0, 0]), "1900-01-01 00:00:01.000");
+        // as the server shows them: .003, .007, .010
+        for (ticks, shows) in [(1, "003"), (2, "007"), (3, "010"), (4, "013"), (5, "017")] {
+            assert_eq!(shown(&[0x6f, 8], &[8, 0, 0, 0, 0, ticks, 0, 0, 0]), format!("1900-01-01 00:00:00.{shows}"));
+        }
+        assert_eq!(shown(&[0x6f, 8], &[8, 0, 0, 0, 0, 0xff, 0x81, 0x8b, 0x01]), "1900-01-01 23:59:59.997", "the last of a day");
         assert_eq!(shown(&[0x6f, 4], &[4, 1, 0, 61, 0]), "1900-01-02 01:01:00");
     }
 
