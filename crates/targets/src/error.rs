@@ -30,6 +30,11 @@ impl TargetError {
         self.has_code(&["28P01", "28000", "18456"])
     }
 
+    /// PostgreSQL does not know a setting that is asked for (42704).
+    pub fn is_unknown_setting(&self) -> bool {
+        self.has_code(&["42704"])
+    }
+
     fn has_code(&self, codes: &[&str]) -> bool {
         matches!(self, TargetError::Refused(why) if codes.iter().any(|code| why.starts_with(&format!("{code}:"))))
     }

@@ -205,7 +205,7 @@ pub async fn remains(target: &Postgres, account: &str) -> Result<Vec<String>, Ta
     let Some(places) = removal::lock_and_kill(target, &server, account).await? else { return Ok(Vec::new()) };
     let mut record = Record::default();
     for database in places {
-        let client = target.connect(&database).await?;
+        let client = target.connect_to_clean(&database).await?;
         list(&client, account, &database, &mut record).await?;
     }
     for row in server.query("SELECT gid, database::text FROM pg_prepared_xacts WHERE owner = $1", &[&account]).await? {
@@ -413,7 +413,7 @@ pub async fn tidy_groups(target: &Postgres, environment: EnvironmentId, database
         .await?;
     let mut swept = Vec::new();
     for name in found {
-        let client = target.connect(database.as_str()).await?;
+        let client = target.connect_to_clean(database.as_str()).await?;
         let me = me(&client).await?;
         let mut record = Record::default();
         list(&client, &name, database.as_str(), &mut record).await?;

@@ -35,7 +35,10 @@ use std::{
     collections::{BTreeSet, HashMap},
     future::Future,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 use tokio::sync::Mutex;
@@ -72,28 +75,24 @@ impl Use {
         }
     }
 
-    /// Names in our statements are qualified; nothing that a user planted in a schema is found first.
     fn options(self) -> &'static str {
         match self {
-            Use::Work => {
-                "-c search_path=pg_catalog -c lock_timeout=2s -c statement_timeout=30s -c idle_in_transaction_session_timeout=60s \
-                 -c client_min_messages=error"
-            }
-            Use::Ends => {
-                "-c search_path=pg_catalog -c lock_timeout=500ms -c statement_timeout=5s -c idle_in_transaction_session_timeout=10s \
-                 -c client_min_messages=error -c synchronous_commit=off"
-            }
-            Use::Sure => {
-                "-c search_path=pg_catalog -c lock_timeout=500ms -c statement_timeout=2s -c idle_in_transaction_session_timeout=0 \
-                 -c client_min_messages=error -c default_transaction_isolation=read\\ committed"
-            }
-            Use::Doors => {
-                "-c search_path=pg_catalog -c lock_timeout=200ms -c statement_timeout=2s -c idle_in_transaction_session_timeout=10s \
-                 -c client_min_messages=error -c synchronous_commit=off"
-            }
+            Use::Work => "-c lock_timeout=2s -c statement_timeout=30s -c idle_in_transaction_session_timeout=60s",
+            Use::Ends => "-c lock_timeout=500ms -c statement_timeout=5s -c idle_in_transaction_session_timeout=10s -c synchronous_commit=off",
+            Use::Sure => "-c lock_timeout=500ms -c statement_timeout=2s -c idle_in_transaction_session_timeout=0",
+            Use::Doors => "-c lock_timeout=200ms -c statement_timeout=2s -c idle_in_transaction_session_timeout=10s -c synchronous_commit=off",
         }
     }
 }
+
+/// What a connection of ours says of itself, because who owns a database may set all of it for everybody who connects there (ALTER DATABASE ... SET),
+/// and what is said at the start counts more. Names in our statements are qualified; nothing that a user planted in a schema is found first.
+const OURS: &str = "-c search_path=pg_catalog -c client_min_messages=error -c role=none -c default_transaction_read_only=off \
+    -c default_transaction_isolation=read\\ committed -c default_transaction_deferrable=off -c standard_conforming_strings=on -c exit_on_error=off \
+    -c transform_null_equals=off -c row_security=on -c local_preload_libraries= -c DateStyle=ISO -c TimeZone=UTC";
+
+/// The same with what newer servers know; one that answers 42704 (undefined_object) is older.
+const SINCE: [&str; 3] = ["-c idle_session_timeout=0 -c transaction_timeout=0", "-c idle_session_timeout=0", ""];
 
 /// Connections that stay open beside what our accounts may take, for the work of a moment.
 const HEADROOM: i64 = 7;
@@ -113,6 +112,8 @@ pub struct Postgres {
     /// When the groups of an environment were last seen to have all rights. Two looks at once on one database would grant the same twice and fail on each other's rows. In here and not on the server: there it would
     /// be a lock that anybody could take.
     granting: Mutex<HashMap<(EnvironmentId, Access), Instant>>,
+    /// Which of SINCE it knows, as far as it was asked.
+    since: AtomicUsize,
     /// Where connections live: those that end access depend on no thread that does anything else.
     home: tokio::runtime::Handle,
 }
@@ -131,6 +132,7 @@ impl Postgres {
             doors: Mutex::new(None),
             sure: Mutex::new(None),
             granting: Mutex::default(),
+            since: AtomicUsize::new(0),
             home: tokio::runtime::Handle::current(),
         }
     }
@@ -145,7 +147,7 @@ impl Postgres {
             .dbname(database)
             .application_name("daypass keeper")
             .connect_timeout(CONNECT)
-            .options(purpose.options())
+            .options(format!("{OURS} {} {}", purpose.options(), SINCE[self.since.load(Ordering::Relaxed)]))
             .ssl_mode(if self.tls.is_some() { SslMode::Require } else { SslMode::Disable });
         config
     }
@@ -156,7 +158,37 @@ impl Postgres {
     }
 
     async fn connect_for(&self, database: &str, purpose: Use) -> Result<Client, TargetError> {
-        self.connect_with(self.config(database, purpose)).await
+        loop {
+            let asked = self.since.load(Ordering::Relaxed);
+            match self.connect_with(self.config(database, purpose)).await {
+                Err(error) if error.is_unknown_setting() && asked + 1 < SINCE.len() => self.since.store(asked + 1, Ordering::Relaxed),
+                done => return done,
+            }
+        }
+    }
+
+    /// A connection to clean up behind an account, also into a database whose owner keeps us out: who has its rights may, and so may we.
+    async fn connect_to_clean(&self, database: &str) -> Result<Client, TargetError> {
+        let refused = match self.connect(database).await {
+            Err(error @ TargetError::Refused(_)) => error,
+            done => return done,
+        };
+        let server = self.connect(MAINTENANCE).await?;
+        let asked = "SELECT datconnlimit, pg_catalog.has_database_privilege(oid, 'CONNECT') FROM pg_catalog.pg_database WHERE datname = $1";
+        let Some(row) = server.query_opt(asked, &[&database]).await? else { return Err(refused) };
+        let (limit, may_connect): (i32, bool) = (row.try_get(0)?, row.try_get(1)?);
+        let name = escape_identifier(database);
+        if !may_connect {
+            server.batch_execute(&format!("GRANT CONNECT ON DATABASE {name} TO CURRENT_USER")).await?;
+        }
+        if limit != -1 {
+            server.batch_execute(&format!("ALTER DATABASE {name} CONNECTION LIMIT -1")).await?;
+        }
+        let done = self.connect(database).await;
+        if limit != -1 {
+            server.batch_execute(&format!("ALTER DATABASE {name} CONNECTION LIMIT {limit}")).await?;
+        }
+        done
     }
 
     /// A connection as somebody else than the administrator.

@@ -148,7 +148,7 @@ pub async fn let_go(target: &Postgres, client: &Client, roles: &[String]) -> Res
 
 /// In the database that it was prepared in, also when whoever owns that database has closed it: it is opened for that moment.
 async fn roll_back_in(target: &Postgres, client: &Client, database: &str, owner: &str, gid: &str) -> Result<(), TargetError> {
-    let refused = match target.connect(database).await {
+    let refused = match target.connect_to_clean(database).await {
         Ok(inside) => return estate::roll_back(&inside, owner, gid).await,
         Err(error @ TargetError::Refused(_)) => error,
         Err(error) => return Err(error),
@@ -198,7 +198,7 @@ pub async fn remove(target: &Postgres, account: &str, estate: Estate<'_>) -> Res
     let server = target.connect(MAINTENANCE).await?;
     let Some(places) = lock_and_kill(target, &server, account).await? else { return Ok(()) };
     for database in places {
-        let client = target.connect(&database).await?;
+        let client = target.connect_to_clean(&database).await?;
         estate::settle(&client, account, estate).await?;
     }
     if estate::has_cron(&server).await? {

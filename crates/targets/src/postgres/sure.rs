@@ -18,7 +18,7 @@ const OFTEN: Duration = Duration::from_secs(1);
 const FEW: i64 = 1_000;
 
 /// Everything that the statements below, and looking a role up, may lock; planning a question locks a table's indexes as well.
-const TAKEN: &str = "SELECT pg_catalog.set_config(name, '0', false) FROM pg_catalog.pg_settings WHERE name = 'transaction_timeout'; BEGIN; \
+const TAKEN: &str = "BEGIN; \
     SELECT FROM pg_catalog.pg_stat_activity LIMIT 0; SELECT FROM pg_catalog.pg_roles LIMIT 0; SELECT FROM pg_catalog.pg_auth_members LIMIT 0; \
     SELECT FROM pg_catalog.pg_database LIMIT 0; SELECT FROM pg_catalog.pg_db_role_setting LIMIT 0; SELECT FROM pg_catalog.pg_proc LIMIT 0; \
     SELECT FROM pg_catalog.pg_type LIMIT 0; SELECT FROM pg_catalog.pg_class LIMIT 0; SELECT FROM pg_catalog.pg_attribute LIMIT 0; \
@@ -31,9 +31,13 @@ const TAKEN: &str = "SELECT pg_catalog.set_config(name, '0', false) FROM pg_cata
     SELECT FROM pg_catalog.pg_constraint LIMIT 0; SELECT FROM pg_catalog.pg_attrdef LIMIT 0";
 
 /// Who takes one of the server's own tables for themselves, or waits for it. One of ours is ended: they have no business with it.
+/// The same of one that holds on to a database as such (1262 is pg_database) or waits for it: ALTER DATABASE ... RENAME asks for the lock before it
+/// asks for rights, every login to that database waits behind it, and a movement's swap waits for the least that somebody holds. A login's own
+/// lock there is RowExclusive.
 const STRONG: &str = "SELECT a.usename::text, CASE WHEN a.usename LIKE 'jit\\_%' THEN pg_catalog.pg_terminate_backend(a.pid) ELSE false END \
-    FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid WHERE l.locktype = 'relation' AND l.relation < 16384 \
-    AND l.mode IN ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock') AND a.usename IS NOT NULL";
+    FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid WHERE a.usename IS NOT NULL AND (l.locktype = 'relation' \
+    AND l.relation < 16384 AND l.mode IN ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock') \
+    OR l.locktype = 'object' AND l.classid = 1262 AND l.mode <> 'RowExclusiveLock' AND a.usename LIKE 'jit\\_%')";
 
 const LOCKS: &str = "SELECT pg_catalog.count(*) FROM pg_catalog.pg_locks";
 
@@ -84,7 +88,7 @@ impl Sure {
                 ours += 1;
                 tracing::warn!(
                     account,
-                    "somebody takes one of the server's own tables for themselves, and everybody's login waits behind them: their connection is ended"
+                    "somebody takes one of the server's own tables or databases for themselves, and everybody's login waits behind them: their connection is ended"
                 );
             } else {
                 others += 1;

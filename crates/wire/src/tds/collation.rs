@@ -71,7 +71,7 @@ fn by_language(language: u32) -> Option<&'static Encoding> {
         0x1f | 0x2c | 0x43 => Some(WINDOWS_1254),
         0x0d => Some(WINDOWS_1255),
         0x01 | 0x20 | 0x29 | 0x63 | 0x80 | 0x8c => Some(WINDOWS_1256),
-        0x25 | 0x26 | 0x27 => Some(WINDOWS_1257),
+        0x25..=0x27 => Some(WINDOWS_1257),
         0x2a => Some(WINDOWS_1258),
         0x1e => Some(WINDOWS_874),
         0x11 => Some(SHIFT_JIS),

@@ -100,6 +100,44 @@ async fn however_much_i_leave_others_end_in_time() {
     assert!(passes.to_string().contains("60000 large objects"), "{passes}");
 }
 
+/// What an owner may say of a database, for everybody who connects there.
+const SAID: [&str; 9] = [
+    "SET role = 'uat_owner'",
+    "SET standard_conforming_strings = off",
+    "SET default_transaction_read_only = on",
+    "SET exit_on_error = on",
+    "SET local_preload_libraries = 'nonsense'",
+    "SET DateStyle = 'German'",
+    "SET idle_session_timeout = '1ms'",
+    "SET transaction_timeout = '1ms'",
+    "CONNECTION LIMIT 0",
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_i_say_of_the_database_that_i_own_keeps_nothing_of_an_account() {
+    for house in House::on_each_version().await {
+        house.json("maria", &["allow", "uat"]).await;
+        let version: u32 = house.server.sql("postgres", "SELECT current_setting('server_version_num')").await.unwrap().parse().unwrap();
+        let closed = "REVOKE CONNECT ON DATABASE uat FROM PUBLIC, daypass_admin, uat_owner CASCADE";
+        let said = SAID.iter().map(|said| format!("ALTER DATABASE uat {said}")).chain([closed.to_owned()]);
+        for said in said.filter(|said| version >= 170_000 || !said.contains("transaction_timeout")) {
+            let account = house.account_only("maria", "read", "1h").await;
+            let name = &account.name;
+            let code =
+                format!("CREATE FUNCTION public.left_there() RETURNS int LANGUAGE sql AS 'SELECT 1'; ALTER FUNCTION public.left_there() OWNER TO {name}");
+            house.server.sql("uat", &code).await.unwrap();
+            house.server.sql("postgres", &said).await.unwrap();
+            house.json("sam", &["end", name, "--reason", "enough"]).await;
+            house.until_no_accounts().await;
+            house.server.sql("postgres", "ALTER DATABASE uat RESET ALL").await.unwrap();
+            let limit = house.server.sql("postgres", "SELECT datconnlimit FROM pg_database WHERE datname = 'uat'").await.unwrap();
+            assert_eq!(limit == "0", said.ends_with("LIMIT 0"), "what its owner said of it stays: {said}");
+            house.server.sql("postgres", "ALTER DATABASE uat CONNECTION LIMIT -1; GRANT CONNECT ON DATABASE uat TO PUBLIC").await.unwrap();
+            assert_eq!(house.server.sql("uat", "SELECT count(*) FROM pg_proc WHERE proname = 'left_there'").await.unwrap(), "0", "{said}");
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_i_give_to_anothers_account_keeps_no_movement_waiting_and_opens_nothing_later() {
     for house in House::on_each_version().await {

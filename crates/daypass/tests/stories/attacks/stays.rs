@@ -370,6 +370,29 @@ async fn i_take_every_lock_that_the_server_has_room_for_so_that_nothing_works_th
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn i_wait_for_a_database_as_such_so_that_nobody_logs_in_any_more() {
+    for house in House::on_each_version().await {
+        let account = house.account("maria", "read", "1h").await;
+        // the least that somebody can hold of a database, and the most that somebody can wait for: the server asks for rights afterwards
+        let holds = "ALTER ROLE CURRENT_USER IN DATABASE postgres SET work_mem = '4MB'; ALTER ROLE CURRENT_USER IN DATABASE uat SET work_mem = '4MB'; \
+                     SELECT pg_sleep(600)";
+        let mut all = vec![house.psql_command(&account, "uat", "", holds).spawn().unwrap()];
+        house.until(&format!("SELECT count(*) FROM pg_stat_activity WHERE usename = '{}' AND wait_event = 'PgSleep'", account.name), "1").await;
+        for database in ["postgres", "uat"] {
+            all.push(house.psql_command(&account, "uat", "", &format!("ALTER DATABASE {database} RENAME TO zz")).spawn().unwrap());
+        }
+        // the pass is good, and nobody ends it; what stands in everybody's way is ended
+        for mut one in all {
+            assert!(tokio::time::timeout(PATIENCE, one.wait()).await.is_ok(), "{}", house.log());
+        }
+        assert_eq!(house.psql(&account, "SELECT count(*) FROM sales.orders").await.1, "400\n");
+        assert!(house.log().contains("everybody's login waits behind them"), "{}", house.log());
+        house.json("maria", &["end", &account.name]).await;
+        house.until_no_accounts().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn i_wait_for_a_table_of_the_servers_own_so_that_nobody_logs_in_any_more() {
     for house in House::on_each_version().await {
         with_beats(&house).await;
