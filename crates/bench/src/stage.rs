@@ -4,7 +4,7 @@ use crate::api::Api;
 use anyhow::{Context, Result, bail};
 use daypass_testkit::{
     certificates::Certificates,
-    postgres::{Postgres, free_port},
+    postgres::{Postgres, binaries, free_port},
 };
 use serde_json::json;
 use std::{
@@ -46,7 +46,8 @@ pub const DAYPASS_PLAIN: &str = "daypass, plain";
 
 impl Stage {
     pub async fn set() -> Result<Stage> {
-        let postgres = Postgres::start().await?;
+        // nobody has more than three quarters of what a server has for people
+        let postgres = Postgres::start_with(binaries()?, true, &["max_connections=1600"]).await?;
         postgres.administrator().await?;
         postgres.allow_plain().await?;
         let directory = std::env::temp_dir().join(format!("daypass-bench-{}", std::process::id()));
