@@ -95,7 +95,7 @@ async fn a_server_is_tried_the_whole_way_before_it_is_stored() {
         // the administrator gets in, and nobody else would
         ("", administrator.as_str(), "an account cannot log in from here", "28000"),
         ("REVOKE CONNECT ON DATABASE postgres FROM PUBLIC", everybody, "does not reach the database postgres", "GRANT CONNECT ON DATABASE"),
-        ("ALTER DATABASE third SET default_transaction_read_only = on", everybody, "no account can be made", "25006"),
+        ("ALTER DATABASE third SET default_transaction_read_only = on", everybody, "an account cannot write", "25006"),
         ("REVOKE pg_signal_backend FROM daypass_admin", everybody, "the administrator may end sessions", "GRANT pg_signal_backend"),
         ("ALTER ROLE daypass_admin NOCREATEROLE", everybody, "the administrator may make roles", "CREATEROLE"),
     ];

@@ -195,6 +195,8 @@ impl Postgres {
     async fn connect_as(&self, account: &AccountName, password: &Secret, database: &DatabaseName) -> Result<Client, TargetError> {
         let mut config = self.config(database.as_str(), Use::Work);
         config.user(account.as_str()).password(password.expose());
+        // what the owner says of the database is what a person meets there
+        config.options(format!("-c search_path=pg_catalog -c client_min_messages=error {}", Use::Work.options()));
         self.connect_with(config).await
     }
 
