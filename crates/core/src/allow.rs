@@ -36,11 +36,14 @@ impl AllowEntry {
     }
 }
 
+/// Entries by their ranges.
+type Tree = JointPrefixMap<ipnet::IpNet, Vec<AllowId>>;
+
 /// All entries, found by (environment, owner) and then by longest prefix. There is no "everybody": an empty list lets nobody in.
 #[derive(Clone, Debug, Default)]
 pub struct AllowList {
     entries: BTreeMap<AllowId, AllowEntry>,
-    by_owner: HashMap<(EnvironmentId, Owner), JointPrefixMap<ipnet::IpNet, Vec<AllowId>>>,
+    by_owner: HashMap<(EnvironmentId, Owner), Tree>,
 }
 
 impl AllowList {
@@ -80,23 +83,22 @@ impl AllowList {
 
     /// Until when this person may come from this address, if at all: the latest end of the entries that cover it.
     pub fn until(&self, environment: EnvironmentId, person: UserId, address: IpAddr, epoch: u32, now: Time) -> Option<Time> {
-        let host = ipnet::IpNet::from(address.to_canonical());
-        [Owner::Person(person), Owner::Shared]
-            .into_iter()
-            .filter_map(|owner| self.by_owner.get(&(environment, owner)))
-            .flat_map(|tree| tree.cover_values(&host))
-            .flatten()
-            .filter_map(|id| self.entries.get(id))
-            .filter(|entry| entry.is_live(epoch, now))
-            .map(|entry| entry.ends_at)
-            .max()
+        let owners = [Owner::Person(person), Owner::Shared].into_iter();
+        let trees = owners.filter_map(|owner| self.by_owner.get(&(environment, owner)));
+        self.covering(trees, address, epoch, now).map(|entry| entry.ends_at).max()
     }
 
     /// Whether anybody may come from this address.
     pub fn lets_somebody_in(&self, environment: EnvironmentId, address: IpAddr, epoch: u32, now: Time) -> bool {
-        let address = address.to_canonical();
-        let here = |entry: &&AllowEntry| entry.environment == environment && entry.is_live(epoch, now);
-        self.entries.values().filter(here).any(|entry| entry.ranges.iter().any(|range| range.contains(address)))
+        let trees = self.by_owner.iter().filter(|((place, _), _)| *place == environment).map(|(_, tree)| tree);
+        self.covering(trees, address, epoch, now).next().is_some()
+    }
+
+    /// The live entries of these that cover an address.
+    fn covering<'a>(&'a self, trees: impl Iterator<Item = &'a Tree>, address: IpAddr, epoch: u32, now: Time) -> impl Iterator<Item = &'a AllowEntry> {
+        let host = ipnet::IpNet::from(address.to_canonical());
+        let ids = trees.flat_map(move |tree| tree.cover_values(&host).collect::<Vec<_>>()).flatten();
+        ids.filter_map(|id| self.entries.get(id)).filter(move |entry| entry.is_live(epoch, now))
     }
 
     pub fn get(&self, id: AllowId) -> Option<&AllowEntry> {

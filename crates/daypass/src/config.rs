@@ -209,7 +209,7 @@ pub struct Gateway {
     pub listen: SocketAddr,
     /// Where clients of SQL Server connect.
     pub listen_sqlserver: SocketAddr,
-    /// Where tools of SQL Server ask for the port of `server\\instance` (UDP; SQL Server Browser's is 1434); none: they have to name it.
+    /// Where tools of SQL Server ask for the port of `server\instance` (UDP; SQL Server Browser's is 1434); none: they have to name it.
     pub listen_browser: Option<SocketAddr>,
     /// Names and addresses under which people reach the gateway; the first is what they are shown.
     pub names: Vec<String>,
