@@ -167,7 +167,8 @@ impl Postgres {
         }
     }
 
-    /// A connection to clean up behind an account, also into a database whose owner keeps us out: who has its rights may, and so may we.
+    /// A connection to clean up behind an account, also into a database whose owner keeps us out: who has its rights may, and so may we. One that takes
+    /// nobody (ALLOW_CONNECTIONS false) is left closed: a movement closes it so, to exchange it.
     async fn connect_to_clean(&self, database: &str) -> Result<Client, TargetError> {
         let refused = match self.connect(database).await {
             Err(error @ TargetError::Refused(_)) => error,
