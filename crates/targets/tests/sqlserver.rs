@@ -3,17 +3,24 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that fails may say so by a panic")]
 
+mod grammar;
+
 use daypass_core::{
-    environment::{Engine, TargetSpec, TargetTls},
+    environment::{Enforce, Engine, Environment, EnvironmentSpec, Kind, TargetSpec, TargetTls},
     firewall::Rule,
     ids::*,
+    movement::Names,
     names::{AccountName, DatabaseName},
     pass::Access,
     policy::Extra,
     secret::Secret,
 };
-use daypass_targets::{AccountSpec, Estate, Target, TargetError, Verdict, sqlserver::SqlServer};
-use daypass_testkit::sqlserver::{ADMIN, Encryption, Fault, Options, StandIn};
+use daypass_targets::{
+    AccountSpec, AnyTarget, Estate, Target, TargetError, Verdict,
+    movement::{Move, Progress, Source, Standing, Tools},
+    sqlserver::SqlServer,
+};
+use daypass_testkit::sqlserver::{ADMIN, Edition, Encryption, Fault, Options, StandIn, documented::EDITIONS};
 use std::{
     collections::BTreeSet,
     sync::atomic::{AtomicBool, Ordering},
@@ -25,13 +32,26 @@ const HOSTILE: &str = "we]ird' name";
 struct Server {
     standin: StandIn,
     target: SqlServer,
+    options: Options,
+}
+
+/// All that was sent is Transact-SQL to somebody else's parser as well.
+impl Drop for Server {
+    fn drop(&mut self) {
+        let sent = self.standin.sent_by_daypass();
+        if self.options.sparse || std::thread::panicking() {
+            return;
+        }
+        let faults = grammar::faults(&sent.into_iter().map(|batch| (self.options.edition, batch)).collect::<Vec<_>>());
+        assert_eq!(faults, Vec::<String>::new());
+    }
 }
 
 fn serve(options: Options, tls: fn(String) -> TargetTls) -> Server {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let standin = StandIn::start(options).unwrap();
     let target = administrator(&standin, tls, 1);
-    Server { standin, target }
+    Server { standin, target, options }
 }
 
 fn administrator(standin: &StandIn, tls: fn(String) -> TargetTls, store: u128) -> SqlServer {
@@ -119,8 +139,10 @@ async fn lives_and_ends(options: Options, tls: fn(String) -> TargetTls) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_account_lives_and_ends_on_sql_server() {
-    lives_and_ends(Options::default(), verified).await;
+async fn an_account_lives_and_ends_on_every_version_and_edition() {
+    for edition in EDITIONS {
+        lives_and_ends(Options { edition: *edition, ..Options::default() }, verified).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -131,11 +153,6 @@ async fn an_account_lives_and_ends_over_strict_tls() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_account_lives_and_ends_without_tls_where_the_environment_says_so() {
     lives_and_ends(Options { encryption: Encryption::None, ..Options::default() }, |_| TargetTls::Off).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn an_account_lives_and_ends_on_azure() {
-    lives_and_ends(Options { azure: true, ..Options::default() }, verified).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -280,7 +297,7 @@ async fn an_account_that_is_made_while_a_sweep_looks_is_left_alone() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn azures_rules_are_set_listed_and_removed_and_sessions_have_their_address() {
-    let server = serve(Options { azure: true, ..Options::default() }, verified);
+    let server = serve(Options { edition: Edition::Azure, ..Options::default() }, verified);
     server.provide("jit_maria_aaaa", 1, Access::Read).await.unwrap();
     let refused = client(&server.standin, "jit_maria_aaaa", "Dp-secret-9").await.unwrap_err();
     assert!(refused.to_string().contains("not allowed"), "{refused}");
@@ -305,6 +322,7 @@ async fn a_session_that_executes_as_somebody_else_is_ended_as_well() {
     let server = serve(Options::default(), verified);
     server.provide("jit_maria_aaaa", 1, Access::Read).await.unwrap();
     let mut held = client(&server.standin, "jit_maria_aaaa", "Dp-secret-9").await.unwrap();
+    server.standin.sql("uat", "GRANT IMPERSONATE ON USER::dbo TO jit_maria_aaaa").unwrap();
     held.simple_query("EXECUTE AS USER = 'dbo'").await.unwrap().into_results().await.unwrap();
     assert_eq!(server.seen().await, [("jit_maria_aaaa".to_owned(), true, 1)]);
     server.remove("jit_maria_aaaa").await.unwrap();
@@ -359,7 +377,7 @@ async fn another_database_that_refuses_keeps_no_login_alive() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn on_azure_a_database_that_is_gone_or_in_trouble_keeps_no_account_of_another_alive() {
-    let server = serve(Options { azure: true, ..Options::default() }, verified);
+    let server = serve(Options { edition: Edition::Azure, ..Options::default() }, verified);
     server.provide("jit_maria_aaaa", 1, Access::Read).await.unwrap();
     let hers = "CREATE USER jit_maria_aaaa WITH PASSWORD = 'Dp-secret-9'; CREATE SCHEMA hers AUTHORIZATION jit_maria_aaaa";
     server.standin.sql("golden", hers).unwrap();
@@ -371,6 +389,162 @@ async fn on_azure_a_database_that_is_gone_or_in_trouble_keeps_no_account_of_anot
     server.standin.heal();
     server.target.remove("jit_maria_aaaa", &all, Estate::default()).await.unwrap();
     assert_eq!(server.standin.accounts(), Vec::<String>::new());
+}
+
+fn environment() -> Environment {
+    let (id, project, target) = (EnvironmentId::new(Uuid::from_u128(5)), ProjectId::new(Uuid::from_u128(4)), TargetId::new(Uuid::from_u128(6)));
+    let spec = EnvironmentSpec {
+        name: "uat".parse().unwrap(),
+        kind: Kind::SelfService,
+        database: uat(),
+        grants: Default::default(),
+        heir: None,
+        enforce: Enforce::Gateway,
+    };
+    Environment {
+        id,
+        project,
+        target,
+        spec,
+        ended_epochs: Vec::new(),
+        identity: None,
+        remote_desktop: false,
+        failover_until: None,
+        moving: None,
+        frozen_by: None,
+        removed_at: None,
+    }
+}
+
+/// A movement of `uat`, by its number.
+struct Moving {
+    env: Environment,
+    names: Names,
+    tools: Tools,
+    progress: Progress,
+}
+
+impl Moving {
+    fn new(n: u128) -> Moving {
+        let env = environment();
+        let names = Names::of(&env, MovementId::new(Uuid::from_u128(n))).unwrap();
+        Moving { env, names, tools: Tools::default(), progress: Progress::default() }
+    }
+
+    fn get(&self) -> Move<'_> {
+        Move { environment: &self.env, names: &self.names, tools: &self.tools, progress: &self.progress }
+    }
+}
+
+impl Server {
+    async fn copy(&self, movement: &Move<'_>) -> Result<(), TargetError> {
+        let from = AnyTarget::SqlServer(administrator(&self.standin, verified, 1));
+        self.target.copy(movement, &Source::Database { target: &from, database: &"golden".parse().unwrap(), same_server: true }).await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refresh_leaves_no_database_to_a_single_user_whoever_waits_for_the_place() {
+    let server = serve(Options::default(), verified);
+    let moving = Moving::new(90);
+    let (movement, names) = (moving.get(), &moving.names);
+    server.copy(&movement).await.unwrap();
+    server.target.sweep(&movement, &[]).await.unwrap();
+    // an application that connects again and again to both, and statistics that are updated beside
+    for database in ["uat", names.scratch.as_str(), names.old.as_str()] {
+        server.standin.someone_waits_for(database);
+    }
+    server.standin.sql("uat", "ALTER DATABASE uat SET AUTO_UPDATE_STATISTICS_ASYNC ON").unwrap();
+    server.target.swap(&movement, &names.scratch).await.unwrap();
+    assert_eq!(server.target.settle(&movement, &names.scratch).await.unwrap(), Standing::New);
+    let single: Vec<String> = server.standin.databases().into_iter().filter(|database| server.standin.is_single_user(database)).collect();
+    assert_eq!(single, Vec::<String>::new());
+    // what a process left behind that ended between two statements: one place, and somebody else in it
+    server.standin.sql("master", "ALTER DATABASE uat SET SINGLE_USER WITH ROLLBACK IMMEDIATE").unwrap();
+    let next = Moving::new(91);
+    assert_eq!(server.target.settle(&next.get(), &next.names.scratch).await.unwrap(), Standing::Old);
+    assert!(!server.standin.is_single_user("uat"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_right_of_the_recipe_something_fails() {
+    // CREATE ANY DATABASE is implied by ALTER ANY DATABASE (GRANT Server Permissions)
+    for right in ["ALTER ANY LOGIN", "ALTER ANY CONNECTION", "VIEW SERVER STATE", "ALTER ANY DATABASE"] {
+        let server = serve(Options::default(), verified);
+        let moving = Moving::new(90);
+        let life = async || {
+            server.provide("jit_maria_aaaa", 1, Access::Read).await?;
+            let held = client(&server.standin, "jit_maria_aaaa", "Dp-secret-9").await?;
+            server.remove("jit_maria_aaaa").await?;
+            drop(held);
+            server.copy(&moving.get()).await?;
+            server.target.sweep(&moving.get(), &[]).await?;
+            server.target.swap(&moving.get(), &moving.names.scratch).await?;
+            server.target.drop_kept(&moving.names.old).await
+        };
+        server.standin.take_right(ADMIN.0, right);
+        let failed = life().await;
+        assert!(matches!(failed, Err(TargetError::Refused(_) | TargetError::StillConnected)), "without {right}: {failed:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operators_script_may_answer_with_anything() {
+    let server = serve(Options::default(), verified);
+    let moving = Moving::new(90);
+    server.copy(&moving.get()).await.unwrap();
+    let folder = std::env::temp_dir().join(format!("daypass-scripts-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let script = |name: &str, sql: &str| {
+        std::fs::write(folder.join(name), sql).unwrap();
+        folder.join(name)
+    };
+    let scripts = [
+        script("1-count.sql", "UPDATE sales.orders SET customer = 'masked'\nGO\nSELECT COUNT(*) FROM sales.orders WHERE customer = 'masked'\n"),
+        script("2-types.sql", "SELECT name, database_id, create_date, service_broker_guid, owner_sid, is_read_only FROM sys.databases WHERE name = 'golden'\n"),
+        script("3-many.sql", "SELECT value, REPLICATE('x', 4) AS filler FROM GENERATE_SERIES(1, 1000000)\n"),
+        script("4-nothing.sql", "PRINT 'done'\n"),
+    ];
+    let swept = server.target.run_scripts(&moving.get(), &scripts).await.unwrap();
+    let done: Vec<&str> = swept.iter().map(|swept| swept.done.as_str()).collect();
+    assert_eq!(done[0], "ran: 400");
+    assert!(done[1].starts_with("ran: golden 2 20") && done[1].ends_with(" 0"), "{}", done[1]);
+    assert!(done[2].ends_with("20 xxxx; and 999980 rows more"), "{}", done[2]);
+    assert_eq!(done[3], "ran, and said nothing");
+    let wrong = script("5-wrong.sql", "SELECT id FROM nowhere\n");
+    let failed = server.target.run_scripts(&moving.get(), &[wrong]).await.unwrap_err().to_string();
+    assert!(failed.contains("the script 5-wrong.sql: 208: Invalid object name 'nowhere'"), "{failed}");
+    std::fs::remove_dir_all(&folder).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_whose_code_would_reach_beyond_it_is_not_taken() {
+    let server = serve(Options::default(), verified);
+    let moving = Moving::new(90);
+    server.copy(&moving.get()).await.unwrap();
+    server.standin.sql("master", &format!("ALTER DATABASE {} SET TRUSTWORTHY ON", moving.names.scratch)).unwrap();
+    let failed = server.target.sweep(&moving.get(), &[]).await.unwrap_err().to_string();
+    assert!(failed.contains("TRUSTWORTHY ON") && failed.contains("CONTROL SERVER"), "{failed}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_managed_instance_a_refresh_is_refused_before_anything_is_done() {
+    let server = serve(Options { edition: Edition::Managed, ..Options::default() }, verified);
+    let failed = server.copy(&Moving::new(90).get()).await.unwrap_err().to_string();
+    assert!(failed.contains("daypass move ENVIRONMENT external"), "{failed}");
+    assert_eq!(server.standin.databases(), ["golden", "master", "uat"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_sees_sessions_by_the_right_of_2022_alone_is_believed() {
+    let server = serve(Options::default(), verified);
+    server.standin.take_right(ADMIN.0, "VIEW SERVER STATE");
+    server.standin.give_right(ADMIN.0, "VIEW SERVER PERFORMANCE STATE");
+    server.provide("jit_maria_aaaa", 1, Access::Read).await.unwrap();
+    let held = client(&server.standin, "jit_maria_aaaa", "Dp-secret-9").await.unwrap();
+    assert_eq!(server.seen().await, [("jit_maria_aaaa".to_owned(), true, 1)]);
+    drop(held);
+    server.remove("jit_maria_aaaa").await.unwrap();
 }
 
 type Client = tiberius::Client<tokio_util::compat::Compat<tokio::net::TcpStream>>;

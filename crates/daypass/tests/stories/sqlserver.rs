@@ -1,7 +1,7 @@
 //! The main job on SQL Server's protocol, before a stand-in.
 
 use crate::house::{Account, House, PATIENCE};
-use daypass_testkit::sqlserver::{ADMIN, Encryption, Fault, Options, StandIn};
+use daypass_testkit::sqlserver::{ADMIN, Edition, Encryption, Fault, Options, StandIn};
 use daypass_wire::{
     machine::Step,
     tds::{
@@ -58,7 +58,8 @@ impl House<StandIn> {
 pub async fn ask(client: &mut Client, sql: &str) -> Result<String, String> {
     let results = client.simple_query(sql).await.map_err(|e| e.to_string())?.into_results().await.map_err(|e| e.to_string())?;
     let value = results.first().and_then(|rows| rows.first()).map(|row| {
-        row.try_get::<i64, _>(0).map(|n| n.unwrap_or_default().to_string()).or_else(|_| row.try_get::<&str, _>(0).map(|t| t.unwrap_or_default().to_owned()))
+        let number = row.try_get::<i64, _>(0).or_else(|_| row.try_get::<i32, _>(0).map(|n| n.map(i64::from)));
+        number.map(|n| n.unwrap_or_default().to_string()).or_else(|_| row.try_get::<&str, _>(0).map(|t| t.unwrap_or_default().to_owned()))
     });
     value.transpose().map(Option::unwrap_or_default).map_err(|e| e.to_string())
 }
@@ -153,9 +154,9 @@ async fn a_movement_and_a_restore_behind_our_back_end_access_on_sql_server() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_of_sql_server_that_was_exchanged_lets_the_next_login_in_nowhere() {
-    for options in [Options::default(), Options { azure: true, ..Options::default() }, Options { sparse: true, ..Options::default() }] {
+    for options in [Options::default(), Options { edition: Edition::Azure, ..Options::default() }, Options { sparse: true, ..Options::default() }] {
         let house = House::sqlserver(options, &[]).await;
-        if options.azure {
+        if options.edition == Edition::Azure {
             house.server.foreign_rule(Some("uat"), "gateway", "127.0.0.1");
         }
         let account = house.account("maria", "read", "1h").await;
@@ -178,9 +179,9 @@ async fn a_database_of_sql_server_that_was_exchanged_lets_the_next_login_in_nowh
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_day_account_of_another_environment_that_came_inside_a_copy_loses_its_user() {
-    for options in [Options::default(), Options { azure: true, ..Options::default() }] {
+    for options in [Options::default(), Options { edition: Edition::Azure, ..Options::default() }] {
         let house = House::sqlserver(options, &[]).await;
-        if options.azure {
+        if options.edition == Edition::Azure {
             for database in ["uat", "golden"] {
                 house.server.foreign_rule(Some(database), "gateway", "127.0.0.1");
             }
@@ -319,7 +320,7 @@ async fn a_target_that_hangs_refuses_in_words_and_in_time() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn azures_own_firewall_lets_in_and_out_without_a_gateway() {
-    let house = House::sqlserver(Options { azure: true, ..Options::default() }, &["--enforce", "azure_sql_firewall"]).await;
+    let house = House::sqlserver(Options { edition: Edition::Azure, ..Options::default() }, &["--enforce", "azure_sql_firewall"]).await;
     house.server.foreign_rule(Some("uat"), "office", "198.51.100.7");
     let account = house.account_only("maria", "read", "1h").await;
     let direct = async |account: &Account| {
@@ -639,7 +640,7 @@ async fn a_driver_that_logs_in_again_by_itself_is_refused_with_the_reason() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refresh_on_sql_server_is_a_backup_restored_beside_swept_and_renamed() {
-    for (options, way) in [(Options::default(), "RESTORE DATABASE"), (Options { azure: true, ..Options::default() }, "AS COPY OF")] {
+    for (options, way) in [(Options::default(), "RESTORE DATABASE"), (Options { edition: Edition::Azure, ..Options::default() }, "AS COPY OF")] {
         let house = House::sqlserver(options, &[]).await;
         // on Azure the gateway needs a rule in each database, and others' rules travel with a copy
         for (database, rule) in [("uat", "gateway"), ("golden", "golden-office")] {
@@ -650,11 +651,11 @@ async fn a_refresh_on_sql_server_is_a_backup_restored_beside_swept_and_renamed()
         let account = house.account("maria", "read", "1h").await;
         house.server.sql("golden", "DELETE FROM sales.orders WHERE id > 7").unwrap();
         // somebody is at home in both, with other rights and, on Azure, with another password; and golden's owner planted something
-        if !options.azure {
+        if options.edition != Edition::Azure {
             house.server.sql("master", "CREATE LOGIN app WITH PASSWORD = 'App-Secret-1'").unwrap();
         }
         for (database, right) in [("golden", "ALTER ANY SCHEMA"), ("uat", "SHOWPLAN")] {
-            let user = if options.azure { "CREATE USER app WITH PASSWORD = 'App-Secret-1'" } else { "CREATE USER app FOR LOGIN app" };
+            let user = if options.edition == Edition::Azure { "CREATE USER app WITH PASSWORD = 'App-Secret-1'" } else { "CREATE USER app FOR LOGIN app" };
             house.server.sql(database, user).unwrap();
             house.server.sql(database, &format!("GRANT {right} TO app")).unwrap();
         }
@@ -671,15 +672,19 @@ async fn a_refresh_on_sql_server_is_a_backup_restored_beside_swept_and_renamed()
         assert_eq!(house.server.rights("uat", "app"), ["SHOWPLAN"], "{swept}");
         assert!(house.server.triggers("uat").is_empty() && swept.contains("trigger trap"), "{swept}");
         assert_eq!(house.server.triggers("golden"), ["trap"], "in the source nothing changed");
-        assert_eq!(swept.contains("password of the source of user app"), options.azure, "{swept}");
+        assert_eq!(swept.contains("password of the source of user app"), options.edition == Edition::Azure, "{swept}");
         assert!(house.tiberius(&account).await.is_err(), "the old account is out");
-        assert!(!options.azure || house.server.rules("uat") == ["gateway"] && swept.contains("golden-office"), "{:?}", house.server.rules("uat"));
+        assert!(
+            options.edition != Edition::Azure || house.server.rules("uat") == ["gateway"] && swept.contains("golden-office"),
+            "{:?}",
+            house.server.rules("uat")
+        );
         let fresh = house.account("maria", "read", "1h").await;
         let masked = house.ask(&fresh, "SELECT count(*) FROM sales.orders WHERE customer = 'masked'").await;
         assert_eq!(masked.as_deref(), Ok("7"), "{way}\n{}", house.log());
         // on Azure the database that was put aside stays online, and lets nobody in
         let old = done["kept"]["database"].as_str().unwrap();
-        assert_eq!(house.server.shut_out(old), if options.azure { vec!["app".to_owned()] } else { vec![] });
+        assert_eq!(house.server.shut_out(old), if options.edition == Edition::Azure { vec!["app".to_owned()] } else { vec![] });
         assert_eq!(house.json("sam", &["move", "uat", "undo"]).await["status"], "RollbackCompleted");
         assert!(house.server.shut_out("uat").is_empty(), "and back in place it does");
         let back = house.account("maria", "read", "1h").await;

@@ -46,7 +46,7 @@ pub async fn import(target: &SqlServer, movement: &Move<'_>, file: &Path) -> Res
     let collation = collation.filter(|known| !known.is_empty() && known.chars().all(|c| c.is_ascii_alphanumeric() || c == '_'));
     let collate = collation.map(|known| format!(" COLLATE {known}")).unwrap_or_default();
     link.run(&format!("CREATE DATABASE {}{collate}", name(scratch))).await?;
-    let guest = Guest::invite(target, movement, scratch, &["ALTER ROLE [db_owner] ADD MEMBER"]).await?;
+    let guest = Guest::invite(target, movement, scratch, &["db_owner"], &[]).await?;
     let mut command = guest.command(&program, &workshop)?;
     command.arg("/Action:Import").arg(with("/SourceFile:", file)).arg(format!("/TargetConnectionString:{}", guest.connection(scratch)));
     let done = run(command, movement).await;
@@ -65,7 +65,7 @@ pub async fn export(target: &SqlServer, movement: &Move<'_>, file: &Path) -> Res
     let half = Workshop::open(&folder)?;
     let written = half.0.join("export.bacpac");
     let database = movement.environment.spec.database.as_str();
-    let guest = Guest::invite(target, movement, database, &["GRANT VIEW DEFINITION TO", "ALTER ROLE [db_datareader] ADD MEMBER"]).await?;
+    let guest = Guest::invite(target, movement, database, &["db_datareader"], &["VIEW DEFINITION"]).await?;
     let mut command = guest.command(&program, &workshop)?;
     command.arg("/Action:Export").arg(with("/TargetFile:", &written)).arg(format!("/SourceConnectionString:{}", guest.connection(database)));
     command.arg(with("/p:TempDirectoryForTableData=", workshop.0));
@@ -139,8 +139,8 @@ struct Guest<'a> {
 }
 
 impl<'a> Guest<'a> {
-    /// Makes it, with these rights in one database.
-    async fn invite(target: &'a SqlServer, movement: &Move<'a>, database: &str, rights: &[&str]) -> Result<Guest<'a>, TargetError> {
+    /// Makes it, with these roles and rights in one database.
+    async fn invite(target: &'a SqlServer, movement: &Move<'a>, database: &str, roles: &[&str], rights: &[&str]) -> Result<Guest<'a>, TargetError> {
         let guest = Guest {
             target,
             name: &movement.names.role,
@@ -155,8 +155,11 @@ impl<'a> Guest<'a> {
             target.connect_long(MASTER).await?.run(&format!("CREATE LOGIN {user} WITH PASSWORD = {password}, DEFAULT_DATABASE = {}", name(database))).await?;
             link.run(&format!("CREATE USER {user} FOR LOGIN {user}")).await?;
         }
+        for role in roles {
+            link.run(&format!("ALTER ROLE {} ADD MEMBER {user}", name(role))).await?;
+        }
         for right in rights {
-            link.run(&format!("{right} {user}")).await?;
+            link.run(&format!("GRANT {right} TO {user}")).await?;
         }
         Ok(guest)
     }
@@ -210,14 +213,14 @@ fn quoted(value: &str) -> String {
 /// Nothing is left of the login, whose sessions end.
 pub async fn dismiss(target: &SqlServer, guest: &str, databases: &[&str]) -> Result<(), TargetError> {
     let mut master = target.connect_long(MASTER).await?;
-    let login = format!("SELECT CAST(name AS nvarchar(128)) FROM sys.sql_logins WHERE name = {}", text(guest));
+    let login = format!("SELECT name FROM sys.sql_logins WHERE name = {}", text(guest));
     let has_login = !master.azure && master.exists(&login).await?;
     if has_login {
         master.run(&format!("ALTER LOGIN {} DISABLE", name(guest))).await?;
         show_out(&mut master, guest).await?;
     }
     for database in databases {
-        let there = format!("SELECT CAST(name AS nvarchar(128)) FROM sys.databases WHERE state = 0 AND name = {}", text(database));
+        let there = format!("SELECT name FROM sys.databases WHERE state = 0 AND name = {}", text(database));
         if !master.exists(&there).await? {
             continue;
         }
@@ -225,7 +228,7 @@ pub async fn dismiss(target: &SqlServer, guest: &str, databases: &[&str]) -> Res
         if link.azure {
             show_out(&mut link, guest).await?;
         }
-        if link.exists(&format!("SELECT CAST(name AS nvarchar(128)) FROM sys.database_principals WHERE name = {}", text(guest))).await? {
+        if link.exists(&format!("SELECT name FROM sys.database_principals WHERE name = {}", text(guest))).await? {
             super::removal::drop_user(&mut link, guest).await?;
         }
     }
@@ -236,7 +239,7 @@ pub async fn dismiss(target: &SqlServer, guest: &str, databases: &[&str]) -> Res
 }
 
 async fn show_out(link: &mut Link, guest: &str) -> Result<(), TargetError> {
-    let look = format!("SELECT CAST(session_id AS nvarchar(20)) FROM sys.dm_exec_sessions WHERE original_login_name = {}", text(guest));
+    let look = format!("SELECT session_id FROM sys.dm_exec_sessions WHERE original_login_name = {}", text(guest));
     for _ in 0..50 {
         let left = link.rows(&look).await?;
         for id in left.iter().filter_map(|row| super::column(row, 0).parse::<u32>().ok()) {

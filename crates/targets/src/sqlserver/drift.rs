@@ -23,11 +23,11 @@ pub async fn look(target: &SqlServer, databases: &[DatabaseName], ours: &Known<'
     let mut found = Vec::new();
     if !server.azure {
         // logins, and users and groups of Windows and Entra
-        let logins = "SELECT CAST(name AS nvarchar(128)) FROM sys.server_principals WHERE type IN ('S', 'U', 'G', 'E', 'X') AND is_disabled = 0";
+        let logins = "SELECT name FROM sys.server_principals WHERE type IN ('S', 'U', 'G', 'E', 'X') AND is_disabled = 0";
         for login in server.attempt(logins).await?.unwrap_or_default() {
             found.push(Finding { kind: DriftKind::Login, name: column(&login, 0), place: String::new() });
         }
-        let members = "SELECT CAST(m.name AS nvarchar(128)), CAST(r.name AS nvarchar(128)) FROM sys.server_role_members x \
+        let members = "SELECT m.name, r.name FROM sys.server_role_members x \
                        JOIN sys.server_principals m ON m.principal_id = x.member_principal_id JOIN sys.server_principals r ON r.principal_id = x.role_principal_id";
         for member in server.attempt(members).await?.unwrap_or_default() {
             found.push(Finding { kind: DriftKind::Member, name: column(&member, 0), place: format!("{} in {SERVER}", column(&member, 1)) });
@@ -39,12 +39,11 @@ pub async fn look(target: &SqlServer, databases: &[DatabaseName], ours: &Known<'
         }
         let mut link = target.connect(database.as_str()).await?;
         // contained users, and those of Entra: they log in here, and the server does not know them
-        let contained = "SELECT CAST(name AS nvarchar(128)) FROM sys.database_principals WHERE authentication_type = 2 OR type IN ('E', 'X')";
+        let contained = "SELECT name FROM sys.database_principals WHERE authentication_type = 2 OR type IN ('E', 'X')";
         for user in link.attempt(contained).await?.unwrap_or_default() {
             found.push(Finding { kind: DriftKind::Login, name: column(&user, 0), place: database.to_string() });
         }
-        let members =
-            "SELECT CAST(USER_NAME(member_principal_id) AS nvarchar(128)), CAST(USER_NAME(role_principal_id) AS nvarchar(128)) FROM sys.database_role_members";
+        let members = "SELECT USER_NAME(member_principal_id), USER_NAME(role_principal_id) FROM sys.database_role_members";
         for member in link.attempt(members).await?.unwrap_or_default() {
             found.push(Finding { kind: DriftKind::Member, name: column(&member, 0), place: format!("{} in {database}", column(&member, 1)) });
         }
@@ -102,7 +101,7 @@ pub async fn end(target: &SqlServer, finding: &Finding) -> Result<(), TargetErro
 }
 
 async fn show_out(link: &mut Link, whom: &str) -> Result<(), TargetError> {
-    let look = format!("SELECT CAST(session_id AS nvarchar(20)) FROM sys.dm_exec_sessions WHERE original_login_name = {}", text(whom));
+    let look = format!("SELECT session_id FROM sys.dm_exec_sessions WHERE original_login_name = {}", text(whom));
     for id in link.rows(&look).await?.iter().filter_map(|row| column(row, 0).parse::<u32>().ok()) {
         link.attempt(&format!("KILL {id}")).await?;
     }

@@ -1,13 +1,14 @@
-//! One administrator connection: batches of T-SQL, and rows whose columns are all text (the statements cast them), so that no
-//! engine's own idea of a type matters.
+//! One administrator connection: batches of T-SQL, and rows whose values are read as text, of whatever type a column is.
 
+use super::value::words;
 use crate::TargetError;
 use daypass_core::{
     environment::{TargetSpec, TargetTls},
     secret::Secret,
 };
+use futures_util::TryStreamExt as _;
 use std::time::Duration;
-use tiberius::{AuthMethod, Client, Config, EncryptionLevel};
+use tiberius::{AuthMethod, Client, Config, EncryptionLevel, QueryItem};
 use tokio::net::TcpStream;
 use tokio_util::compat::{Compat, TokioAsyncWriteCompatExt};
 
@@ -23,8 +24,17 @@ pub type Row = Vec<Option<String>>;
 
 pub struct Link {
     client: Client<Compat<TcpStream>>,
+    pub edition: Edition,
     /// Azure SQL Database: one connection sees one database, and accounts lie inside it.
     pub azure: bool,
+}
+
+/// What SERVERPROPERTY('EngineEdition') calls itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Edition {
+    Server,
+    Azure,
+    Managed,
 }
 
 impl Link {
@@ -71,17 +81,39 @@ impl Link {
             Err(TargetError::Refused("it sends the login from one server to the next, without end".to_owned()))
         };
         let client = tokio::time::timeout(CONNECT, connecting).await.map_err(|_| TargetError::Silent(CONNECT.as_secs()))??;
-        let mut link = Link { client, azure: false };
+        let mut link = Link { client, edition: Edition::Server, azure: false };
         let edition = link.rows("SELECT CAST(SERVERPROPERTY('EngineEdition') AS nvarchar(20))").await?;
-        link.azure = edition.first().and_then(|row| row.first()?.as_deref()) == Some("5");
+        link.edition = match edition.first().and_then(|row| row.first()?.as_deref()) {
+            Some("5") => Edition::Azure,
+            Some("8") => Edition::Managed,
+            _ => Edition::Server,
+        };
+        link.azure = link.edition == Edition::Azure;
         Ok(link)
     }
 
     /// Runs a batch; gives the rows of its last result.
     pub async fn rows(&mut self, sql: &str) -> Result<Vec<Row>, TargetError> {
         let results = self.client.simple_query(sql).await?.into_results().await?;
-        let text = |row: tiberius::Row| (0..row.columns().len()).map(|at| Ok(row.try_get::<&str, _>(at)?.map(str::to_owned))).collect();
-        results.into_iter().next_back().unwrap_or_default().into_iter().map(text).collect()
+        Ok(results.into_iter().next_back().unwrap_or_default().iter().map(read).collect())
+    }
+
+    /// Runs somebody's batch, which may answer with anything: gives the first `most` rows of its last result, and how many there were.
+    pub async fn some(&mut self, sql: &str, most: usize) -> Result<(Vec<Row>, u64), TargetError> {
+        let mut answer = self.client.simple_query(sql).await?;
+        let (mut rows, mut count) = (Vec::new(), 0);
+        while let Some(item) = answer.try_next().await? {
+            match item {
+                QueryItem::Metadata(_) => (rows, count) = (Vec::new(), 0),
+                QueryItem::Row(row) => {
+                    count += 1;
+                    if rows.len() < most {
+                        rows.push(read(&row));
+                    }
+                }
+            }
+        }
+        Ok((rows, count))
     }
 
     /// Runs a batch for its effect.
@@ -110,6 +142,10 @@ impl Link {
     pub async fn exists(&mut self, sql: &str) -> Result<bool, TargetError> {
         Ok(!self.rows(sql).await?.is_empty())
     }
+}
+
+fn read(row: &tiberius::Row) -> Row {
+    row.cells().map(|(_, value)| words(value)).collect()
 }
 
 impl From<tiberius::error::Error> for TargetError {

@@ -16,6 +16,7 @@ mod recipe;
 mod removal;
 mod rights;
 mod sweep;
+mod value;
 
 pub use identity::{is_answer, question};
 pub use recipe::recipe;
@@ -133,7 +134,7 @@ impl SqlServer {
 
 /// Whether a database is there and can be entered.
 async fn is_open(link: &mut Link, database: &DatabaseName) -> Result<bool, TargetError> {
-    link.exists(&format!("SELECT CAST(name AS nvarchar(128)) FROM sys.databases WHERE name = {} AND state = 0", text(database.as_str()))).await
+    link.exists(&format!("SELECT name FROM sys.databases WHERE name = {} AND state = 0", text(database.as_str()))).await
 }
 
 /// The name of the mark that an environment's database has.
@@ -141,15 +142,13 @@ fn mark_of(environment: EnvironmentId) -> String {
     format!("{PROPERTY} {environment}")
 }
 
-/// An administrator who may not see sessions sees none, and would take that for proof that none is left.
 /// Sessions of accounts of ours, and where they come from.
-const CONNECTED: &str = "SELECT CAST(s.original_login_name AS nvarchar(128)), CAST(s.session_id AS nvarchar(20)), CAST(c.client_net_address AS nvarchar(48)) \
+const CONNECTED: &str = "SELECT s.original_login_name, s.session_id, c.client_net_address \
                          FROM sys.dm_exec_sessions s JOIN sys.dm_exec_connections c ON c.session_id = s.session_id \
                          WHERE s.original_login_name LIKE N'jit!_%' ESCAPE N'!'";
 
 /// The roles of users, in one database.
-const ROLES: &str =
-    "SELECT CAST(USER_NAME(member_principal_id) AS nvarchar(128)), CAST(USER_NAME(role_principal_id) AS nvarchar(128)) FROM sys.database_role_members";
+const ROLES: &str = "SELECT USER_NAME(member_principal_id), USER_NAME(role_principal_id) FROM sys.database_role_members";
 
 fn has_roles(accounts: &mut BTreeMap<String, ObservedAccount>, roles: &[link::Row]) {
     for row in roles {
@@ -160,7 +159,7 @@ fn has_roles(accounts: &mut BTreeMap<String, ObservedAccount>, roles: &[link::Ro
 }
 
 async fn sessions_of_accounts<'a>(link: &mut Link, names: impl Iterator<Item = &'a str>) -> Result<Vec<Backend>, TargetError> {
-    let mut look = "SELECT CAST(original_login_name AS nvarchar(128)), CAST(session_id AS nvarchar(20)) FROM sys.dm_exec_sessions \
+    let mut look = "SELECT original_login_name, session_id FROM sys.dm_exec_sessions \
                     WHERE original_login_name LIKE N'jit!_%' ESCAPE N'!'"
         .to_owned();
     let others: Vec<String> = names.filter(|name| !name.starts_with("jit_")).map(text).collect();
@@ -171,15 +170,22 @@ async fn sessions_of_accounts<'a>(link: &mut Link, names: impl Iterator<Item = &
     Ok(rows.iter().filter_map(|row| Some(Backend { account: column(row, 0), id: column(row, 1).parse().ok()? })).collect())
 }
 
+/// An administrator who may not see sessions sees none, and would take that for proof that none is left.
 async fn sees_sessions(link: &mut Link) -> Result<(), TargetError> {
-    let ask = if link.azure { "HAS_PERMS_BY_NAME(DB_NAME(), 'DATABASE', 'VIEW DATABASE STATE')" } else { "HAS_PERMS_BY_NAME(NULL, NULL, 'VIEW SERVER STATE')" };
-    match link.maybe(&format!("SELECT CAST({ask} AS nvarchar(5))")).await?.as_deref() {
-        Some("0") => {
-            Err(TargetError::Refused("the administrator may not see who is connected: GRANT VIEW SERVER STATE (the recipe: daypass env recipe)".to_owned()))
-        }
-        // an engine that does not know the question is taken at its word
-        _ => Ok(()),
+    // from 2022 on the second is asked for, and earlier ones do not know it (sys.dm_exec_sessions, permissions)
+    let ask = if link.azure {
+        "SELECT HAS_PERMS_BY_NAME(DB_NAME(), 'DATABASE', 'VIEW DATABASE STATE'), HAS_PERMS_BY_NAME(DB_NAME(), 'DATABASE', 'VIEW DATABASE PERFORMANCE STATE')"
+    } else {
+        "SELECT HAS_PERMS_BY_NAME(NULL, NULL, 'VIEW SERVER STATE'), HAS_PERMS_BY_NAME(NULL, NULL, 'VIEW SERVER PERFORMANCE STATE')"
+    };
+    let answer = link.attempt(ask).await?.and_then(|rows| rows.into_iter().next()).unwrap_or_default();
+    // an engine that does not know the question is taken at its word
+    if column(&answer, 0) == "0" && column(&answer, 1) != "1" {
+        return Err(TargetError::Refused(
+            "the administrator may not see who is connected: GRANT VIEW SERVER STATE (the recipe: daypass env recipe)".to_owned(),
+        ));
     }
+    Ok(())
 }
 
 fn column(row: &link::Row, at: usize) -> String {
@@ -198,7 +204,7 @@ impl Target for SqlServer {
         self.on_server(async |link| {
             self.within(link, database.as_str(), async |link| {
                 let property = text(&mark_of(environment));
-                let there = format!("SELECT CAST(name AS nvarchar(128)) FROM sys.extended_properties WHERE class = 0 AND name = {property}");
+                let there = format!("SELECT name FROM sys.extended_properties WHERE class = 0 AND name = {property}");
                 let procedure =
                     if link.attempt(&there).await?.is_some_and(|rows| !rows.is_empty()) { "sp_updateextendedproperty" } else { "sp_addextendedproperty" };
                 let value = uuid::Uuid::now_v7().to_string();
@@ -287,7 +293,7 @@ impl Target for SqlServer {
         // a login of the server where there is one, else a contained user
         let done = self
             .on_server(async |link| {
-                let known = format!("SELECT CAST(name AS nvarchar(128)) FROM sys.sql_logins WHERE name = {}", text(account.as_str()));
+                let known = format!("SELECT name FROM sys.sql_logins WHERE name = {}", text(account.as_str()));
                 if link.azure || !link.exists(&known).await? {
                     return Ok(false);
                 }
@@ -304,10 +310,8 @@ impl Target for SqlServer {
     async fn kill(&self, account: &str, session: u32, database: &DatabaseName) -> Result<(), TargetError> {
         self.on_server(async |link| {
             // the account's name is asked for again: a number that was given away again is somebody else
-            let theirs = format!(
-                "SELECT CAST(original_login_name AS nvarchar(128)) FROM sys.dm_exec_sessions WHERE session_id = {session} AND original_login_name = {}",
-                text(account)
-            );
+            let theirs =
+                format!("SELECT original_login_name FROM sys.dm_exec_sessions WHERE session_id = {session} AND original_login_name = {}", text(account));
             let kill = async |link: &mut Link| {
                 if !link.exists(&theirs).await? {
                     return Ok(());
@@ -368,9 +372,7 @@ impl Target for SqlServer {
     }
 
     async fn rules(&self, database: &DatabaseName) -> Result<Vec<Rule>, TargetError> {
-        let look = |view: &str| {
-            format!("SELECT CAST(name AS nvarchar(128)), CAST(start_ip_address AS nvarchar(45)), CAST(end_ip_address AS nvarchar(45)) FROM sys.{view}")
-        };
+        let look = |view: &str| format!("SELECT name, start_ip_address, end_ip_address FROM sys.{view}");
         let rule = |row: &link::Row| Rule { name: column(row, 0), from: column(row, 1), to: column(row, 2) };
         let rows = self.connect(database.as_str()).await?.rows(&look("database_firewall_rules")).await?;
         // rules of the whole server open this database as well; only its own administrator may read them
@@ -410,7 +412,7 @@ fn set(rule: &Rule) -> String {
 
 impl SqlServer {
     async fn observe_logins(&self, link: &mut Link, databases: &[DatabaseName], names: &[String]) -> Result<Observation, TargetError> {
-        let look = "SELECT CAST(l.name AS nvarchar(128)), CAST(l.is_disabled AS nvarchar(5)), CONVERT(nvarchar(200), l.sid, 2) \
+        let look = "SELECT l.name, l.is_disabled, CONVERT(nvarchar(200), l.sid, 2) \
                     FROM sys.sql_logins l WHERE l.name LIKE N'jit!_%' ESCAPE N'!'";
         sees_sessions(link).await?;
         // by our mark, or by a name that is in the log: a mark can be taken off
@@ -421,7 +423,7 @@ impl SqlServer {
             accounts.insert(account.name.clone(), account);
         }
         // users without a login: half of an account, or one that came inside a copy
-        let users = "SELECT CAST(name AS nvarchar(128)), CONVERT(nvarchar(200), sid, 2) FROM sys.database_principals WHERE name LIKE N'jit!_%' ESCAPE N'!'";
+        let users = "SELECT name, CONVERT(nvarchar(200), sid, 2) FROM sys.database_principals WHERE name LIKE N'jit!_%' ESCAPE N'!'";
         let mut unseen = BTreeSet::new();
         for database in databases {
             if !is_open(link, database).await? {
@@ -455,8 +457,8 @@ impl SqlServer {
 
     async fn observe_contained(&self, link: &mut Link, databases: &[DatabaseName], names: &[String]) -> Result<Observation, TargetError> {
         let look = format!(
-            "SELECT CAST(u.name AS nvarchar(128)), \
-             CAST((SELECT COUNT(*) FROM sys.database_permissions p WHERE p.grantee_principal_id = u.principal_id AND p.type = 'CO' AND p.state = 'D') AS nvarchar(5)), \
+            "SELECT u.name, \
+             (SELECT COUNT(*) FROM sys.database_permissions p WHERE p.grantee_principal_id = u.principal_id AND p.type = 'CO' AND p.state = 'D'), \
              CAST(e.value AS nvarchar(200)) \
              FROM sys.database_principals u LEFT JOIN sys.extended_properties e ON e.class = 4 AND e.major_id = u.principal_id AND e.name = {} \
              WHERE u.name LIKE N'jit!_%' ESCAPE N'!'",
@@ -513,7 +515,7 @@ impl SqlServer {
     /// The login: made with all that the engine takes, or with less where it does not know an option.
     async fn provide_login(&self, link: &mut Link, spec: &AccountSpec<'_>) -> Result<(), TargetError> {
         let (login, password) = (name(spec.account.as_str()), text(spec.password.expose()));
-        let known = format!("SELECT CAST(name AS nvarchar(128)) FROM sys.sql_logins WHERE name = {}", text(spec.account.as_str()));
+        let known = format!("SELECT name FROM sys.sql_logins WHERE name = {}", text(spec.account.as_str()));
         if link.exists(&known).await? {
             link.run(&format!("ALTER LOGIN {login} WITH PASSWORD = {password}")).await?;
             return link.run(&format!("ALTER LOGIN {login} ENABLE")).await;
@@ -529,7 +531,7 @@ impl SqlServer {
     /// The user and its rights, in the database.
     async fn provide_user(&self, link: &mut Link, spec: &AccountSpec<'_>) -> Result<(), TargetError> {
         let user = name(spec.account.as_str());
-        let known = format!("SELECT CAST(name AS nvarchar(128)) FROM sys.database_principals WHERE name = {}", text(spec.account.as_str()));
+        let known = format!("SELECT name FROM sys.database_principals WHERE name = {}", text(spec.account.as_str()));
         let exists = link.exists(&known).await?;
         if link.azure {
             let password = text(spec.password.expose());

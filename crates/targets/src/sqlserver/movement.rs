@@ -6,14 +6,17 @@
 
 use super::{
     MASTER, SqlServer, bacpac, column,
-    link::{Link, name, text},
+    link::{Edition, Link, name, text},
 };
 use crate::{
     AnyTarget, TargetError,
     movement::{Move, Progress, Source, Standing},
 };
 use daypass_core::names::DatabaseName;
-use std::{sync::atomic::Ordering, time::Duration};
+use std::{
+    sync::atomic::Ordering,
+    time::{Duration, Instant},
+};
 
 /// How often what takes long is asked about.
 const LOOK: Duration = Duration::from_secs(2);
@@ -23,11 +26,11 @@ pub fn refused(why: impl Into<String>) -> TargetError {
 }
 
 async fn exists(link: &mut Link, database: &str) -> Result<bool, TargetError> {
-    link.exists(&format!("SELECT CAST(name AS nvarchar(128)) FROM sys.databases WHERE name = {}", text(database))).await
+    link.exists(&format!("SELECT name FROM sys.databases WHERE name = {}", text(database))).await
 }
 
 async fn state(link: &mut Link, database: &str) -> Result<String, TargetError> {
-    let look = format!("SELECT CAST(state_desc AS nvarchar(60)) FROM sys.databases WHERE name = {}", text(database));
+    let look = format!("SELECT state_desc FROM sys.databases WHERE name = {}", text(database));
     Ok(link.rows(&look).await?.first().map(|row| column(row, 0)).unwrap_or_default())
 }
 
@@ -48,6 +51,12 @@ pub async fn copy(target: &SqlServer, movement: &Move<'_>, source: &Source<'_>) 
     }
     let mut link = target.connect_long(MASTER).await?;
     let scratch = movement.names.scratch.as_str();
+    if link.edition == Edition::Managed {
+        // no SINGLE_USER, no RESTORE … WITH MOVE, backups to a URL only (ALTER DATABASE, RESTORE and BACKUP, their parts on Managed Instance)
+        return Err(refused(
+            "Azure SQL Managed Instance neither takes a database out of use nor restores one beside it. Replace the database with Azure's own tools, and tell Daypass: daypass move ENVIRONMENT external",
+        ));
+    }
     drop_database(&mut link, scratch).await?;
     if link.azure {
         copy_of(&mut link, from, scratch).await
@@ -95,7 +104,7 @@ impl Work<'_> {
         // one file for each environment, written over each time: there is no documented statement that deletes one
         let backup = text(&format!("{}daypass-{environment}.bak", folder(&mut self.link, "InstanceDefaultBackupPath").await?));
         let sql = format!("BACKUP DATABASE {} TO DISK = {backup} WITH COPY_ONLY, FORMAT, INIT, CHECKSUM", name(from.as_str()));
-        let look = format!("SELECT CAST(SUM(CAST(size AS bigint)) AS nvarchar(20)) FROM sys.master_files WHERE database_id = DB_ID({})", text(from.as_str()));
+        let look = format!("SELECT SUM(CAST(size AS bigint)) FROM sys.master_files WHERE database_id = DB_ID({})", text(from.as_str()));
         let pages: u64 = self.link.maybe(&look).await?.and_then(|pages| pages.parse().ok()).unwrap_or_default();
         self.size = pages * PAGE;
         // it is read once and written once
@@ -126,8 +135,8 @@ impl Work<'_> {
     /// Runs a BACKUP or a RESTORE; its part of the whole begins at `before` bytes. How much is done stands in a view of the server
     /// (sys.dm_exec_requests, percent_complete), which only others can read while it runs.
     async fn run(&mut self, sql: &str, before: u64) -> Result<(), TargetError> {
-        let session = self.link.maybe("SELECT CAST(@@SPID AS nvarchar(20))").await?.and_then(|id| id.parse::<u32>().ok()).unwrap_or_default();
-        let look = format!("SELECT CAST(percent_complete AS nvarchar(20)) FROM sys.dm_exec_requests WHERE session_id = {session}");
+        let session = self.link.maybe("SELECT @@SPID").await?.and_then(|id| id.parse::<u32>().ok()).unwrap_or_default();
+        let look = format!("SELECT percent_complete FROM sys.dm_exec_requests WHERE session_id = {session}");
         let mut beside = self.target.connect_long(MASTER).await?;
         let watching = async {
             loop {
@@ -155,10 +164,23 @@ async fn drop_database(link: &mut Link, database: &str) -> Result<(), TargetErro
     if !exists(link, database).await? {
         return Ok(());
     }
-    if !link.azure {
-        link.attempt(&format!("ALTER DATABASE {} SET SINGLE_USER WITH ROLLBACK IMMEDIATE", name(database))).await?;
+    let drop = format!("DROP DATABASE {}", name(database));
+    if link.azure {
+        // it stands alone in its batch there (DROP DATABASE)
+        return link.run(&drop).await;
     }
-    link.run(&format!("DROP DATABASE {}", name(database))).await
+    // "not a fail-proof approach" (the same page): somebody else may take the one place in between
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match link.run(&format!("ALTER DATABASE {} SET SINGLE_USER WITH ROLLBACK IMMEDIATE; {drop}", name(database))).await {
+            Err(TargetError::Refused(_)) if Instant::now() < deadline && exists(link, database).await? => {
+                open_to_all(link, database).await?;
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            Err(TargetError::Refused(_)) if !exists(link, database).await? => return Ok(()),
+            done => return done,
+        }
+    }
 }
 
 /// How long whoever is still leaving may hold up the name.
@@ -166,31 +188,73 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Shows everybody out and gives the database another name.
 async fn rename(target: &SqlServer, link: &mut Link, from: &str, to: &str) -> Result<(), TargetError> {
-    let deadline = tokio::time::Instant::now() + PATIENCE;
-    let sql = format!("ALTER DATABASE {} MODIFY NAME = {}", name(from), name(to));
+    let deadline = Instant::now() + PATIENCE;
     loop {
-        if link.azure {
+        let renamed = if link.azure {
             show_out(target, from).await?;
+            link.run(&format!("ALTER DATABASE {} MODIFY NAME = {}", name(from), name(to))).await
         } else {
-            link.run(&format!("ALTER DATABASE {} SET SINGLE_USER WITH ROLLBACK IMMEDIATE", name(from))).await?;
-        }
-        match link.run(&sql).await {
-            Err(TargetError::Refused(_)) if tokio::time::Instant::now() < deadline => tokio::time::sleep(Duration::from_millis(100)).await,
-            Err(error) => {
-                if !link.azure {
-                    link.attempt(&format!("ALTER DATABASE {} SET MULTI_USER", name(from))).await?;
-                }
-                return Err(error);
-            }
-            Ok(()) => return Ok(()),
+            rename_alone(link, from, to).await
+        };
+        match renamed {
+            Err(TargetError::Refused(_)) if Instant::now() < deadline => tokio::time::sleep(Duration::from_millis(100)).await,
+            done => return done,
         }
     }
+}
+
+/// Gives a database another name, with nobody else in it.
+async fn rename_alone(link: &mut Link, from: &str, to: &str) -> Result<(), TargetError> {
+    // what updates statistics by itself takes the one place as well (ALTER DATABASE SET options, SINGLE_USER)
+    let asynchronous = format!("SELECT name FROM sys.databases WHERE name = {} AND is_auto_update_stats_async_on = 1", text(from));
+    let statistics = link.exists(&asynchronous).await?;
+    if statistics {
+        link.run(&format!("ALTER DATABASE {} SET AUTO_UPDATE_STATISTICS_ASYNC OFF", name(from))).await?;
+    }
+    let renamed = alone(link, from, &format!("ALTER DATABASE CURRENT MODIFY NAME = {}", name(to))).await;
+    if statistics {
+        let now = if renamed.is_ok() { to } else { from };
+        link.attempt(&format!("ALTER DATABASE {} SET AUTO_UPDATE_STATISTICS_ASYNC ON", name(now))).await?;
+    }
+    renamed
+}
+
+/// Runs a statement on a database that nobody else is in. From inside, so that the one place that is left is ours from the moment in which
+/// everybody else loses theirs: whoever asks from outside leaves it to whoever comes first, and then nobody else can so much as open the
+/// database again (ALTER DATABASE SET options, SINGLE_USER; error 5064).
+pub async fn alone(link: &mut Link, database: &str, statement: &str) -> Result<(), TargetError> {
+    link.run(&format!("USE {}", name(database))).await?;
+    // an error of one ends that statement, and the batch goes on: so the last is reached on every way that leaves the connection alive
+    let done = link
+        .run(&format!(
+            "ALTER DATABASE CURRENT SET SINGLE_USER WITH ROLLBACK IMMEDIATE; {statement}; ALTER DATABASE CURRENT SET MULTI_USER WITH ROLLBACK IMMEDIATE"
+        ))
+        .await;
+    link.run(&format!("USE {}", name(MASTER))).await?;
+    done
+}
+
+/// The database takes everybody, also where somebody else sits in the one place of a database that an interrupted exchange left to one user.
+async fn open_to_all(link: &mut Link, database: &str) -> Result<(), TargetError> {
+    let of = text(database);
+    let alone = format!("SELECT name FROM sys.databases WHERE user_access <> 0 AND name = {of}");
+    let inside = format!("SELECT session_id FROM sys.dm_exec_sessions WHERE session_id <> @@SPID AND database_id = DB_ID({of})");
+    let deadline = Instant::now() + PATIENCE;
+    while link.exists(&alone).await? {
+        // in one batch: between two, the place would be free for the next
+        let kill: String = link.rows(&inside).await?.iter().filter_map(|row| column(row, 0).parse::<u32>().ok()).map(|id| format!("KILL {id}; ")).collect();
+        match link.run(&format!("{kill}ALTER DATABASE {} SET MULTI_USER WITH ROLLBACK IMMEDIATE", name(database))).await {
+            Err(TargetError::Refused(_)) if Instant::now() < deadline => tokio::time::sleep(Duration::from_millis(100)).await,
+            done => done?,
+        }
+    }
+    Ok(())
 }
 
 /// Azure has no single user: each session is ended, from inside, where alone it can be seen.
 async fn show_out(target: &SqlServer, database: &str) -> Result<(), TargetError> {
     let mut link = target.connect_long(database).await?;
-    let others = "SELECT CAST(session_id AS nvarchar(20)) FROM sys.dm_exec_sessions WHERE session_id <> @@SPID AND database_id = DB_ID()";
+    let others = "SELECT session_id FROM sys.dm_exec_sessions WHERE session_id <> @@SPID AND database_id = DB_ID()";
     for id in link.attempt(others).await?.unwrap_or_default().iter().filter_map(|row| column(row, 0).parse::<u32>().ok()) {
         link.attempt(&format!("KILL {id}")).await?;
     }
@@ -215,7 +279,7 @@ async fn open(target: &SqlServer, link: &mut Link, database: &str, old: &str) ->
         reopen(&mut target.connect_long(database).await?).await?;
         return close(&mut target.connect_long(old).await?, &target.spec.admin).await;
     }
-    link.run(&format!("ALTER DATABASE {} SET MULTI_USER", name(database))).await?;
+    open_to_all(link, database).await?;
     link.run(&format!("ALTER DATABASE {} SET OFFLINE WITH ROLLBACK IMMEDIATE", name(old))).await
 }
 
@@ -224,7 +288,7 @@ const CLOSED: &str = "daypass closed";
 
 /// Azure SQL Database has no OFFLINE: instead nobody but the administrator may connect. Who could not before is left as it was.
 async fn close(link: &mut Link, admin: &str) -> Result<(), TargetError> {
-    let look = "SELECT CAST(u.name AS nvarchar(128)) FROM sys.database_principals u WHERE u.type IN ('S', 'U', 'G', 'E', 'X') AND u.principal_id > 4 \
+    let look = "SELECT u.name FROM sys.database_principals u WHERE u.type IN ('S', 'U', 'G', 'E', 'X') AND u.principal_id > 4 \
                 AND NOT EXISTS (SELECT 1 FROM sys.database_permissions p WHERE p.grantee_principal_id = u.principal_id AND p.type = 'CO' AND p.state = 'D')";
     let users: Vec<String> = link.rows(look).await?.iter().map(|row| column(row, 0)).collect();
     for user in users.iter().filter(|user| !user.eq_ignore_ascii_case(admin) && user.as_str() != "dbo") {
@@ -242,7 +306,7 @@ async fn close(link: &mut Link, admin: &str) -> Result<(), TargetError> {
 /// Whoever we shut out of a database that is brought back may connect again.
 async fn reopen(link: &mut Link) -> Result<(), TargetError> {
     let look = format!(
-        "SELECT CAST(u.name AS nvarchar(128)) FROM sys.extended_properties e JOIN sys.database_principals u ON u.principal_id = e.major_id \
+        "SELECT u.name FROM sys.extended_properties e JOIN sys.database_principals u ON u.principal_id = e.major_id \
          WHERE e.class = 4 AND e.name = {}",
         text(CLOSED)
     );
@@ -272,10 +336,8 @@ pub async fn settle(target: &SqlServer, movement: &Move<'_>, incoming: &Database
         (false, true, _) => rename(target, &mut link, old, database).await?,
         _ => {}
     }
-    // an interrupted exchange of names left it to one user only
-    let alone = format!("SELECT CAST(name AS nvarchar(128)) FROM sys.databases WHERE user_access <> 0 AND name = {}", text(database));
-    if !link.azure && link.exists(&alone).await? {
-        link.run(&format!("ALTER DATABASE {} SET MULTI_USER", name(database))).await?;
+    if !link.azure {
+        open_to_all(&mut link, database).await?;
     }
     bacpac::dismiss(target, &movement.names.role, &[database, movement.names.scratch.as_str()]).await?;
     drop_database(&mut link, movement.names.scratch.as_str()).await?;

@@ -26,7 +26,7 @@ pub async fn test(target: &SqlServer, database: &DatabaseName) -> Vec<Check> {
         Ok(link) => link,
         Err(error) => return vec![away(error)],
     };
-    let there = format!("SELECT CAST(name AS nvarchar(128)) FROM sys.databases WHERE name = {} AND state = 0", text(database.as_str()));
+    let there = format!("SELECT name FROM sys.databases WHERE name = {} AND state = 0", text(database.as_str()));
     let found = link.exists(&there).await;
     let mut checks = vec![match found {
         Ok(true) => Check::fine(format!("the database {database} is there, and online")),
@@ -35,7 +35,7 @@ pub async fn test(target: &SqlServer, database: &DatabaseName) -> Vec<Check> {
     }];
     let azure = link.azure;
     for (what, permission, remedy) in SERVER.iter().filter(|_| !azure) {
-        let answer = link.rows(&format!("SELECT CAST(HAS_PERMS_BY_NAME(NULL, NULL, '{permission}') AS nvarchar(5))")).await;
+        let answer = link.rows(&format!("SELECT HAS_PERMS_BY_NAME(NULL, NULL, '{permission}')")).await;
         let ok = answer.is_ok_and(|rows| rows.first().is_some_and(|row| column(row, 0) == "1"));
         checks.push(Check::needs(ok, *what, format!("{remedy} (the recipe: daypass env recipe)")));
     }
@@ -53,7 +53,7 @@ pub async fn test(target: &SqlServer, database: &DatabaseName) -> Vec<Check> {
              ALTER SERVER ROLE [##MS_ServerStateReader##] ADD MEMBER …",
         ));
     }
-    let member = target.within(&mut link, database.as_str(), async |link| link.rows("SELECT CAST(IS_ROLEMEMBER('db_owner') AS nvarchar(5))").await).await;
+    let member = target.within(&mut link, database.as_str(), async |link| link.rows("SELECT IS_ROLEMEMBER('db_owner')").await).await;
     checks.push(Check::needs(
         member.is_ok_and(|rows| rows.first().is_some_and(|row| column(row, 0) == "1")),
         "the administrator may make users and put them into the database's roles",
@@ -65,7 +65,7 @@ pub async fn test(target: &SqlServer, database: &DatabaseName) -> Vec<Check> {
     {
         checks.push(Check::fine(format!("the server is version {}, {}", column(row, 0), column(row, 1))));
     }
-    let policies = "SELECT CAST(name AS nvarchar(128)) FROM sys.security_policies WHERE is_enabled = 1";
+    let policies = "SELECT name FROM sys.security_policies WHERE is_enabled = 1";
     let policies = target.within(&mut link, database.as_str(), async |link| link.attempt(policies).await).await.ok().flatten().unwrap_or_default();
     if !policies.is_empty() {
         let names: Vec<String> = policies.iter().map(|row| column(row, 0)).collect();
@@ -89,7 +89,7 @@ pub async fn look_around(
     let word = access.as_str();
     let mut checks = Vec::new();
     let may = async |link: &mut Link, right: &str| {
-        let ask = format!("SELECT CAST(HAS_PERMS_BY_NAME(DB_NAME(), 'DATABASE', '{right}') AS nvarchar(5))");
+        let ask = format!("SELECT HAS_PERMS_BY_NAME(DB_NAME(), 'DATABASE', '{right}')");
         Ok::<_, TargetError>(link.rows(&ask).await?.first().is_some_and(|row| column(row, 0) == "1"))
     };
     let denied =
@@ -140,6 +140,9 @@ pub fn recipe(admin: &str, database: &str) -> String {
          GO\n\
          -- who is connected: Basic, S0, S1 and elastic pools show it to this role only\n\
          ALTER SERVER ROLE [##MS_ServerStateReader##] ADD MEMBER {admin};\n\
+         GO\n\
+         -- only if Daypass is to move databases (daypass move): copies and drops take this role\n\
+         ALTER ROLE dbmanager ADD MEMBER {admin};\n\
          GO\n\
          -- connected to {database}:\n\
          CREATE USER {admin} FOR LOGIN {admin};\n\

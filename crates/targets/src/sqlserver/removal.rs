@@ -31,14 +31,9 @@ pub async fn remains(target: &SqlServer, account: &str, databases: &[DatabaseNam
             left.push(format!("dropped in {database}: {schema}.{object} ({}): {}", column(&module, 0).trim(), source.chars().take(8_000).collect::<String>()));
         }
         for (kind, look) in [
-            ("schema", format!("SELECT CAST(name AS nvarchar(128)) FROM sys.schemas WHERE {own}")),
-            ("role", format!("SELECT CAST(name AS nvarchar(128)) FROM sys.database_principals WHERE type = 'R' AND owning_{own}")),
-            (
-                "object",
-                format!(
-                    "SELECT CAST(SCHEMA_NAME(schema_id) AS nvarchar(128)), CAST(name AS nvarchar(128)) FROM sys.objects WHERE {own} AND parent_object_id = 0"
-                ),
-            ),
+            ("schema", format!("SELECT name FROM sys.schemas WHERE {own}")),
+            ("role", format!("SELECT name FROM sys.database_principals WHERE type = 'R' AND owning_{own}")),
+            ("object", format!("SELECT SCHEMA_NAME(schema_id), name FROM sys.objects WHERE {own} AND parent_object_id = 0")),
         ] {
             for thing in link.attempt(&look).await?.unwrap_or_default() {
                 let parts: Vec<String> = (0..thing.len()).map(|at| column(&thing, at)).collect();
@@ -80,7 +75,7 @@ pub async fn remove(target: &SqlServer, account: &str, databases: &[DatabaseName
         }
         return all;
     }
-    let known = format!("SELECT CAST(name AS nvarchar(128)) FROM sys.sql_logins WHERE name = {}", text(account));
+    let known = format!("SELECT name FROM sys.sql_logins WHERE name = {}", text(account));
     let has_login = server.exists(&known).await?;
     if has_login {
         server.run(&format!("ALTER LOGIN {login} DISABLE")).await?;
@@ -88,8 +83,7 @@ pub async fn remove(target: &SqlServer, account: &str, databases: &[DatabaseName
     }
     // in every database that can be entered and changed: somebody may have made the account a user elsewhere. A snapshot holds its
     // user for ever
-    let all =
-        "SELECT CAST(name AS nvarchar(128)) FROM sys.databases WHERE state = 0 AND is_read_only = 0 AND source_database_id IS NULL AND HAS_DBACCESS(name) = 1";
+    let all = "SELECT name FROM sys.databases WHERE state = 0 AND is_read_only = 0 AND source_database_id IS NULL AND HAS_DBACCESS(name) = 1";
     for database in server.rows(all).await?.iter().map(|row| column(row, 0)) {
         let done = target.within(&mut server, &database, async |link| {
             if !has_user(link, account).await? {
@@ -120,7 +114,7 @@ pub async fn shut(link: &mut Link, accounts: &[String], backends: &[Backend]) ->
             }
             format!("DENY CONNECT TO {}", name(account))
         } else {
-            if !link.exists(&format!("SELECT CAST(name AS nvarchar(128)) FROM sys.sql_logins WHERE name = {}", text(account))).await? {
+            if !link.exists(&format!("SELECT name FROM sys.sql_logins WHERE name = {}", text(account))).await? {
                 continue;
             }
             format!("ALTER LOGIN {} DISABLE", name(account))
@@ -153,14 +147,14 @@ async fn remove_contained(target: &SqlServer, database: &DatabaseName, account: 
 }
 
 async fn has_user(link: &mut Link, account: &str) -> Result<bool, TargetError> {
-    link.exists(&format!("SELECT CAST(name AS nvarchar(128)) FROM sys.database_principals WHERE name = {}", text(account))).await
+    link.exists(&format!("SELECT name FROM sys.database_principals WHERE name = {}", text(account))).await
 }
 
 /// Until two looks in a row are empty: a login that was under way shows up a moment later.
 async fn end_sessions(link: &mut Link, account: &str) -> Result<(), TargetError> {
     sees_sessions(link).await?;
     // under whatever name it executes now: EXECUTE AS changes that
-    let look = format!("SELECT CAST(session_id AS nvarchar(20)) FROM sys.dm_exec_sessions WHERE original_login_name = {}", text(account));
+    let look = format!("SELECT session_id FROM sys.dm_exec_sessions WHERE original_login_name = {}", text(account));
     let deadline = Instant::now() + PATIENCE;
     let mut empty = 0;
     while empty < 2 {
@@ -192,7 +186,7 @@ const ESTATE: &str = "daypass_estate";
 fn modules(account: &str) -> String {
     let id = format!("DATABASE_PRINCIPAL_ID({})", text(account));
     format!(
-        "SELECT CAST(o.type AS nvarchar(5)), CAST(SCHEMA_NAME(o.schema_id) AS nvarchar(128)), CAST(o.name AS nvarchar(128)) FROM sys.objects o \
+        "SELECT o.type, SCHEMA_NAME(o.schema_id), o.name FROM sys.objects o \
          WHERE (o.principal_id = {id} OR (o.principal_id IS NULL AND o.schema_id IN (SELECT schema_id FROM sys.schemas WHERE principal_id = {id}))) \
          AND o.type IN ('P', 'PC', 'FN', 'IF', 'TF', 'FS', 'FT', 'AF', 'V', 'TR', 'SN', 'SQ')"
     )
@@ -235,9 +229,9 @@ pub async fn drop_user(link: &mut Link, account: &str) -> Result<(), TargetError
     let own = format!("principal_id = DATABASE_PRINCIPAL_ID({})", text(account));
     let mut heir = None;
     for (kind, look) in [
-        ("SCHEMA", format!("SELECT CAST(name AS nvarchar(128)) FROM sys.schemas WHERE {own}")),
-        ("ROLE", format!("SELECT CAST(name AS nvarchar(128)) FROM sys.database_principals WHERE type = 'R' AND owning_{own}")),
-        ("FULLTEXT CATALOG", format!("SELECT CAST(name AS nvarchar(128)) FROM sys.fulltext_catalogs WHERE {own}")),
+        ("SCHEMA", format!("SELECT name FROM sys.schemas WHERE {own}")),
+        ("ROLE", format!("SELECT name FROM sys.database_principals WHERE type = 'R' AND owning_{own}")),
+        ("FULLTEXT CATALOG", format!("SELECT name FROM sys.fulltext_catalogs WHERE {own}")),
     ] {
         for thing in link.attempt(&look).await?.unwrap_or_default() {
             let to = estate(link, &mut heir).await?;
@@ -256,13 +250,12 @@ pub async fn drop_user(link: &mut Link, account: &str) -> Result<(), TargetError
         ("MESSAGE TYPE", "service_message_types"),
         ("ASSEMBLY", "assemblies"),
     ] {
-        for thing in link.attempt(&format!("SELECT CAST(name AS nvarchar(128)) FROM sys.{view} WHERE {own}")).await?.unwrap_or_default() {
+        for thing in link.attempt(&format!("SELECT name FROM sys.{view} WHERE {own}")).await?.unwrap_or_default() {
             link.run(&format!("DROP {kind} {}", name(&column(&thing, 0)))).await?;
         }
     }
     // objects that were given to it by name, apart from their schema
-    let objects =
-        format!("SELECT CAST(SCHEMA_NAME(schema_id) AS nvarchar(128)), CAST(name AS nvarchar(128)) FROM sys.objects WHERE {own} AND parent_object_id = 0");
+    let objects = format!("SELECT SCHEMA_NAME(schema_id), name FROM sys.objects WHERE {own} AND parent_object_id = 0");
     for object in link.attempt(&objects).await?.unwrap_or_default() {
         let to = estate(link, &mut heir).await?;
         link.run(&format!("ALTER AUTHORIZATION ON OBJECT::{}.{} TO {to}", name(&column(&object, 0)), name(&column(&object, 1)))).await?;
@@ -287,8 +280,8 @@ async fn estate(link: &mut Link, made: &mut Option<String>) -> Result<String, Ta
 async fn revoke(link: &mut Link, account: &str) -> Result<(), TargetError> {
     let of = format!("DATABASE_PRINCIPAL_ID({})", text(account));
     let granted = format!(
-        "SELECT CAST(permission_name AS nvarchar(128)), CAST(USER_NAME(grantee_principal_id) AS nvarchar(128)), CAST(class AS nvarchar(5)), \
-         CAST(OBJECT_SCHEMA_NAME(major_id) AS nvarchar(128)), CAST(OBJECT_NAME(major_id) AS nvarchar(128)), CAST(SCHEMA_NAME(major_id) AS nvarchar(128)) \
+        "SELECT permission_name, USER_NAME(grantee_principal_id), class, \
+         OBJECT_SCHEMA_NAME(major_id), OBJECT_NAME(major_id), SCHEMA_NAME(major_id) \
          FROM sys.database_permissions WHERE grantor_principal_id = {of}"
     );
     for right in link.attempt(&granted).await?.unwrap_or_default() {
@@ -300,10 +293,14 @@ async fn revoke(link: &mut Link, account: &str) -> Result<(), TargetError> {
         };
         // a permission's name is the engine's own word; anything else is left alone
         if permission.chars().all(|c| c.is_ascii_uppercase() || c == ' ') {
-            link.attempt(&format!("REVOKE {permission}{place} FROM {grantee} CASCADE AS {}", name(account))).await?;
+            let revoke = format!("REVOKE {permission}{place} FROM {grantee} CASCADE");
+            // on the database itself, who stands behind AS has to own it (REVOKE Database Permissions): then as whoever granted it
+            if link.attempt(&format!("{revoke} AS {}", name(account))).await?.is_none() {
+                link.attempt(&format!("EXECUTE AS USER = {}; {revoke}; REVERT", text(account))).await?;
+            }
         }
     }
-    let roles = format!("SELECT CAST(USER_NAME(role_principal_id) AS nvarchar(128)) FROM sys.database_role_members WHERE member_principal_id = {of}");
+    let roles = format!("SELECT USER_NAME(role_principal_id) FROM sys.database_role_members WHERE member_principal_id = {of}");
     for role in link.attempt(&roles).await?.unwrap_or_default() {
         link.attempt(&format!("ALTER ROLE {} DROP MEMBER {}", name(&column(&role, 0)), name(account))).await?;
     }

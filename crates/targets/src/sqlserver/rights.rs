@@ -19,9 +19,9 @@ pub struct Right {
 
 /// All of them, but for what everybody may do with the engine's own objects, and rights on single columns.
 pub async fn all(link: &mut Link) -> Result<BTreeSet<Right>, TargetError> {
-    let look = "SELECT CAST(USER_NAME(grantee_principal_id) AS nvarchar(128)), CAST(permission_name AS nvarchar(128)), CAST(state AS nvarchar(1)), \
-                CAST(class AS nvarchar(5)), CAST(SCHEMA_NAME(major_id) AS nvarchar(128)), CAST(OBJECT_SCHEMA_NAME(major_id) AS nvarchar(128)), \
-                CAST(OBJECT_NAME(major_id) AS nvarchar(128)) FROM sys.database_permissions WHERE class IN (0, 1, 3) AND minor_id = 0 AND major_id >= 0";
+    let look = "SELECT USER_NAME(grantee_principal_id), permission_name, state, \
+                class, SCHEMA_NAME(major_id), OBJECT_SCHEMA_NAME(major_id), \
+                OBJECT_NAME(major_id) FROM sys.database_permissions WHERE state IN ('G', 'W', 'D') AND class IN (0, 1, 3) AND minor_id = 0 AND major_id >= 0";
     let right = |row: &super::link::Row| {
         let on = match column(row, 3).as_str() {
             "0" => String::new(),

@@ -3,7 +3,7 @@
 use super::{
     MASTER, PROPERTY, SqlServer, column,
     link::{Link, name, text},
-    movement::refused,
+    movement::{alone, refused},
     removal::drop_user,
     rights,
 };
@@ -20,10 +20,9 @@ use std::{
 
 /// Users of a database and the roles that each is a member of.
 async fn users(link: &mut Link) -> Result<BTreeMap<String, BTreeSet<String>>, TargetError> {
-    let people = "SELECT CAST(name AS nvarchar(128)) FROM sys.database_principals WHERE type IN ('S', 'U', 'G', 'E', 'X') AND principal_id > 4";
+    let people = "SELECT name FROM sys.database_principals WHERE type IN ('S', 'U', 'G', 'E', 'X') AND principal_id > 4";
     let mut found: BTreeMap<String, BTreeSet<String>> = link.rows(people).await?.iter().map(|row| (column(row, 0), BTreeSet::new())).collect();
-    let members =
-        "SELECT CAST(USER_NAME(member_principal_id) AS nvarchar(128)), CAST(USER_NAME(role_principal_id) AS nvarchar(128)) FROM sys.database_role_members";
+    let members = "SELECT USER_NAME(member_principal_id), USER_NAME(role_principal_id) FROM sys.database_role_members";
     for row in link.rows(members).await? {
         if let Some(roles) = found.get_mut(&column(&row, 0)) {
             roles.insert(column(&row, 1));
@@ -41,10 +40,7 @@ pub async fn sweep(target: &SqlServer, movement: &Move<'_>, scripts: &[PathBuf])
     drop(before);
     let mut master = target.connect_long(MASTER).await?;
     if !master.azure {
-        // code in the copy gets no further than the copy, and its messages have a broker of their own. The last shows everybody out
-        for set in ["TRUSTWORTHY OFF", "DB_CHAINING OFF", "NEW_BROKER WITH ROLLBACK IMMEDIATE"] {
-            master.attempt(&format!("ALTER DATABASE {} SET {set}", name(scratch))).await?;
-        }
+        confine(&mut master, scratch).await?;
     }
     let mut link = target.connect_long(scratch).await?;
     let took = |what: String, done: &str| Swept { what, done: done.to_owned() };
@@ -60,7 +56,7 @@ pub async fn sweep(target: &SqlServer, movement: &Move<'_>, scripts: &[PathBuf])
             continue;
         };
         // its login here has another SID than in the source, when it was made by itself
-        let login = format!("SELECT CAST(name AS nvarchar(128)) FROM sys.sql_logins WHERE name = {}", text(&user));
+        let login = format!("SELECT name FROM sys.sql_logins WHERE name = {}", text(&user));
         if !link.azure && master.exists(&login).await? {
             link.run(&format!("ALTER USER {} WITH LOGIN = {}", name(&user), name(&user))).await?;
         }
@@ -81,7 +77,7 @@ pub async fn sweep(target: &SqlServer, movement: &Move<'_>, scripts: &[PathBuf])
             swept.push(took(format!("user {user} of the database of before"), "owns the new one, in the place of its owner of before"));
             continue;
         }
-        let login = format!("SELECT CAST(name AS nvarchar(128)) FROM sys.sql_logins WHERE name = {}", text(user));
+        let login = format!("SELECT name FROM sys.sql_logins WHERE name = {}", text(user));
         if link.azure || !master.exists(&login).await? {
             swept.push(took(format!("user {user} of the database of before"), "NOT made again: its password is not known here"));
             continue;
@@ -95,14 +91,14 @@ pub async fn sweep(target: &SqlServer, movement: &Move<'_>, scripts: &[PathBuf])
     swept.extend(passwords(&mut link, admin).await?);
     swept.extend(rights_as_before(&mut link, &granted).await?);
     // the marks of other environments travel with a copy
-    let marks = format!("SELECT CAST(name AS nvarchar(128)) FROM sys.extended_properties WHERE class = 0 AND name LIKE {}", text(&format!("{PROPERTY} %")));
+    let marks = format!("SELECT name FROM sys.extended_properties WHERE class = 0 AND name LIKE {}", text(&format!("{PROPERTY} %")));
     for mark in link.attempt(&marks).await?.unwrap_or_default() {
         link.attempt(&format!("EXEC sp_dropextendedproperty @name = {}", text(&column(&mark, 0)))).await?;
     }
     if link.azure {
         swept.extend(rules_of_before(target, movement, &mut link).await?);
     } else if !owned {
-        let owner = format!("SELECT CAST(SUSER_SNAME(owner_sid) AS nvarchar(128)) FROM sys.databases WHERE name = {}", text(database));
+        let owner = format!("SELECT SUSER_SNAME(owner_sid) FROM sys.databases WHERE name = {}", text(database));
         if let Some(owner) = master.maybe(&owner).await? {
             link.attempt(&format!("ALTER AUTHORIZATION ON DATABASE::{} TO {}", name(scratch), name(&owner))).await?;
         }
@@ -110,6 +106,24 @@ pub async fn sweep(target: &SqlServer, movement: &Move<'_>, scripts: &[PathBuf])
     drop(link);
     swept.extend(run_scripts(target, movement, scripts).await?);
     Ok(swept)
+}
+
+/// Code in the copy gets no further than the copy, and its messages have a broker of their own.
+async fn confine(master: &mut Link, scratch: &str) -> Result<(), TargetError> {
+    for (option, column) in [("TRUSTWORTHY", "is_trustworthy_on"), ("DB_CHAINING", "is_db_chaining_on")] {
+        // a restore leaves them off, and to switch them takes CONTROL SERVER (ALTER DATABASE SET options)
+        let on = format!("SELECT name FROM sys.databases WHERE name = {} AND {column} = 1", text(scratch));
+        if master.exists(&on).await? && master.attempt(&format!("ALTER DATABASE {} SET {option} OFF", name(scratch))).await?.is_none() {
+            return Err(refused(format!(
+                "the copy has {option} ON, so that code in it reaches beyond it, and the administrator may not switch that off (it takes CONTROL SERVER). Switch it off in the source, or grant it for the movement"
+            )));
+        }
+    }
+    match alone(master, scratch, "ALTER DATABASE CURRENT SET NEW_BROKER").await {
+        Err(TargetError::Refused(why)) => tracing::debug!(%why, "the copy keeps the broker of its source"),
+        done => done?,
+    }
+    Ok(())
 }
 
 /// The operator's scripts, as the user who owns the database: what came inside the copy, a trigger for example, runs as whoever sets it off, and
@@ -131,7 +145,7 @@ pub async fn run_scripts(target: &SqlServer, movement: &Move<'_>, scripts: &[Pat
 /// A trigger on the database runs as whoever makes or changes an account, which is the administrator: whoever planted it would have the
 /// rights of that. It is disabled by the owner's user, whose rights end at the database.
 async fn triggers(link: &mut Link) -> Result<Vec<Swept>, TargetError> {
-    let look = "SELECT CAST(name AS nvarchar(128)) FROM sys.triggers WHERE parent_class = 0 AND is_disabled = 0";
+    let look = "SELECT name FROM sys.triggers WHERE parent_class = 0 AND is_disabled = 0";
     let mut swept = Vec::new();
     for trigger in link.attempt(look).await?.unwrap_or_default().iter().map(|row| column(row, 0)) {
         link.run(&format!("EXECUTE AS USER = N'dbo'; DISABLE TRIGGER {} ON DATABASE; REVERT", name(&trigger))).await?;
@@ -145,8 +159,8 @@ async fn triggers(link: &mut Link) -> Result<Vec<Swept>, TargetError> {
 async fn passwords(link: &mut Link, admin: &str) -> Result<Vec<Swept>, TargetError> {
     let mut swept = Vec::new();
     for (look, kind) in [
-        ("SELECT CAST(name AS nvarchar(128)) FROM sys.database_principals WHERE authentication_type = 2", "USER"),
-        ("SELECT CAST(name AS nvarchar(128)) FROM sys.database_principals WHERE type = 'A'", "APPLICATION ROLE"),
+        ("SELECT name FROM sys.database_principals WHERE authentication_type = 2", "USER"),
+        ("SELECT name FROM sys.database_principals WHERE type = 'A'", "APPLICATION ROLE"),
     ] {
         for whose in link.attempt(look).await?.unwrap_or_default().iter().map(|row| column(row, 0)).filter(|whose| !whose.eq_ignore_ascii_case(admin)) {
             let password = format!("Dp-{:032x}", uuid::Uuid::new_v4().as_u128());
@@ -189,7 +203,7 @@ pub async fn sweep_marked(target: &SqlServer, database: &DatabaseName, theirs: &
     }
     let mut link = target.connect(database.as_str()).await?;
     let look = format!(
-        "SELECT CAST(u.name AS nvarchar(128)), CONVERT(nvarchar(200), u.sid, 2), CAST((SELECT e.value FROM sys.extended_properties e \
+        "SELECT u.name, CONVERT(nvarchar(200), u.sid, 2), CAST((SELECT e.value FROM sys.extended_properties e \
          WHERE e.class = 4 AND e.major_id = u.principal_id AND e.name = {}) AS nvarchar(200)) \
          FROM sys.database_principals u WHERE u.name LIKE N'jit!_%' ESCAPE N'!'",
         text(PROPERTY)
@@ -210,8 +224,7 @@ pub async fn sweep_marked(target: &SqlServer, database: &DatabaseName, theirs: &
 
 /// The rules of Azure's firewall lie inside the database and travel with a copy: those of the database of before take their place.
 async fn rules_of_before(target: &SqlServer, movement: &Move<'_>, link: &mut Link) -> Result<Vec<Swept>, TargetError> {
-    let look =
-        "SELECT CAST(name AS nvarchar(128)), CAST(start_ip_address AS nvarchar(45)), CAST(end_ip_address AS nvarchar(45)) FROM sys.database_firewall_rules";
+    let look = "SELECT name, start_ip_address, end_ip_address FROM sys.database_firewall_rules";
     let rule = |row: &super::link::Row| Rule { name: column(row, 0), from: column(row, 1), to: column(row, 2) };
     let mut before = target.connect_long(movement.environment.spec.database.as_str()).await?;
     // ours follow the allowed addresses, all of which have ended
@@ -229,14 +242,23 @@ async fn rules_of_before(target: &SqlServer, movement: &Move<'_>, link: &mut Lin
     Ok(swept)
 }
 
+/// Rows of a batch's last result that are shown.
+const SHOWN: usize = 20;
+
 /// An operator's script: batches with GO between them, as every tool of SQL Server reads it.
 async fn run_script(link: &mut Link, script: &std::path::Path) -> Result<Swept, TargetError> {
     let file = script.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let sql = tokio::fs::read_to_string(script).await.map_err(|e| refused(format!("the script {file} cannot be read: {e}")))?;
     let mut said = Vec::new();
     for batch in batches(&sql) {
-        let rows = link.rows(&batch).await.map_err(|e| refused(format!("the script {file}: {e}")))?;
-        said.extend(rows.into_iter().take(20).map(|row| row.into_iter().flatten().collect::<Vec<_>>().join(" ")));
+        let (rows, count) = link.some(&batch, SHOWN).await.map_err(|error| match error {
+            TargetError::Refused(why) => refused(format!("the script {file}: {why}")),
+            other => refused(format!("the script {file}: {other}")),
+        })?;
+        said.extend(rows.into_iter().map(|row| row.into_iter().flatten().collect::<Vec<_>>().join(" ")));
+        if count > SHOWN as u64 {
+            said.push(format!("and {} rows more", count - SHOWN as u64));
+        }
     }
     let said = said.join("; ");
     let done = if said.is_empty() { "ran, and said nothing".to_owned() } else { format!("ran: {}", said.chars().take(1_500).collect::<String>()) };

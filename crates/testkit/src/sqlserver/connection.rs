@@ -154,7 +154,7 @@ async fn log_in<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         }
         let _ = writer.shutdown().await;
     });
-    let make = || Session::new(server.clone(), id, &login.user, &database);
+    let make = || Session::new(server.clone(), id, &login.user, &database, login.application == "daypass keeper");
     let serving = async { if mars { serve_many(reader, to_client, size, make, &tape).await } else { serve_one(reader, to_client, size, make(), &tape).await } };
     let done = tokio::select! {
         done = serving => done,
@@ -167,7 +167,7 @@ async fn log_in<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
 
 /// The login: a password, a database that it may open, and on Azure an address that a rule lets in.
 fn enter(server: &Server, login: &Login7, peer: SocketAddr, kill: &Arc<Notify>) -> Result<(u16, String), Reason> {
-    let azure = server.options.azure;
+    let azure = server.options.azure();
     server.with(|state| {
         let failed = || Reason { number: 18_456, class: 14, text: format!("Login failed for user '{}'.", login.user) };
         let no_database =

@@ -1,6 +1,7 @@
 //! A stand-in for SQL Server, because there is none to install. What it is and what it is not: README.md beside this file.
 
 mod connection;
+pub mod documented;
 mod engine;
 mod lexer;
 mod movement;
@@ -8,8 +9,10 @@ mod query;
 mod reply;
 mod request;
 mod state;
+mod types;
 mod views;
 
+pub use documented::Edition;
 pub use state::Fault;
 
 use crate::certificates::Certificates;
@@ -39,10 +42,16 @@ pub struct Options {
     /// As an engine that speaks TDS and is not SQL Server: other error numbers, no `CHECK_POLICY`, no `VIEW DEFINITION`, no
     /// `service_broker_guid`, no MARS.
     pub sparse: bool,
-    /// As Azure SQL Database: contained users, a firewall with rules, no `USE`.
-    pub azure: bool,
+    /// Which SQL Server it is; Azure SQL Database has contained users, a firewall with rules, no `USE`.
+    pub edition: Edition,
     /// Keeps what both sides of each connection say, for recordings.
     pub record: bool,
+}
+
+impl Options {
+    pub(crate) fn azure(&self) -> bool {
+        self.edition == Edition::Azure
+    }
 }
 
 pub struct Server {
@@ -123,7 +132,8 @@ impl StandIn {
         };
         self.server.with(|state| {
             state.logins.insert("sa".to_owned(), login("sa", "Super-Secret-1", &["*"]));
-            let rights = ["ALTER ANY LOGIN", "ALTER ANY CONNECTION", "VIEW SERVER STATE", "CREATE ANY DATABASE"];
+            // as the recipe gives them, for movements as well
+            let rights = ["ALTER ANY LOGIN", "ALTER ANY CONNECTION", "VIEW SERVER STATE", "CREATE ANY DATABASE", "ALTER ANY DATABASE", "dbmanager"];
             state.logins.insert(ADMIN.0.to_owned(), login(ADMIN.0, ADMIN.1, &rights));
         });
         for name in ["master", "golden", "uat"] {
@@ -153,7 +163,9 @@ impl StandIn {
                 permissions: Vec::new(),
                 rules: Vec::new(),
                 single_user: false,
+                statistics_async: false,
                 offline: false,
+                trustworthy: false,
                 triggers: Vec::new(),
                 folder: folder.clone(),
             };
@@ -242,6 +254,11 @@ impl StandIn {
         self.server.with(|state| state.logins.get_mut(&key(login)).map(|login| login.rights.remove(right)));
     }
 
+    /// Gives a login a right on the server.
+    pub fn give_right(&self, login: &str, right: &str) {
+        self.server.with(|state| state.logins.get_mut(&key(login)).map(|login| login.rights.insert(right.to_owned())));
+    }
+
     /// Names of the firewall rules of a database that let anybody in.
     pub fn rules(&self, database: &str) -> Vec<String> {
         let open = |db: &Database| db.rules.iter().filter(|(_, from, _)| from != "255.255.255.255").map(|(name, ..)| name.clone()).collect();
@@ -262,6 +279,16 @@ impl StandIn {
     pub fn shut_out(&self, database: &str) -> Vec<String> {
         let denied = |db: &Database| db.permissions.iter().filter(|p| p.denied && p.name == "CONNECT").map(|p| p.grantee.clone()).collect();
         self.server.with(|state| state.databases.get(&key(database)).map(denied).unwrap_or_default())
+    }
+
+    /// From now on, somebody takes the one place of a database in SINGLE_USER as soon as it is free, and comes again when they are shown out.
+    pub fn someone_waits_for(&self, database: &str) {
+        self.server.with(|state| state.waiting.insert(key(database)));
+    }
+
+    /// Whether a database takes one user only.
+    pub fn is_single_user(&self, database: &str) -> bool {
+        self.server.with(|state| state.databases.get(&key(database)).is_some_and(|db| db.single_user))
     }
 
     /// Plants a trigger on a database, as somebody may who owns it.
@@ -315,6 +342,11 @@ impl StandIn {
         self.server.with(|state| state.seen.iter().any(|sql| sql.contains(part)))
     }
 
+    /// The batches that Daypass itself sent, each once.
+    pub fn sent_by_daypass(&self) -> Vec<String> {
+        self.server.with(|state| state.ours.iter().cloned().collect())
+    }
+
     /// What arrived so far counts no more.
     pub fn forget_seen(&self) {
         self.server.with(|state| state.seen.clear());
@@ -322,7 +354,7 @@ impl StandIn {
 
     /// Runs T-SQL as `sa` and forgets what it says, but for a failure.
     pub fn sql(&self, database: &str, sql: &str) -> Result<()> {
-        let mut session = engine::Session::new(self.server.clone(), 50, "sa", database);
+        let mut session = engine::Session::new(self.server.clone(), 50, "sa", database, false);
         let sql = sql.to_owned();
         self.run(async move {
             let mut tokens = Vec::new();
@@ -342,6 +374,8 @@ impl StandIn {
 
 impl Drop for StandIn {
     fn drop(&mut self) {
+        let undocumented = self.server.with(|state| std::mem::take(&mut state.undocumented));
+        assert!(undocumented.is_empty() || std::thread::panicking(), "Daypass sent what no row of testkit/src/sqlserver/documented has: {undocumented:#?}");
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
         }
@@ -358,10 +392,9 @@ impl engine::Reply for Nowhere {
     }
 }
 
-/// A text that differs from one moment to the next; nobody here reads it as a date.
+/// As a `datetime` reads.
 fn created_now() -> String {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    format!("{}.{:03}", since.as_secs(), since.subsec_millis())
+    jiff::Timestamp::now().strftime("%Y-%m-%d %H:%M:%S.%3f").to_string()
 }
 
 impl From<Failure> for anyhow::Error {

@@ -2,8 +2,10 @@
 
 use super::{
     created_now,
+    documented::FILES,
     lexer::Token,
-    state::{Database, Failure, State, key},
+    reply::{Column, Table, Value},
+    state::{Database, Failure, Session, State, WAITS, key},
 };
 use std::path::{Path, PathBuf};
 use uuid::Uuid;
@@ -49,11 +51,21 @@ impl State {
         })
     }
 
-    /// The files in a backup: logical name, physical name, type.
-    pub fn files_in(&self, tokens: &[Token]) -> Result<Vec<[String; 3]>, Failure> {
+    /// The files in a backup, as documented (RESTORE Statements - FILELISTONLY, Transact-SQL reference).
+    pub fn files_in(&self, tokens: &[Token]) -> Result<Table, Failure> {
         let name = self.backup_of(tokens)?.name.clone();
-        let file = |suffix: &str, ending: &str, kind: &str| [format!("{name}{suffix}"), format!("/data/{name}.{ending}"), kind.to_owned()];
-        Ok(vec![file("", "mdf", "D"), file("_log", "ldf", "L")])
+        let text = |text: &str| Value::Text(text.to_owned());
+        let file = |id: i64, suffix: &str, ending: &str, kind: &str, group: Value| {
+            let place = format!("/var/opt/mssql/data/{name}{suffix}.{ending}");
+            let guid = Uuid::now_v7().to_string();
+            let known = [text(&format!("{name}{suffix}")), text(&place), text(kind), group, Value::Integer(8_388_608), Value::Integer(35_184_372_080_640)];
+            let numbers = [Value::Integer(id), Value::Integer(0), Value::Integer(0), text(&guid), Value::Integer(0), Value::Integer(0)];
+            let sizes = [Value::Integer(3_145_728), Value::Integer(4_096), Value::Integer(i64::from(kind == "D")), Value::Null];
+            let rest = [Value::Integer(37_000_000_047_200_062), text(&guid), Value::Integer(0), Value::Integer(1), Value::Null, Value::Null];
+            known.into_iter().chain(numbers).chain(sizes).chain(rest).collect()
+        };
+        let columns = FILES.iter().map(|(name, ty)| Column { ty: Some((*ty, true)), ..Column::named(*name) });
+        Ok(Table { columns: columns.collect(), rows: vec![file(1, "", "mdf", "D", text("PRIMARY")), file(2, "_log", "ldf", "L", Value::Null)] })
     }
 
     /// `RESTORE DATABASE [x] FROM DISK = N'…' WITH MOVE …`: only to a name that is not there.
@@ -107,15 +119,24 @@ impl State {
         Ok(())
     }
 
-    /// `ALTER DATABASE [x] SET … | MODIFY NAME = [y]`
-    pub fn alter_database(&mut self, tokens: &[Token], me: u16) -> Result<(), Failure> {
-        let name = tokens.get(2).map(Token::text).unwrap_or_default();
-        self.database(&name)?;
+    /// `ALTER DATABASE [x] | CURRENT SET … | MODIFY NAME = [y]`. The name of the database that the session is in, if that is another now.
+    pub fn alter_database(&mut self, tokens: &[Token], me: u16, here: &str, azure: bool) -> Result<Option<String>, Failure> {
+        let name = match tokens.get(2) {
+            Some(current) if current.is("CURRENT") => here.to_owned(),
+            name => name.map(Token::text).unwrap_or_default(),
+        };
         let all = words(tokens);
         let has = |word: &str| all.iter().any(|known| known == word);
-        let inside = |state: &State| state.sessions.iter().any(|(id, session)| *id != me && key(&session.database) == key(&name));
+        let others = |state: &State| state.sessions.iter().any(|(id, session)| *id != me && key(&session.database) == key(&name));
+        let crowded = others(self);
+        if self.database(&name)?.single_user && crowded {
+            let text = format!(
+                "Changes to the state or options of database '{name}' cannot be made at this time. The database is in single-user mode, and a user is currently connected to it."
+            );
+            return Err(Failure::new(5_064, text));
+        }
         if has("MODIFY") {
-            if inside(self) {
+            if crowded {
                 return Err(Failure::new(5_030, "The database could not be exclusively locked to perform the operation."));
             }
             let to = tokens.last().map(Token::text).unwrap_or_default();
@@ -124,9 +145,14 @@ impl State {
             }
             if let Some(mut database) = self.databases.remove(&key(&name)) {
                 database.name.clone_from(&to);
+                if !azure {
+                    // a new name is a new date (sys.databases, create_date)
+                    database.created = created_now();
+                }
                 self.databases.insert(key(&to), database);
             }
-            return Ok(());
+            let mine = self.sessions.get_mut(&me).filter(|session| key(&session.database) == key(&name));
+            return Ok(mine.map(|session| session.database.clone_from(&to)).map(|()| to));
         }
         if has("ROLLBACK") {
             for (id, session) in &self.sessions {
@@ -144,10 +170,38 @@ impl State {
         if has("OFFLINE") || has("ONLINE") {
             database.offline = has("OFFLINE");
         }
+        if has("AUTO_UPDATE_STATISTICS_ASYNC") {
+            database.statistics_async = has("ON");
+        }
+        if has("TRUSTWORTHY") {
+            database.trustworthy = has("ON");
+        }
         if has("NEW_BROKER") {
             database.broker = Uuid::now_v7();
         }
-        Ok(())
+        self.take_place(&name);
+        Ok(None)
+    }
+
+    /// Somebody who waits for the one place of a database is in it, if it is free; so does the engine, for its statistics.
+    pub fn take_place(&mut self, name: &str) {
+        let free = !self.sessions.values().any(|session| key(&session.database) == key(name));
+        let Some(database) = self.databases.get(&key(name)).filter(|database| database.single_user && free) else { return };
+        if !database.statistics_async && !self.waiting.contains(&key(name)) {
+            return;
+        }
+        let database = database.name.clone();
+        let stranger = Session {
+            login: "app".to_owned(),
+            executes_as: "app".to_owned(),
+            database,
+            host: "APP01".to_owned(),
+            program: WAITS.to_owned(),
+            address: std::net::Ipv4Addr::LOCALHOST.into(),
+            kill: std::sync::Arc::default(),
+        };
+        self.next_session = self.next_session.wrapping_add(1).max(51);
+        self.sessions.insert(self.next_session, stranger);
     }
 
     pub fn drop_database(&mut self, tokens: &[Token], me: u16) -> Result<(), Failure> {

@@ -1,12 +1,13 @@
 //! Queries and changes of rows: T-SQL's words become SQLite's, and SQLite does the work.
 
 use super::{
+    documented::Edition,
     lexer::Token,
-    reply::{Table, Value},
+    reply::{Column, Table, Value},
     state::{Failure, State, key},
-    views::View,
+    views::{Asker, View, views},
 };
-use sqlx::{Column, Connection, Executor, Row, SqlSafeStr, SqliteConnection, Statement, TypeInfo, ValueRef, sqlite::SqliteConnectOptions};
+use sqlx::{Column as _, Connection, Executor, Row, SqlSafeStr, SqliteConnection, Statement, TypeInfo, ValueRef, sqlite::SqliteConnectOptions};
 use std::path::Path;
 
 /// What a query is asked by and from.
@@ -18,7 +19,7 @@ pub struct Context<'a> {
     pub session: u16,
     pub transactions: u32,
     pub row_count: i64,
-    pub azure: bool,
+    pub edition: Edition,
     pub sparse: bool,
 }
 
@@ -71,18 +72,18 @@ pub async fn refresh_columns(connection: &mut SqliteConnection, schemas: &[Strin
 /// Rows of a query.
 pub async fn rows(connection: &mut SqliteConnection, sql: &str) -> Result<Table, Failure> {
     let described = connection.fetch_all(sqlx::raw_sql(sqlx::AssertSqlSafe(sql))).await.map_err(|e| translated(&e))?;
-    let both = |c: &sqlx::sqlite::SqliteColumn| (c.name().to_owned(), c.type_info().name().to_owned());
-    let (columns, declared): (Vec<String>, Vec<String>) = match described.first() {
-        Some(row) => row.columns().iter().map(both).unzip(),
+    // an expression has no name in SQL Server
+    let named = |name: &str| if name.contains(['(', ' ', '\'']) { String::new() } else { name.to_owned() };
+    let column = |c: &sqlx::sqlite::SqliteColumn| Column { name: named(c.name()), ty: None, declared: c.type_info().name().to_owned() };
+    let columns: Vec<Column> = match described.first() {
+        Some(row) => row.columns().iter().map(column).collect(),
         None => {
             let prepared = connection.prepare(sqlx::AssertSqlSafe(sql).into_sql_str()).await.map_err(|e| translated(&e))?;
-            prepared.columns().iter().map(both).unzip()
+            prepared.columns().iter().map(column).collect()
         }
     };
     let rows = described.iter().map(|row| (0..columns.len()).map(|at| value(row, at)).collect()).collect();
-    // an expression has no name in SQL Server
-    let columns = columns.into_iter().map(|name| if name.contains(['(', ' ', '\'']) { String::new() } else { name }).collect();
-    Ok(Table { columns, declared, rows })
+    Ok(Table { columns, rows })
 }
 
 fn value(row: &sqlx::sqlite::SqliteRow, at: usize) -> Value {
@@ -287,8 +288,8 @@ fn function(name: &str, arguments: &[String], context: &Context<'_>) -> String {
     let database = || state.databases.get(&key(context.database));
     match name {
         "SERVERPROPERTY" => match bare(0).to_uppercase().as_str() {
-            "ENGINEEDITION" => if context.azure { "5" } else { "3" }.to_owned(),
-            "PRODUCTVERSION" => quoted("16.0.4135.4"),
+            "ENGINEEDITION" => context.edition.number().to_string(),
+            "PRODUCTVERSION" => quoted(context.edition.version()),
             "EDITION" => quoted("Stand-in"),
             "INSTANCEDEFAULTBACKUPPATH" | "INSTANCEDEFAULTDATAPATH" | "INSTANCEDEFAULTLOGPATH" => quoted("/var/opt/mssql/data"),
             _ => "NULL".to_owned(),
@@ -299,6 +300,7 @@ fn function(name: &str, arguments: &[String], context: &Context<'_>) -> String {
         "DB_ID" if arguments.is_empty() => database().map_or("NULL".to_owned(), |db| db.id.to_string()),
         "DB_ID" => format!("(SELECT database_id FROM sys.databases WHERE lower(name) = lower({}))", argument(0)),
         "CONVERT" if arguments.len() == 3 && argument(2) == "2" => format!("hex({})", argument(1)),
+        "CONVERT" if arguments.len() == 3 && argument(2) == "126" => format!("replace({}, ' ', 'T')", argument(1)),
         "CONVERT" => format!("CAST({} AS {})", argument(1), argument(0)),
         "SUSER_SNAME" | "SUSER_NAME" | "ORIGINAL_LOGIN" => quoted(context.login),
         "USER_NAME" if arguments.is_empty() => quoted(context.user),
@@ -325,8 +327,8 @@ fn function(name: &str, arguments: &[String], context: &Context<'_>) -> String {
         "REPLICATE" => format!("replace(hex(zeroblob({})), '00', {})", argument(1), argument(0)),
         "COL_LENGTH" => {
             let (view, column) = (bare(0).trim_start_matches("sys.").to_owned(), bare(1));
-            let known = super::views::views(state, context.database, context.sparse, context.azure);
-            let found = known.iter().any(|(name, columns, _)| *name == view && columns.contains(&column.as_str()));
+            let asker = Asker { login: context.login, session: context.session, database: context.database, edition: context.edition, sparse: context.sparse };
+            let found = views(state, &asker).iter().any(|(name, columns, _)| *name == view && columns.contains(&column.as_str()));
             if found { "16" } else { "NULL" }.to_owned()
         }
         "OBJECT_ID" => argument(0).replace(['[', ']'], ""),

@@ -1,7 +1,8 @@
 //! Results as tokens ([MS-TDS] 2.2.7).
 
+use super::types::{MAX, Type};
 use daypass_wire::tds::{
-    packet::{put_short_text, put_utf16},
+    packet::put_short_text,
     token::{done, put_done, token_type},
 };
 
@@ -14,121 +15,95 @@ pub enum Value {
     Bytes(Vec<u8>),
 }
 
-#[derive(Clone, Copy, PartialEq, Debug)]
-enum Kind {
-    Integer,
-    Real,
-    /// `nvarchar` of so many bytes, or `max`.
-    Text(u16),
-    Bytes(u16),
+impl Value {
+    pub fn integer(&self) -> Option<i64> {
+        match self {
+            Value::Integer(number) => Some(*number),
+            Value::Real(number) => Some(*number as i64),
+            Value::Text(text) => text.trim().parse().ok(),
+            _ => None,
+        }
+    }
+
+    pub fn real(&self) -> Option<f64> {
+        match self {
+            Value::Integer(number) => Some(*number as f64),
+            Value::Real(number) => Some(*number),
+            Value::Text(text) => text.trim().parse().ok(),
+            _ => None,
+        }
+    }
+
+    /// As CAST would write it.
+    pub fn text(&self) -> Option<String> {
+        Some(match self {
+            Value::Null => return None,
+            Value::Text(text) => text.clone(),
+            Value::Integer(number) => number.to_string(),
+            Value::Real(number) => number.to_string(),
+            Value::Bytes(bytes) => bytes.iter().map(|byte| format!("{byte:02X}")).collect(),
+        })
+    }
 }
 
-/// Rows whose columns have the type of what stands in them.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Column {
+    pub name: String,
+    /// As documented, and whether it may be NULL; where nothing says so, a column has the type of what stands in it.
+    pub ty: Option<(Type, bool)>,
+    /// What SQLite calls it, for a column in which nothing stands.
+    pub declared: String,
+}
+
+impl Column {
+    pub fn named(name: impl Into<String>) -> Column {
+        Column { name: name.into(), ..Column::default() }
+    }
+}
+
 pub struct Table {
-    pub columns: Vec<String>,
-    /// What the columns were declared as, for those in which nothing stands.
-    pub declared: Vec<String>,
+    pub columns: Vec<Column>,
     pub rows: Vec<Vec<Value>>,
 }
 
-const MAX: u16 = u16::MAX;
 const COLLATION: [u8; 5] = [0x09, 0x04, 0xd0, 0x00, 0x34];
 
 impl Table {
-    fn kind(&self, at: usize) -> Kind {
-        let values = || self.rows.iter().map(|row| &row[at]);
-        let longest = |n: usize| if n > 8_000 { MAX } else { 8_000 };
-        match values().find(|value| **value != Value::Null) {
-            Some(Value::Integer(_)) => Kind::Integer,
-            Some(Value::Real(_)) => Kind::Real,
-            Some(Value::Bytes(_)) => Kind::Bytes(longest(values().map(|v| if let Value::Bytes(b) = v { b.len() } else { 0 }).max().unwrap_or(0))),
-            None if self.declared.get(at).is_some_and(|name| name == "INTEGER") => Kind::Integer,
-            None if self.declared.get(at).is_some_and(|name| name == "REAL") => Kind::Real,
-            _ => Kind::Text(longest(values().map(|v| if let Value::Text(t) = v { 2 * t.encode_utf16().count() } else { 0 }).max().unwrap_or(0))),
+    fn ty(&self, at: usize) -> (Type, bool) {
+        if let Some(ty) = self.columns[at].ty {
+            return ty;
         }
+        let values = || self.rows.iter().map(|row| &row[at]);
+        let length = |longest: usize, most: u16| if longest > usize::from(most) { MAX } else { most };
+        let ty = match (values().find(|value| **value != Value::Null), self.columns[at].declared.as_str()) {
+            (Some(Value::Integer(_)), _) | (None, "INTEGER") => Type::BigInt,
+            (Some(Value::Real(_)), _) | (None, "REAL") => Type::Float,
+            (Some(Value::Bytes(_)), _) => {
+                Type::VarBinary(length(values().map(|value| if let Value::Bytes(bytes) = value { bytes.len() } else { 0 }).max().unwrap_or(0), 8_000))
+            }
+            _ => Type::NVarChar(length(values().map(|value| value.text().map_or(0, |text| text.encode_utf16().count())).max().unwrap_or(0), 4_000)),
+        };
+        (ty, true)
     }
 
     /// COLMETADATA, the rows, and how many they are.
     pub fn put(&self, out: &mut Vec<u8>) -> u64 {
-        let kinds: Vec<Kind> = (0..self.columns.len()).map(|at| self.kind(at)).collect();
+        let types: Vec<(Type, bool)> = (0..self.columns.len()).map(|at| self.ty(at)).collect();
         out.push(token_type::COLUMNS);
         out.extend((self.columns.len() as u16).to_le_bytes());
-        for (name, kind) in self.columns.iter().zip(&kinds) {
-            // user type, then flags: may be NULL, may be written
-            out.extend([0, 0, 0, 0, 9, 0]);
-            put_type(out, *kind);
-            put_short_text(out, name);
+        for (column, (ty, nullable)) in self.columns.iter().zip(&types) {
+            // user type, then flags: whether it may be NULL, may be written
+            out.extend([0, 0, 0, 0, 8 | u8::from(*nullable), 0]);
+            ty.put(out, *nullable);
+            put_short_text(out, &column.name);
         }
         for row in &self.rows {
             out.push(token_type::ROW);
-            for (value, kind) in row.iter().zip(&kinds) {
-                put_value(out, value, *kind);
+            for (value, (ty, nullable)) in row.iter().zip(&types) {
+                ty.put_value(out, *nullable, value);
             }
         }
         self.rows.len() as u64
-    }
-}
-
-fn put_type(out: &mut Vec<u8>, kind: Kind) {
-    match kind {
-        Kind::Integer => out.extend([0x26, 8]),
-        Kind::Real => out.extend([0x6d, 8]),
-        Kind::Text(most) => {
-            out.push(0xe7);
-            out.extend(most.to_le_bytes());
-            out.extend(COLLATION);
-        }
-        Kind::Bytes(most) => {
-            out.push(0xa5);
-            out.extend(most.to_le_bytes());
-        }
-    }
-}
-
-fn put_value(out: &mut Vec<u8>, value: &Value, kind: Kind) {
-    let put_bytes = |out: &mut Vec<u8>, bytes: &[u8], most: u16| {
-        if most == MAX {
-            out.extend((bytes.len() as u64).to_le_bytes());
-            if !bytes.is_empty() {
-                out.extend((bytes.len() as u32).to_le_bytes());
-                out.extend(bytes);
-            }
-            out.extend([0; 4]);
-        } else {
-            out.extend((bytes.len() as u16).to_le_bytes());
-            out.extend(bytes);
-        }
-    };
-    match (kind, value) {
-        (Kind::Integer | Kind::Real, Value::Null) => out.push(0),
-        (Kind::Integer, Value::Integer(number)) => {
-            out.push(8);
-            out.extend(number.to_le_bytes());
-        }
-        (Kind::Real, Value::Real(number)) => {
-            out.push(8);
-            out.extend(number.to_le_bytes());
-        }
-        (Kind::Real, Value::Integer(number)) => {
-            out.push(8);
-            out.extend((*number as f64).to_le_bytes());
-        }
-        (Kind::Integer | Kind::Real, _) => out.push(0),
-        (Kind::Text(MAX) | Kind::Bytes(MAX), Value::Null) => out.extend([0xff; 8]),
-        (Kind::Text(_) | Kind::Bytes(_), Value::Null) => out.extend([0xff; 2]),
-        (Kind::Bytes(most), Value::Bytes(bytes)) => put_bytes(out, bytes, most),
-        (Kind::Text(most) | Kind::Bytes(most), other) => {
-            let text = match other {
-                Value::Text(text) => text.clone(),
-                Value::Integer(number) => number.to_string(),
-                Value::Real(number) => number.to_string(),
-                Value::Bytes(bytes) => bytes.iter().map(|byte| format!("{byte:02X}")).collect(),
-                Value::Null => String::new(),
-            };
-            let mut bytes = Vec::new();
-            put_utf16(&mut bytes, &text);
-            put_bytes(out, &bytes, most);
-        }
     }
 }
 

@@ -19,6 +19,8 @@ pub struct State {
     pub faults: Vec<(String, Fault)>,
     /// The number and the text with which accounts of Daypass are refused.
     pub refused: Option<(u32, String)>,
+    /// Databases for whose one place somebody waits, who comes again each time they are shown out.
+    pub waiting: BTreeSet<String>,
     /// Server-wide firewall rules; made by others only.
     pub rules: Vec<(String, String, String)>,
     pub next_database: u32,
@@ -28,6 +30,10 @@ pub struct State {
     pub tapes: Vec<Arc<Mutex<Vec<u8>>>>,
     /// Statements that arrived, newest last: for tests that ask what was sent.
     pub seen: Vec<String>,
+    /// What Daypass itself sent, each batch once.
+    pub ours: BTreeSet<String>,
+    /// What Daypass itself sent, and no row documents.
+    pub undocumented: BTreeSet<String>,
 }
 
 #[derive(Clone)]
@@ -59,7 +65,10 @@ pub struct Database {
     pub rules: Vec<(String, String, String)>,
     /// One session at most, and not anybody's.
     pub single_user: bool,
+    /// `AUTO_UPDATE_STATISTICS_ASYNC`: what updates them takes a place as well.
+    pub statistics_async: bool,
     pub offline: bool,
+    pub trustworthy: bool,
     /// On the database itself: their names, and whether they are disabled.
     pub triggers: Vec<(String, bool)>,
     pub folder: PathBuf,
@@ -92,6 +101,9 @@ pub struct Permission {
     pub grantor: String,
     pub denied: bool,
 }
+
+/// The program of somebody who takes the one place of a database: no connection serves them.
+pub const WAITS: &str = "an application that connects again and again";
 
 pub struct Session {
     pub login: String,

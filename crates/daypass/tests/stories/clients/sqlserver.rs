@@ -269,7 +269,7 @@ impl Bench {
                 for most in [40_i32, 80] {
                     let sql = "SELECT COUNT(*) FROM sales.orders WHERE id <= @P1 AND customer = @P2";
                     let row = client.query(sql, &[&most, &"Contoso"]).await.map_err(words)?.into_row().await.map_err(words)?;
-                    found.push(row.unwrap().get::<i64, _>(0).unwrap().to_string());
+                    found.push(row.unwrap().get::<i32, _>(0).unwrap().to_string());
                 }
                 Ok(found.join(", "))
             }
