@@ -188,7 +188,7 @@ impl Ready {
     pub fn observer(&self, mars: bool) -> Box<dyn Observe + Send> {
         match self {
             Ready::Postgres(_) => Box::<pg::observe::Observer>::default(),
-            Ready::SqlServer(ready) => Box::new(tds::observe::Observer::new(mars, ready.opaque_rows)),
+            Ready::SqlServer(ready) => Box::new(tds::observe::Observer::new(mars, ready.agreed)),
         }
     }
 }

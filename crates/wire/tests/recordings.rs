@@ -55,7 +55,7 @@ fn replay(name: &str, cut: usize) -> (Login7, bool, Vec<Statement>) {
         }
     };
     let mut to_skip: usize = pieces.iter().filter(|p| p.from_client).map(|p| p.bytes.len()).sum::<usize>() - client.len();
-    let mut observer = Observer::new(login.mars, false);
+    let mut observer = Observer::new(login.mars, Default::default());
     let (mut statements, mut in_session) = (Vec::new(), false);
     for piece in &pieces {
         if piece.from_client {

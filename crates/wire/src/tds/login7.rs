@@ -13,9 +13,20 @@ pub mod feature {
     pub const SESSION_RECOVERY: u8 = 0x01;
     pub const FEDAUTH: u8 = 0x02;
     pub const COLUMN_ENCRYPTION: u8 = 0x04;
+    pub const AZURE_SQL: u8 = 0x08;
+    pub const DATA_CLASSIFICATION: u8 = 0x09;
+    pub const UTF8: u8 = 0x0a;
     /// Both name another server for the client to go to: it would go around the gateway.
     pub const DNS_CACHING: u8 = 0x0b;
     pub const ENHANCED_ROUTING: u8 = 0x0f;
+    pub const JSON: u8 = 0x0d;
+    pub const VECTOR: u8 = 0x0e;
+    pub const USER_AGENT: u8 = 0x10;
+    /// What a client may ask of the target for: the others are not passed on ([MS-TDS] 2.2.6.4 has the list). Not among them are those that lead
+    /// around the gateway, and transactions that others commit (0x05).
+    pub const FOLLOWED: &[u8] = &[SESSION_RECOVERY, FEDAUTH, COLUMN_ENCRYPTION, AZURE_SQL, DATA_CLASSIFICATION, UTF8, JSON, VECTOR, USER_AGENT];
+    /// The newest way of saying how sensitive columns are that is followed.
+    pub const NEWEST_CLASSIFICATION: u8 = 2;
 }
 
 /// A login. Its password is wiped when it is dropped.

@@ -6,9 +6,10 @@
 use super::{
     packet::{self, Packets, Piece, kind},
     refuse::{FATAL, Reason, number},
-    request::{self, Call, Handle},
+    request::{self, Call, Handle, Made, Rpc},
     smp::{self, Frame, Frames, flag},
-    token::{Event, Tokens, done, put_filler, token_type},
+    token::{Agreed, Event, Tokens, done, put_filler, token_type},
+    types::Type,
 };
 use crate::{
     limits,
@@ -45,9 +46,72 @@ struct Shared {
     kept: usize,
     /// Calls that wait for their results.
     waiting: usize,
-    opaque_rows: bool,
+    agreed: Agreed,
+    described: Described,
     /// A transaction was to be handed to a coordinator.
     distributed: bool,
+}
+
+/// The columns of what is prepared, and of cursors: a client may ask for rows without being told them again.
+#[derive(Default)]
+struct Described {
+    known: VecDeque<((Made, i64), Vec<Type>)>,
+    columns: usize,
+}
+
+/// Columns that are remembered per connection; the oldest description goes first.
+const DESCRIBED: usize = 8_192;
+
+impl Described {
+    fn get(&self, what: (Made, i64)) -> Option<&[Type]> {
+        self.known.iter().find(|(known, _)| *known == what).map(|(_, columns)| columns.as_slice())
+    }
+
+    fn remove(&mut self, what: (Made, i64)) {
+        self.known.retain(|(known, columns)| {
+            *known != what || {
+                self.columns -= columns.len();
+                false
+            }
+        });
+    }
+
+    fn insert(&mut self, what: (Made, i64), columns: &[Type]) {
+        self.remove(what);
+        self.columns += columns.len();
+        self.known.push_back((what, columns.to_vec()));
+        while self.columns > DESCRIBED || self.known.len() > limits::PREPARED {
+            let Some((_, oldest)) = self.known.pop_front() else { break };
+            self.columns -= oldest.len();
+        }
+    }
+}
+
+/// A call whose result is waited for.
+struct Waiting {
+    statement: Statement,
+    handle: Handle,
+    /// What the next numbers of its reply are.
+    makes: &'static [Made],
+    /// Results of it that were described.
+    results: u32,
+}
+
+/// What the result of one call came to, before it is known which call that is.
+struct Part {
+    rows: u64,
+    bytes: u64,
+    outcome: Outcome,
+}
+
+fn all_of(statement: &mut Statement, parts: impl Iterator<Item = Part>) {
+    for part in parts {
+        statement.rows = statement.rows.saturating_add(part.rows);
+        statement.bytes += part.bytes;
+        if statement.outcome == Outcome::Done {
+            statement.outcome = part.outcome;
+        }
+    }
 }
 
 /// One session.
@@ -56,6 +120,7 @@ struct Conversation {
     request: Packets,
     /// The request that passes: as much of it as is kept, its whole length, when it began.
     kept: Vec<u8>,
+    rpc: Option<Rpc>,
     whole: usize,
     began: u64,
     /// Kind and status of its first packet: servers go by them.
@@ -63,7 +128,9 @@ struct Conversation {
     status: u8,
     reply: Packets,
     tokens: Tokens,
-    pending: VecDeque<VecDeque<(Statement, Handle)>>,
+    pending: VecDeque<VecDeque<Waiting>>,
+    /// Results of calls whose ends did not say that they are one of several.
+    parts: Vec<Part>,
     /// The client gave up what is under way; the server has not acknowledged it yet.
     attention: bool,
     /// Number and window of the server's last frame.
@@ -71,10 +138,10 @@ struct Conversation {
 }
 
 impl Observer {
-    /// `mars`: the connection holds several sessions. `opaque_rows`: rows cannot be taken apart.
-    pub fn new(mars: bool, opaque_rows: bool) -> Self {
-        let sessions = if mars { BTreeMap::new() } else { BTreeMap::from([(0, Conversation::default())]) };
-        Observer { frames: mars.then(Default::default), sessions, shared: Shared { opaque_rows, ..Shared::default() }, too_many: false }
+    /// `mars`: the connection holds several sessions.
+    pub fn new(mars: bool, agreed: Agreed) -> Self {
+        let sessions = if mars { BTreeMap::new() } else { BTreeMap::from([(0, Conversation::new(agreed))]) };
+        Observer { frames: mars.then(Default::default), sessions, shared: Shared { agreed, ..Shared::default() }, too_many: false }
     }
 
     /// Bytes of memory worth minding that are held.
@@ -87,7 +154,8 @@ impl Observer {
             self.too_many = true;
             return None;
         }
-        Some(self.sessions.entry(session).or_default())
+        let agreed = self.shared.agreed;
+        Some(self.sessions.entry(session).or_insert_with(|| Conversation::new(agreed)))
     }
 
     fn client_frames(&mut self, frames: &mut Frames, bytes: &mut &[u8]) {
@@ -107,7 +175,7 @@ impl Observer {
             Some(smp::Piece::Begin(frame)) => {
                 if frame.flags & flag::FIN != 0 {
                     if let Some(mut gone) = self.sessions.remove(&frame.session) {
-                        self.shared.kept -= gone.kept.len();
+                        self.shared.kept -= gone.kept.len() + gone.rpc.as_ref().map_or(0, Rpc::held);
                         gone.end(&mut self.shared);
                     }
                 } else if let Some(conversation) = self.conversation(frame.session) {
@@ -246,6 +314,10 @@ impl Observe for Observer {
 }
 
 impl Conversation {
+    fn new(agreed: Agreed) -> Conversation {
+        Conversation { tokens: Tokens::new(agreed), ..Conversation::default() }
+    }
+
     fn client(&mut self, mut bytes: &[u8], shared: &mut Shared) {
         while let Some(piece) = self.request.next(&mut bytes) {
             match piece {
@@ -255,12 +327,21 @@ impl Conversation {
                     (self.kind, self.status) = (header.kind, header.status);
                     if header.status & packet::RESET != 0 {
                         shared.prepared = Prepared::default();
+                        shared.described = Described::default();
                     }
                 }
                 Piece::Begin(_, false) => {}
                 Piece::Payload(payload) => {
                     self.whole += payload.len();
-                    let wants = matches!(self.kind, kind::BATCH | kind::RPC | kind::TRANSACTION);
+                    if self.kind == kind::RPC {
+                        let room = KEPT.min(KEPT_IN_ALL.saturating_sub(shared.kept).max(KEPT_AT_LEAST));
+                        let rpc = self.rpc.get_or_insert_with(|| Rpc::new(room));
+                        shared.kept -= rpc.held();
+                        rpc.feed(payload);
+                        shared.kept += rpc.held();
+                        continue;
+                    }
+                    let wants = matches!(self.kind, kind::BATCH | kind::TRANSACTION);
                     let shared_room = KEPT_IN_ALL.saturating_sub(shared.kept).max(KEPT_AT_LEAST.saturating_sub(self.kept.len()));
                     let room = if wants { KEPT.saturating_sub(self.kept.len()).min(shared_room) } else { 0 };
                     let part = &payload[..payload.len().min(room)];
@@ -282,7 +363,11 @@ impl Conversation {
         let kind = self.kind;
         let mut calls = match kind {
             kind::BATCH => vec![request::batch(kept, self.whole)],
-            kind::RPC => request::calls(kept, self.whole),
+            kind::RPC => {
+                let rpc = self.rpc.take().unwrap_or_else(|| Rpc::new(0));
+                shared.kept -= rpc.held();
+                rpc.end()
+            }
             kind::TRANSACTION => {
                 shared.distributed |= request::is_distributed(kept);
                 vec![request::transaction(kept)]
@@ -301,11 +386,16 @@ impl Conversation {
             calls.push(Call { text: format!("({more} more calls in one message)"), ..Call::default() });
         }
         let mut statements = VecDeque::new();
-        for Call { text, text_units, values, handle } in calls {
+        for Call { text, text_units, values, handle, makes } in calls {
             let (text, units) = match handle {
                 Handle::Run(handle) => shared.prepared.get(&handle.to_le_bytes()).unwrap_or((text.into(), text_units)),
                 Handle::Dropped(handle) => {
                     shared.prepared.remove(&handle.to_le_bytes());
+                    shared.described.remove((Made::Prepared, handle));
+                    (text.into(), text_units)
+                }
+                Handle::Closed(cursor) => {
+                    shared.described.remove((Made::Cursor, cursor));
                     (text.into(), text_units)
                 }
                 _ => (text.into(), text_units),
@@ -321,12 +411,12 @@ impl Conversation {
                 // SQL Server does not run it; there are engines that do
                 statement.outcome = Outcome::Failed { code: String::new(), message: "given up by the client before its end".to_owned() };
             }
-            statements.push_back((statement, handle));
+            statements.push_back(Waiting { statement, handle, makes, results: 0 });
         }
         shared.waiting += statements.len();
         // a client that sends more ahead than any real one: the oldest is let go as it stands
         if self.pending.len() >= limits::PIPELINED {
-            for (mut statement, _) in self.pending.pop_front().into_iter().flatten() {
+            for Waiting { mut statement, .. } in self.pending.pop_front().into_iter().flatten() {
                 statement.outcome = Outcome::Failed { code: String::new(), message: "its result was not followed: too many sent ahead".to_owned() };
                 shared.waiting -= 1;
                 finish(statement, shared);
@@ -339,12 +429,7 @@ impl Conversation {
     fn server_step(&mut self, bytes: &mut &[u8], shared: &mut Shared) -> bool {
         let before = *bytes;
         match self.reply.next(bytes) {
-            Some(Piece::Begin(_, first)) => {
-                if first && shared.opaque_rows {
-                    self.tokens.lose();
-                }
-                true
-            }
+            Some(Piece::Begin(..)) => true,
             Some(Piece::Payload(mut payload)) => {
                 if let Some(event) = self.tokens.next(&mut payload) {
                     self.happened(event, shared);
@@ -356,8 +441,12 @@ impl Conversation {
             }
             Some(Piece::End(header)) => {
                 if header.is_last() {
+                    let is_lost = self.tokens.is_lost();
                     if let Some(event) = self.tokens.end_of_message() {
                         self.happened(event, shared);
+                    }
+                    if is_lost && let Some(waiting) = self.pending.front_mut().and_then(VecDeque::front_mut) {
+                        waiting.statement.tag = "its result could not be read: bytes are counted, rows are not".to_owned();
                     }
                     self.answered(shared);
                 }
@@ -373,7 +462,8 @@ impl Conversation {
             self.attention = false;
             return;
         };
-        let Some((statement, handle)) = request.front_mut() else { return };
+        let several = request.len() > 1;
+        let Some(Waiting { statement, handle, makes, results }) = request.front_mut() else { return };
         statement.bytes += std::mem::take(&mut self.tokens.row_bytes);
         match event {
             Event::Row => statement.rows = statement.rows.saturating_add(1),
@@ -382,9 +472,37 @@ impl Conversation {
                     statement.outcome = Outcome::Failed { code: number.to_string(), message: text };
                 }
             }
-            Event::Returned(Some(number)) if *handle == Handle::Made => {
-                *handle = Handle::None;
-                shared.prepared.insert(&number.to_le_bytes(), statement.text.clone(), statement.text_bytes);
+            Event::Described => {
+                *results += 1;
+                match handle {
+                    // which of several the next would have is not known
+                    Handle::Run(prepared) if *results > 1 => shared.described.remove((Made::Prepared, *prepared)),
+                    Handle::Run(prepared) => shared.described.insert((Made::Prepared, *prepared), self.tokens.columns()),
+                    Handle::Fetch(cursor) => shared.described.insert((Made::Cursor, *cursor), self.tokens.columns()),
+                    _ => {}
+                }
+            }
+            Event::Undescribed => {
+                let known = match handle {
+                    Handle::Run(prepared) => shared.described.get((Made::Prepared, *prepared)),
+                    Handle::Fetch(cursor) => shared.described.get((Made::Cursor, *cursor)),
+                    _ => None,
+                };
+                match known {
+                    Some(columns) => self.tokens.describe_as(columns),
+                    None => self.tokens.lose(),
+                }
+            }
+            Event::Returned(Some(number)) => {
+                if let Some((first, rest)) = makes.split_first() {
+                    *makes = rest;
+                    if *first == Made::Prepared {
+                        shared.prepared.insert(&number.to_le_bytes(), statement.text.clone(), statement.text_bytes);
+                    }
+                    if *results == 1 {
+                        shared.described.insert((*first, number), self.tokens.columns());
+                    }
+                }
             }
             Event::Done { kind, status, command, rows } => {
                 if status & done::COUNT != 0 && (command != done::SELECT || statement.rows == 0) {
@@ -397,25 +515,53 @@ impl Conversation {
                     let message = if self.attention { "cancelled by the client" } else { "failed; its error could not be read" };
                     statement.outcome = Outcome::Failed { code: String::new(), message: message.to_owned() };
                 }
-                // another call of the same message comes next
-                if kind == token_type::DONE_PROC
-                    && status & done::RPC_IN_BATCH != 0
-                    && request.len() > 1
-                    && let Some((statement, _)) = request.pop_front()
+                if kind != token_type::DONE_PROC || !several || status & (done::MORE | done::RPC_IN_BATCH) == 0 {
+                    return;
+                }
+                let part = Part {
+                    rows: std::mem::take(&mut statement.rows),
+                    bytes: std::mem::take(&mut statement.bytes),
+                    outcome: std::mem::replace(&mut statement.outcome, Outcome::Done),
+                };
+                self.parts.push(part);
+                // another call of the same message comes next: some servers say so, and what came before is all of this one's
+                if status & done::RPC_IN_BATCH != 0
+                    && let Some(Waiting { mut statement, .. }) = request.pop_front()
                 {
+                    all_of(&mut statement, self.parts.drain(..));
                     shared.waiting -= 1;
                     finish(statement, shared);
                 }
             }
-            Event::Returned(_) | Event::Other => {}
+            Event::Returned(None) | Event::Other => {}
         }
     }
 
     /// A reply is complete: so is what asked for it.
     fn answered(&mut self, shared: &mut Shared) {
+        let waiting = self.pending.pop_front().unwrap_or_default();
+        let mut parts = std::mem::take(&mut self.parts);
+        // others say only that more follows: as many ends as calls are one of each. The last has stood with the first so far
+        let each = !parts.is_empty() && parts.len() + 1 == waiting.len();
+        let mut waiting = waiting.into_iter().map(|waiting| waiting.statement).collect::<VecDeque<_>>();
+        if each {
+            if let Some(first) = waiting.front_mut() {
+                let last = Part {
+                    rows: std::mem::take(&mut first.rows),
+                    bytes: std::mem::take(&mut first.bytes),
+                    outcome: std::mem::replace(&mut first.outcome, Outcome::Done),
+                };
+                parts.push(last);
+            }
+            for (statement, part) in waiting.iter_mut().zip(parts) {
+                all_of(statement, std::iter::once(part));
+            }
+        } else if let Some(first) = waiting.front_mut() {
+            all_of(first, parts.into_iter());
+        }
         // an error of one call does not keep the next from running: what has no end of its own is not known
-        for (at, (mut statement, _)) in self.pending.pop_front().into_iter().flatten().enumerate() {
-            if at > 0 && statement.outcome == Outcome::Done {
+        for (at, mut statement) in waiting.into_iter().enumerate() {
+            if at > 0 && !each && statement.outcome == Outcome::Done {
                 statement.outcome = unknown();
             }
             shared.waiting -= 1;
@@ -425,7 +571,10 @@ impl Conversation {
 
     fn end(&mut self, shared: &mut Shared) {
         let mut first = true;
-        for (mut statement, _) in self.pending.drain(..).flatten() {
+        if let Some(first) = self.pending.front_mut().and_then(VecDeque::front_mut) {
+            all_of(&mut first.statement, self.parts.drain(..));
+        }
+        for Waiting { mut statement, .. } in self.pending.drain(..).flatten() {
             statement.outcome = match std::mem::take(&mut first) {
                 true => Outcome::Failed { code: String::new(), message: "the session ended before its result".to_owned() },
                 false => unknown(),
@@ -516,7 +665,7 @@ mod tests {
 
     #[test]
     fn a_batch_has_its_text_rows_bytes_and_time() {
-        let mut seen = Observer::new(false, false);
+        let mut seen = Observer::new(false, Agreed::default());
         seen.client(&batch(&format!("SELECT n FROM t -- {}", "x".repeat(1_000))), 10);
         assert!(seen.is_busy());
         let done: Vec<_> = seen.server(&reply(&result(200), 512), 25).collect();
@@ -528,7 +677,7 @@ mod tests {
 
     #[test]
     fn an_error_and_a_cancel_are_recorded() {
-        let mut seen = Observer::new(false, false);
+        let mut seen = Observer::new(false, Agreed::default());
         let mut tokens = Vec::new();
         put_message(&mut tokens, 208, 1, 16, "Invalid object name 'x'.", "s");
         put_done(&mut tokens, token_type::DONE, done::ERROR, 0, 0);
@@ -554,7 +703,7 @@ mod tests {
 
     #[test]
     fn a_prepared_handle_keeps_its_text() {
-        let mut seen = Observer::new(false, false);
+        let mut seen = Observer::new(false, Agreed::default());
         let nvarchar = |text: &str| {
             let mut out = vec![0, 0, 0xe7, 0x40, 0x1f, 9, 4, 0xd0, 0, 0x34];
             out.extend((2 * text.len() as u16).to_le_bytes());
@@ -580,7 +729,7 @@ mod tests {
     fn the_reason_reaches_the_client_wherever_a_result_is_cut() {
         let whole = reply(&result(400), 512);
         for cut in 0..whole.len() {
-            let mut seen = Observer::new(false, false);
+            let mut seen = Observer::new(false, Agreed::default());
             seen.client(&batch("SELECT n FROM t"), 1);
             let _ = seen.server(&whole[..cut], 2).count();
             let mut sent = whole[..cut].to_vec();
@@ -623,7 +772,7 @@ mod tests {
 
     #[test]
     fn sessions_inside_one_connection_are_followed_apart() {
-        let mut seen = Observer::new(true, false);
+        let mut seen = Observer::new(true, Agreed::default());
         let framed = |session, sequence, payload: &[u8]| {
             let mut out = Vec::new();
             Frame { flags: flag::DATA, session, payload: 0, sequence, window: 4 }.put(&mut out, payload);
@@ -666,7 +815,7 @@ mod tests {
 
     /// What is on record of one request, with an empty reply.
     fn recorded(request: &[u8]) -> Vec<String> {
-        let mut seen = Observer::new(false, false);
+        let mut seen = Observer::new(false, Agreed::default());
         seen.client(request, 1);
         let mut tokens = Vec::new();
         put_done(&mut tokens, token_type::DONE, 0, 0, 0);
@@ -676,7 +825,7 @@ mod tests {
     #[test]
     fn nothing_that_runs_is_missing_from_the_record() {
         let hidden = text("DELETE FROM t");
-        // behind a value that is longer than is kept, and behind one whose type is not known
+        // behind a value that is longer than is kept
         let long = [
             vec![0, 0, 0xe7, 0xff, 0xff, 9, 4, 0xd0, 0, 0x34],
             200_000_u64.to_le_bytes().to_vec(),
@@ -685,9 +834,11 @@ mod tests {
             vec![0; 4],
         ]
         .concat();
-        let table = vec![0, 0, 0xf3, 0, 0, 0];
-        for parameter in [long, table] {
-            let found = recorded(&rpc(&[("sp_executesql", &[text("SELECT 1"), parameter]), ("sp_executesql", std::slice::from_ref(&hidden))]));
+        let behind = |parameter| recorded(&rpc(&[("sp_executesql", &[text("SELECT 1"), parameter]), ("sp_executesql", std::slice::from_ref(&hidden))]));
+        assert_eq!(behind(long), ["SELECT 1", "DELETE FROM t"]);
+        // behind one whose type is not known, and behind a table that is none
+        for parameter in [vec![0, 0, 0xf9, 0, 0, 0], vec![0, 0, 0xf3, 0, 0, 0]] {
+            let found = behind(parameter);
             assert!(found.last().unwrap().starts_with("(further calls may follow in "), "{found:?}");
         }
         // a name of 128 characters is no mark between calls
@@ -697,7 +848,7 @@ mod tests {
         // a procedure by another spelling, or one of somebody's own, keeps the whole text
         let long = format!("{} DELETE FROM t", "/**/".repeat(500));
         assert_eq!(recorded(&rpc(&[("\"sys\".\"sp_executesql\";1", &[text(&long)])])), std::slice::from_ref(&long));
-        let mut seen = Observer::new(false, false);
+        let mut seen = Observer::new(false, Agreed::default());
         seen.client(&rpc(&[("dbo.run_it", &[text(&long)])]), 1);
         assert!(seen.end(2)[0].values[0].ends_with("DELETE FROM t"));
         // the kind of the first packet counts, and a message that was given up is on record
@@ -710,7 +861,7 @@ mod tests {
 
     #[test]
     fn bulk_loads_and_cursors_are_on_record() {
-        let mut seen = Observer::new(false, false);
+        let mut seen = Observer::new(false, Agreed::default());
         seen.client(&batch("INSERT BULK dbo.t (a int)"), 1);
         let mut tokens = Vec::new();
         put_done(&mut tokens, token_type::DONE, 0, 0, 0);
@@ -728,7 +879,7 @@ mod tests {
         let options = [int(1), int(1), int(20)];
         let values = |name: &str, before: &[Vec<u8>]| {
             let parameters: Vec<Vec<u8>> = before.iter().chain(&options).cloned().chain([text("@p int"), int(7)]).collect();
-            let mut seen = Observer::new(false, false);
+            let mut seen = Observer::new(false, Agreed::default());
             seen.client(&rpc(&[(name, &parameters)]), 1);
             let mut tokens = Vec::new();
             put_done(&mut tokens, token_type::DONE_PROC, 0, 0xe0, 0);
@@ -741,9 +892,173 @@ mod tests {
         assert_eq!(recorded(&call), ["EXEC pay @p"]);
     }
 
+    /// A result of one nullable int column, with or without its description.
+    fn ints(described: bool, rows: usize) -> Vec<u8> {
+        let mut tokens = vec![token_type::COLUMNS];
+        if described {
+            tokens.extend([1, 0, 0, 0, 0, 0, 9, 0, 0x26, 4, 1, b'n', 0]);
+        } else {
+            tokens.extend([0xff, 0xff]);
+        }
+        for n in 0..rows {
+            tokens.extend([token_type::ROW, 4]);
+            tokens.extend((n as u32).to_le_bytes());
+        }
+        put_done(&mut tokens, token_type::DONE_IN_PROC, done::MORE | done::COUNT, done::SELECT, rows as u64);
+        tokens
+    }
+
+    fn returned(tokens: &mut Vec<u8>, number: i32) {
+        tokens.extend([token_type::RETURN_VALUE, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0x26, 4, 4]);
+        tokens.extend(number.to_le_bytes());
+    }
+
+    #[test]
+    fn rows_of_a_cursor_are_counted_when_their_columns_are_not_told_again() {
+        let mut seen = Observer::new(false, Agreed::default());
+        let answer =
+            |seen: &mut Observer, tokens: &[u8]| seen.server(&reply(tokens, 4_096), 2).map(|s| (s.text.to_string(), s.rows, s.bytes)).collect::<Vec<_>>();
+        seen.client(&rpc(&[("sp_cursoropen", &[int(0), text("SELECT n FROM t"), int(1)])]), 1);
+        let mut open = ints(true, 0);
+        returned(&mut open, 180_150_003);
+        put_done(&mut open, token_type::DONE_PROC, 0, 0xe0, 0);
+        assert_eq!(answer(&mut seen, &open), [("SELECT n FROM t".to_owned(), 0, 0)]);
+        for _ in 0..2 {
+            seen.client(&rpc(&[("sp_cursorfetch", &[int(180_150_003), int(2)])]), 3);
+            let mut fetch = ints(false, 128);
+            put_done(&mut fetch, token_type::DONE_PROC, 0, 0xe0, 0);
+            assert_eq!(answer(&mut seen, &fetch), [("EXEC sp_cursorfetch 180150003".to_owned(), 128, 640)]);
+        }
+        // and of what is prepared, by the handle that the reply gave
+        seen.client(&rpc(&[("sp_prepexec", &[int(0), text(""), text("SELECT n FROM u")])]), 4);
+        let mut made = ints(true, 1);
+        returned(&mut made, 9);
+        put_done(&mut made, token_type::DONE_PROC, 0, 0xe0, 0);
+        assert_eq!(answer(&mut seen, &made)[0].1, 1);
+        seen.client(&rpc(&[("sp_execute", &[int(9)])]), 5);
+        let mut again = ints(false, 3);
+        put_done(&mut again, token_type::DONE_PROC, 0, 0xe0, 0);
+        assert_eq!(answer(&mut seen, &again), [("SELECT n FROM u".to_owned(), 3, 15)]);
+        // of a cursor that nobody has seen, bytes are counted, and the record says so
+        seen.client(&rpc(&[("sp_cursorfetch", &[int(7), int(2)])]), 6);
+        let mut fetch = ints(false, 100);
+        put_done(&mut fetch, token_type::DONE_PROC, 0, 0xe0, 0);
+        let statement = seen.server(&reply(&fetch, 4_096), 7).next().unwrap();
+        assert!(statement.bytes >= 500 && statement.tag.starts_with("its result could not be read"), "{statement:?}");
+    }
+
+    #[test]
+    fn reads_of_sensitive_columns_are_counted_and_can_be_cut_with_words() {
+        for version in [1, 2] {
+            let name = |out: &mut Vec<u8>, text: &str| {
+                out.push(text.len() as u8);
+                packet::put_utf16(out, text);
+            };
+            let mut tokens = vec![token_type::COLUMNS, 1, 0, 0, 0, 0, 0, 9, 0, 0x26, 4, 1, b'n', 0];
+            tokens.extend([token_type::DATA_CLASSIFICATION, 1, 0]);
+            name(&mut tokens, "Confidential");
+            name(&mut tokens, "331f0b13");
+            tokens.extend([1, 0]);
+            name(&mut tokens, "National ID");
+            name(&mut tokens, "6f5a11a7");
+            let rank: &[u8] = if version > 1 { &[20, 0, 0, 0] } else { &[] };
+            tokens.extend(rank);
+            tokens.extend([1, 0, 1, 0, 0, 0, 0, 0]);
+            tokens.extend(rank);
+            for n in 0..400_u32 {
+                tokens.extend([token_type::ROW, 4]);
+                tokens.extend(n.to_le_bytes());
+            }
+            put_done(&mut tokens, token_type::DONE, done::COUNT, done::SELECT, 400);
+            let whole = reply(&tokens, 512);
+            let new = || Observer::new(false, Agreed { classification: version, ..Agreed::default() });
+            let mut seen = new();
+            seen.client(&batch("SELECT ssn FROM people"), 1);
+            let found = seen.server(&whole, 2).next().unwrap();
+            assert_eq!((found.rows, found.bytes, found.outcome), (400, 2_000, Outcome::Done), "version {version}");
+            let mut seen = new();
+            seen.client(&batch("SELECT ssn FROM people"), 1);
+            let _ = seen.server(&whole[..1_000], 2).count();
+            let mut words = Vec::new();
+            let mut rest = &whole[1_000..];
+            let mut next: &[u8] = &[];
+            loop {
+                match seen.last_words(next, "your access to uat has expired", "Ask again.", 3) {
+                    LastWords::More(passing) => words.extend(passing),
+                    LastWords::Last(passing) => {
+                        words.extend(passing);
+                        break;
+                    }
+                }
+                (next, rest) = rest.split_at(rest.len().min(7));
+            }
+            let said = packet::utf16(&words[words.iter().position(|byte| *byte == b'Y').unwrap()..]);
+            assert!(said.contains("your access to uat has expired"), "version {version}: {said}");
+        }
+    }
+
+    #[test]
+    fn rows_with_encrypted_columns_are_counted() {
+        let mut tokens = vec![token_type::COLUMNS, 2, 0];
+        // one key, encrypted in one way
+        tokens.extend([1, 0]);
+        tokens.extend([0; 4 + 4 + 4 + 8]);
+        tokens.extend([1, 3, 0, 1, 2, 3]);
+        tokens.push(4);
+        packet::put_utf16(&mut tokens, "AKV1");
+        tokens.extend([2, 0]);
+        packet::put_utf16(&mut tokens, "kp");
+        tokens.push(8);
+        packet::put_utf16(&mut tokens, "RSA_OAEP");
+        // a plain int, then a varbinary that is an int when it is decrypted
+        tokens.extend([0, 0, 0, 0, 9, 0, 0x26, 4, 1, b'n', 0]);
+        tokens.extend([0, 0, 0, 0, 9, 8, 0xa5, 0x40, 0x1f]);
+        tokens.extend([0, 0, 0, 0, 0, 0, 0x26, 4, 2, 1, 1]);
+        tokens.extend([1, b's', 0]);
+        for n in 0..5_u32 {
+            tokens.extend([token_type::ROW, 4]);
+            tokens.extend(n.to_le_bytes());
+            tokens.extend([3, 0, 0xca, 0xfe, 0x01]);
+        }
+        put_done(&mut tokens, token_type::DONE, done::COUNT, done::SELECT, 5);
+        let mut seen = Observer::new(false, Agreed { column_encryption: true, ..Agreed::default() });
+        seen.client(&batch("SELECT n, s FROM people"), 1);
+        let found = seen.server(&reply(&tokens, 4_096), 2).next().unwrap();
+        assert_eq!((found.rows, found.bytes, found.tag.as_str()), (5, 50, ""));
+    }
+
+    #[test]
+    fn each_of_several_calls_has_its_own_rows_however_its_end_is_marked() {
+        let call = ("sp_executesql", &[text("SELECT n FROM t")][..]);
+        for mark in [done::MORE | done::RPC_IN_BATCH, done::MORE] {
+            let mut seen = Observer::new(false, Agreed::default());
+            seen.client(&rpc(&[call; 3]), 1);
+            let mut tokens = Vec::new();
+            for (n, rows) in [4, 0, 2].into_iter().enumerate() {
+                tokens.extend(ints(true, rows));
+                if n == 1 {
+                    put_message(&mut tokens, 547, 1, 16, "The INSERT statement conflicted.", "s");
+                }
+                put_done(&mut tokens, token_type::DONE_PROC, if n < 2 { mark } else { 0 }, 0xe0, 0);
+            }
+            let found: Vec<_> = seen.server(&reply(&tokens, 4_096), 2).map(|s| (s.rows, s.bytes, s.outcome == Outcome::Done)).collect();
+            assert_eq!(found, [(4, 20, true), (0, 0, false), (2, 10, true)], "{mark:#x}");
+        }
+        // a procedure that calls procedures: all of it is the first call's, where the server says which end is one of several
+        let mut seen = Observer::new(false, Agreed::default());
+        seen.client(&rpc(&[call; 2]), 1);
+        let mut tokens = Vec::new();
+        for (rows, mark) in [(1, done::MORE), (2, done::MORE | done::RPC_IN_BATCH), (5, 0)] {
+            tokens.extend(ints(true, rows));
+            put_done(&mut tokens, token_type::DONE_PROC, mark, 0xe0, 0);
+        }
+        let found: Vec<_> = seen.server(&reply(&tokens, 4_096), 2).map(|s| s.rows).collect();
+        assert_eq!(found, [3, 5]);
+    }
+
     #[test]
     fn a_short_answer_that_cannot_be_read_is_no_success() {
-        let mut seen = Observer::new(false, false);
+        let mut seen = Observer::new(false, Agreed::default());
         seen.client(&batch("SELECT odd FROM t"), 1);
         // a column of a type that nobody knows; what follows is an error
         let mut tokens = vec![token_type::COLUMNS, 1, 0, 0, 0, 0, 0, 9, 0, 0xf9];
@@ -755,7 +1070,7 @@ mod tests {
 
     #[test]
     fn a_reset_connection_forgets_its_handles_and_says_so() {
-        let mut seen = Observer::new(false, false);
+        let mut seen = Observer::new(false, Agreed::default());
         seen.client(&rpc(&[("sp_prepexec", &[int(0), text(""), text("SELECT secret")])]), 1);
         let mut tokens = vec![token_type::RETURN_VALUE, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0x26, 4, 4, 9, 0, 0, 0];
         put_done(&mut tokens, token_type::DONE_PROC, 0, 0xe0, 0);
@@ -770,7 +1085,7 @@ mod tests {
     #[test]
     fn what_a_client_makes_the_server_say_does_not_change_the_record() {
         // rows without a description are not taken for tokens: no error is forged, and the end is seen
-        let mut seen = Observer::new(false, false);
+        let mut seen = Observer::new(false, Agreed::default());
         seen.client(&batch("SELECT x"), 1);
         let mut tokens = vec![token_type::COLUMNS, 0xff, 0xff, token_type::ROW];
         put_message(&mut tokens, 50_000, 1, 16, "forged", "s");
@@ -778,7 +1093,7 @@ mod tests {
         let found = seen.server(&reply(&tokens, 4_096), 2).next().unwrap();
         assert_eq!(found.outcome, Outcome::Done);
         // many calls sent ahead do not fill the memory
-        let mut seen = Observer::new(false, false);
+        let mut seen = Observer::new(false, Agreed::default());
         let calls: Vec<(&str, &[Vec<u8>])> = vec![("p", &[]); 1_000];
         for _ in 0..100 {
             seen.client(&rpc(&calls), 1);
@@ -795,12 +1110,12 @@ mod tests {
             message
         };
         for (asked, outlives) in [(0, true), (1, true), (5, false), (6, true), (7, false), (8, false), (9, false)] {
-            let mut seen = Observer::new(false, false);
+            let mut seen = Observer::new(false, Agreed::default());
             seen.client(&request(asked), 1);
             assert_eq!(seen.refused().is_some(), outlives, "{asked}");
         }
         // in pieces as well: what makes the request whole is what does not pass
-        let mut seen = Observer::new(false, false);
+        let mut seen = Observer::new(false, Agreed::default());
         let whole = request(6);
         let (last, before) = whole.split_last().unwrap();
         seen.client(before, 1);
@@ -811,14 +1126,14 @@ mod tests {
 
     #[test]
     fn memory_stays_bounded_whatever_is_sent() {
-        let mut seen = Observer::new(false, false);
+        let mut seen = Observer::new(false, Agreed::default());
         let mut endless = Vec::new();
         packet::put_packet(&mut endless, kind::BATCH, 0, 0, 1, &[b'x'; 4_000]);
         for _ in 0..1_000 {
             seen.client(&endless, 1);
         }
         assert!(seen.held() <= KEPT);
-        let mut seen = Observer::new(true, false);
+        let mut seen = Observer::new(true, Agreed::default());
         for session in 0..3_000 {
             let mut framed = Vec::new();
             Frame { flags: flag::DATA, session, payload: 0, sequence: 1, window: 4 }.put(&mut framed, &endless);

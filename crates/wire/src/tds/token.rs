@@ -9,6 +9,8 @@ use crate::limits;
 pub mod token_type {
     pub const RETURN_STATUS: u8 = 0x79;
     pub const COLUMNS: u8 = 0x81;
+    /// How sensitive columns are (2.2.7.5).
+    pub const DATA_CLASSIFICATION: u8 = 0xa3;
     pub const ORDER: u8 = 0xa9;
     pub const ERROR: u8 = 0xaa;
     pub const INFO: u8 = 0xab;
@@ -134,7 +136,7 @@ pub fn first_row(message: &[u8]) -> Result<Option<Vec<String>>, String> {
     while let Some(kind) = rest.first() {
         let length = match *kind {
             token_type::COLUMNS => match columns.describe(rest) {
-                Some(Known::Length(length)) => length,
+                Some(Known::Length(length)) if !columns.columns.is_empty() => length,
                 _ => return Err(broken()),
             },
             token_type::ROW | token_type::NBC_ROW => return row(&rest[1..], *kind == token_type::NBC_ROW, &columns.columns).map(Some).ok_or_else(broken),
@@ -173,6 +175,10 @@ pub enum Event {
     },
     /// An output parameter; a number when it is one.
     Returned(Option<i64>),
+    /// The columns of the rows that follow are known.
+    Described,
+    /// Rows follow that were described by an earlier answer: see [`Tokens::describe_as`].
+    Undescribed,
     /// Anything that needs no attention.
     Other,
 }
@@ -196,8 +202,18 @@ enum Value {
     PointerTail(u64),
 }
 
+/// What changes how a server describes its columns, as the login agreed on it ([MS-TDS] 2.2.7.11).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Agreed {
+    /// Descriptions name keys, and how columns are encrypted.
+    pub column_encryption: bool,
+    /// The version in which results say how sensitive their columns are; 0: they do not.
+    pub classification: u8,
+}
+
 /// Follows the tokens of a message.
 pub struct Tokens {
+    agreed: Agreed,
     state: State,
     /// The beginning of a token that has not passed whole.
     partial: Vec<u8>,
@@ -216,6 +232,7 @@ pub struct Tokens {
 impl Default for Tokens {
     fn default() -> Self {
         Tokens {
+            agreed: Agreed::default(),
             state: State::Between,
             partial: Vec::new(),
             columns: Vec::new(),
@@ -230,6 +247,20 @@ impl Default for Tokens {
 }
 
 impl Tokens {
+    pub fn new(agreed: Agreed) -> Tokens {
+        Tokens { agreed, ..Tokens::default() }
+    }
+
+    /// The columns of the rows that pass, or passed last.
+    pub fn columns(&self) -> &[Type] {
+        &self.columns
+    }
+
+    /// The rows that follow have these columns.
+    pub fn describe_as(&mut self, columns: &[Type]) {
+        self.columns = columns.to_vec();
+    }
+
     /// Whether a token ends here: only there may another one be put in.
     pub fn at_boundary(&self) -> bool {
         matches!(self.state, State::Between) && self.partial.is_empty()
@@ -253,7 +284,7 @@ impl Tokens {
         if tail.is_empty() {
             tail = self.partial.split_off(self.partial.len().saturating_sub(13));
         }
-        *self = Tokens { row_bytes: self.row_bytes, columns: std::mem::take(&mut self.columns), ..Tokens::default() };
+        *self = Tokens { agreed: self.agreed, row_bytes: self.row_bytes, columns: std::mem::take(&mut self.columns), ..Tokens::default() };
         let mut r = Reader(&tail);
         let kind = r.u8()?;
         let done = Event::Done { kind, status: r.u16()?, command: r.u16()?, rows: r.u64()? };
@@ -265,6 +296,7 @@ impl Tokens {
         loop {
             match self.state {
                 State::Lost => {
+                    self.row_bytes += bytes.len() as u64;
                     let kept = bytes.len().min(13);
                     let surplus = (self.tail.len() + kept).saturating_sub(13);
                     self.tail.drain(..surplus);
@@ -273,9 +305,11 @@ impl Tokens {
                     return None;
                 }
                 State::Column(at, value) => {
-                    let before = bytes.len();
+                    let (before, is_row) = (bytes.len(), self.returned.is_none());
                     let event = self.column(at, value, bytes);
-                    self.row_bytes += (before - bytes.len()) as u64;
+                    if is_row {
+                        self.row_bytes += (before - bytes.len()) as u64;
+                    }
                     match event {
                         Some(event) => return Some(event),
                         None if bytes.is_empty() => return None,
@@ -356,10 +390,12 @@ impl Tokens {
             },
             Some(&token_type::COLUMNS) => self.describe(bytes),
             Some(&token_type::RETURN_VALUE) => self.returned(bytes),
+            Some(&token_type::DATA_CLASSIFICATION) if self.agreed.classification > 0 => self.classification(bytes),
             Some(_) => length_of(bytes).map(Known::Length),
         };
         match read {
             Some(Known::Length(length)) if bytes.len() >= length => Read::Token(length, Some(event(&bytes[..length]))),
+            Some(Known::Undescribed) => Read::Token(3, Some(Event::Undescribed)),
             Some(Known::Quietly(length)) => Read::Token(length, None),
             Some(Known::Unknown) => Read::Lost,
             Some(Known::Length(_)) => Read::More,
@@ -384,12 +420,14 @@ impl Tokens {
         let mut r = Reader(&bytes[1..]);
         let count = r.u16()?;
         let mut columns = Vec::new();
-        // a client may ask for rows without a description: then only their end is known
+        // a client may ask for rows without a description (2.2.6.6, fNoMetaData)
         if count == u16::MAX {
-            return Some(Known::Unknown);
+            return Some(Known::Undescribed);
         }
+        let has_keys = self.agreed.column_encryption && keys(&mut r)?;
         for _ in 0..count {
-            r.take(6)?;
+            r.u32()?;
+            let flags = r.u16()?;
             let before = r;
             let Some(ty) = Type::read(&mut r, true) else {
                 // too few bytes, or a type that nothing is known of
@@ -399,6 +437,9 @@ impl Tokens {
                 for _ in 0..r.u8()? {
                     r.skip_long_text()?;
                 }
+            }
+            if self.agreed.column_encryption && flags & ENCRYPTED != 0 {
+                cipher(&mut r, has_keys)?;
             }
             r.skip_short_text()?;
             columns.push(ty);
@@ -412,15 +453,38 @@ impl Tokens {
         let mut r = Reader(&bytes[1..]);
         r.u16()?;
         r.skip_short_text()?;
-        r.take(7)?;
+        r.take(1 + 4)?;
+        let flags = r.u16()?;
         let before = r;
         let Some(ty) = Type::read(&mut r, true) else {
             return if before.0.len() >= 1_024 { Some(Known::Unknown) } else { None };
         };
+        if self.agreed.column_encryption && flags & ENCRYPTED != 0 {
+            cipher(&mut r, false)?;
+        }
         self.returned = Some((ty, Vec::new()));
         self.nulls.clear();
         self.row();
         Some(Known::Quietly(bytes.len() - r.0.len()))
+    }
+
+    /// DATACLASSIFICATION (2.2.7.5): names of labels and of kinds of information, then of each column which of them it has.
+    fn classification(&self, bytes: &[u8]) -> Option<Known> {
+        let mut r = Reader(&bytes[1..]);
+        for _ in 0..2 {
+            for _ in 0..r.u16()? {
+                r.skip_short_text()?;
+                r.skip_short_text()?;
+            }
+        }
+        // the second version ranks them
+        let ranked = if self.agreed.classification > 1 { 4 } else { 0 };
+        r.take(ranked)?;
+        for _ in 0..r.u16()? {
+            let properties = usize::from(r.u16()?);
+            r.take(properties * (4 + ranked))?;
+        }
+        Some(Known::Length(bytes.len() - r.0.len()))
     }
 
     /// Takes as many bytes as a length has off the front, however they are cut.
@@ -532,6 +596,8 @@ enum Known {
     Length(usize),
     /// So many bytes are read, and nothing has happened yet.
     Quietly(usize),
+    /// A description that only says that there is none.
+    Undescribed,
     Unknown,
 }
 
@@ -541,8 +607,41 @@ enum Read {
     Lost,
 }
 
+/// A column's flag: its values are encrypted by clients.
+const ENCRYPTED: u16 = 0x0800;
+
+/// The keys that encrypted columns of a result were encrypted with (2.2.7.4, CekTable): says whether there are any.
+fn keys(r: &mut Reader<'_>) -> Option<bool> {
+    let count = r.u16()?;
+    for _ in 0..count {
+        // the number of the key in four parts, then each way in which the key itself is encrypted
+        r.take(4 + 4 + 4 + 8)?;
+        for _ in 0..r.u8()? {
+            let key = usize::from(r.u16()?);
+            r.take(key)?;
+            r.skip_short_text()?;
+            r.skip_long_text()?;
+            r.skip_short_text()?;
+        }
+    }
+    Some(count > 0)
+}
+
+/// How a column is encrypted (2.2.7.4, CryptoMetaData): with which key, what it is when it is not, by which algorithm and how.
+fn cipher(r: &mut Reader<'_>, has_key: bool) -> Option<()> {
+    if has_key {
+        r.u16()?;
+    }
+    r.u32()?;
+    Type::read(r, true)?;
+    if r.u8()? == 0 {
+        r.skip_short_text()?;
+    }
+    r.take(2).map(drop)
+}
+
 fn is_known(token: u8) -> bool {
-    matches!(token, 0x78 | 0x79 | 0x81 | 0xa4 | 0xa5 | 0xa9..=0xae | 0xd1 | 0xd2 | 0xe3 | 0xe4 | 0xed | 0xee | 0xfd..=0xff)
+    matches!(token, 0x78 | 0x79 | 0x81 | 0xa3 | 0xa4 | 0xa5 | 0xa9..=0xae | 0xd1 | 0xd2 | 0xe3 | 0xe4 | 0xed | 0xee | 0xfd..=0xff)
 }
 
 fn event(token: &[u8]) -> Event {
@@ -553,6 +652,7 @@ fn event(token: &[u8]) -> Event {
             let (Some(status), Some(command), Some(rows)) = (r.u16(), r.u16(), r.u64()) else { return Event::Other };
             Event::Done { kind, status, command, rows }
         }
+        token_type::COLUMNS => Event::Described,
         _ => Event::Other,
     }
 }
@@ -607,6 +707,7 @@ mod tests {
         put_message(&mut stream, 8134, 1, 16, "Divide by zero error encountered.", "s");
         put_done(&mut stream, token_type::DONE, done::ERROR | done::COUNT, done::SELECT, 2);
         let expected = vec![
+            Event::Described,
             Event::Row,
             Event::Row,
             Event::Returned(Some(42)),

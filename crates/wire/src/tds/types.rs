@@ -139,6 +139,11 @@ impl Type {
         self.length == Length::Pointer
     }
 
+    /// Whether a length of one byte that is 0 means NULL, and not nothing: it does in all but the old forms of texts and bytes.
+    pub fn is_empty_null(&self) -> bool {
+        !matches!(self.token, 0x25 | 0x27 | 0x2d | 0x2f)
+    }
+
     pub fn is_integer(&self) -> bool {
         matches!(self.token, token::INT_N | 0x30 | 0x34 | 0x38 | 0x7f)
     }
@@ -151,7 +156,7 @@ impl Type {
             Length::Fixed(n) => Some(r.take(usize::from(n))?),
             Length::Byte => {
                 let n = usize::from(r.u8()?);
-                Some(r.take(n)?).filter(|bytes| !bytes.is_empty() || matches!(self.token, 0x25 | 0x27 | 0x2d | 0x2f))
+                Some(r.take(n)?).filter(|bytes| !bytes.is_empty() || !self.is_empty_null())
             }
             Length::Short => {
                 let n = r.u16()?;
@@ -184,7 +189,7 @@ impl Type {
     }
 
     /// The value in words; `bytes` may be less than the `whole` of it.
-    fn shown(&self, bytes: &[u8], whole: usize) -> String {
+    pub fn shown(&self, bytes: &[u8], whole: usize) -> String {
         let number = || signed(bytes);
         let text = match (self.token, bytes.len()) {
             (token::NVARCHAR | token::NCHAR | token::NTEXT | token::XML, _) => utf16(bytes),

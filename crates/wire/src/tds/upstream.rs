@@ -44,7 +44,7 @@ pub struct Ready {
     /// The reply to the login as the client gets it: all that was said, but for what would send it to another server.
     pub reply: Vec<u8>,
     /// Rows carry what only the client can take apart (column encryption): they are not followed.
-    pub opaque_rows: bool,
+    pub agreed: token::Agreed,
     /// What the target answered when it was asked which database this is; none: it was not asked, or gave no row.
     pub seen: Option<Vec<String>>,
     /// The number of the session, as the target calls it; 0 when it does not say.
@@ -78,7 +78,13 @@ impl Upstream {
     /// Without `tls` a target that wants it is an error, and with it one that does not. The `question` is asked before anybody else
     /// asks anything; with several sessions in one connection there is no place for it.
     pub fn new(mut login: Login7, mars: bool, tls: Option<Tls>, question: Option<String>) -> Self {
-        login.features.retain(|(id, _)| !matches!(*id, feature::DNS_CACHING | feature::ENHANCED_ROUTING));
+        // what is not known could change what the target says in ways that are not followed
+        login.features.retain(|(id, _)| feature::FOLLOWED.contains(id));
+        if let Some((_, asked)) = login.features.iter_mut().find(|(id, _)| *id == feature::DATA_CLASSIFICATION)
+            && let Some(version) = asked.first_mut()
+        {
+            *version = (*version).min(feature::NEWEST_CLASSIFICATION);
+        }
         // a client that is strict with us says so in its version, which older servers do not know
         if tls != Some(Tls::Strict) && login.tds_version == TDS_8 {
             login.tds_version = TDS_7_4;
@@ -222,7 +228,7 @@ pub const NO_MARS: &str = "it has no MARS (several sessions in one connection)";
 /// The reply to LOGIN7.
 fn read_reply(message: &[u8], spid: u16) -> Found {
     let mut rest = message;
-    let (mut kept, mut acknowledged, mut opaque_rows, mut route, mut errors) = (Vec::new(), false, false, None, Vec::new());
+    let (mut kept, mut acknowledged, mut agreed, mut route, mut errors) = (Vec::new(), false, token::Agreed::default(), None, Vec::new());
     while !rest.is_empty() {
         let Some((token, after)) = token::length_of(rest).and_then(|length| rest.split_at_checked(length)) else {
             return Found::Failed("its answer to the login holds something that does not belong there".to_owned());
@@ -236,7 +242,13 @@ fn read_reply(message: &[u8], spid: u16) -> Found {
             (token::token_type::ENV_CHANGE, Some(&env_change::MIRRORING_PARTNER)) => continue,
             (token::token_type::ERROR, _) => errors.extend(token::read_message(token).map(|(number, _, text)| Said { number, text })),
             (token::token_type::LOGIN_ACK, _) => acknowledged = true,
-            (token::token_type::FEATURE_ACK, Some(_)) => opaque_rows = acknowledges(token, feature::COLUMN_ENCRYPTION),
+            (token::token_type::FEATURE_ACK, Some(_)) => {
+                agreed.column_encryption |= acknowledged_as(token, feature::COLUMN_ENCRYPTION).is_some();
+                // its version, and whether it is on
+                if let Some([version, 1, ..]) = acknowledged_as(token, feature::DATA_CLASSIFICATION) {
+                    agreed.classification = *version;
+                }
+            }
             _ => {}
         }
         kept.extend_from_slice(token);
@@ -249,7 +261,7 @@ fn read_reply(message: &[u8], spid: u16) -> Found {
     }
     let mut reply = Vec::new();
     packet::put(&mut reply, kind::REPLY, spid, &kept, 4_096);
-    Found::Ready(Ready { reply, opaque_rows, seen: None, number: spid })
+    Found::Ready(Ready { reply, agreed, seen: None, number: spid })
 }
 
 /// The host and port of a routing ENVCHANGE: length, protocol (0: TCP), port, host ([MS-TDS] 2.2.7.9).
@@ -263,18 +275,17 @@ fn read_route(token: &[u8]) -> Option<(String, u16)> {
     Some((r.long_text()?, port))
 }
 
-fn acknowledges(token: &[u8], id: u8) -> bool {
+/// What the target answers to a feature that was asked for, if it has it.
+fn acknowledged_as(token: &[u8], id: u8) -> Option<&[u8]> {
     let mut r = Reader(&token[1..]);
     while let Some(other) = r.u8().filter(|other| *other != 0xff) {
+        let length = usize::try_from(r.u32()?).ok()?;
+        let data = r.take(length)?;
         if other == id {
-            return true;
-        }
-        let data = r.u32().and_then(|length| r.take(usize::try_from(length).ok()?));
-        if data.is_none() {
-            return false;
+            return Some(data);
         }
     }
-    false
+    None
 }
 
 #[cfg(test)]

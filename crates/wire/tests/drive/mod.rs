@@ -160,7 +160,7 @@ pub fn observe(data: &[u8]) {
 /// A session of SQL Server in which both sides say `data`; the first byte says whether it holds several.
 pub fn tds_observe(data: &[u8]) {
     let Some((first, data)) = data.split_first() else { return };
-    let new = || tds::observe::Observer::new(first & 1 == 1, first & 2 == 2);
+    let new = || tds::observe::Observer::new(first & 1 == 1, tds::token::Agreed { column_encryption: first & 2 == 2, classification: first >> 2 & 3 });
     let held = |observer: &tds::observe::Observer| assert!(observer.held() <= 6 * limits::PREPARED_BYTES, "{} bytes are held", observer.held());
     both_speak(data, (new(), new()), held);
 }
