@@ -214,6 +214,16 @@ async fn only_accounts_of_this_installation_are_seen() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_login_of_the_same_name_that_is_somebody_elses_is_not_taken_over() {
+    let server = serve(Options::default(), verified);
+    server.standin.sql("master", "CREATE LOGIN jit_maria_aaaa WITH PASSWORD = 'Their-Password-1'").unwrap();
+    let refused = server.provide("jit_maria_aaaa", 1, Access::Read).await.unwrap_err().to_string();
+    assert!(refused.contains("which Daypass did not make"), "{refused}");
+    server.standin.sql("uat", "CREATE USER jit_maria_aaaa FOR LOGIN jit_maria_aaaa").unwrap();
+    assert!(client(&server.standin, "jit_maria_aaaa", "Their-Password-1").await.is_ok(), "its password is as it was");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_user_that_came_inside_a_copy_is_seen_and_removed() {
     let server = serve(Options::default(), verified);
     let golden = "golden".parse().unwrap();

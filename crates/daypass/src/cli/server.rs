@@ -4,7 +4,11 @@ use super::client::{Failure, write_private};
 use crate::{config::Config, serve};
 use std::{io::IsTerminal, path::Path, time::Duration};
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::{filter::Targets, layer::SubscriberExt, util::SubscriberInitExt};
+use tracing_subscriber::{
+    filter::{LevelFilter, Targets},
+    layer::SubscriberExt,
+    util::SubscriberInitExt,
+};
 
 /// Sessions get this long to tell their clients that Daypass stops.
 const GOODBYE: Duration = Duration::from_secs(5);
@@ -24,7 +28,10 @@ fn keep_memory_private() {
 /// Runs Daypass until it is told to stop.
 pub async fn serve(file: Option<&Path>, accept_clock: bool) -> Result<(), Failure> {
     // as `info` or `warn,daypass_gateway=debug`
-    let wanted = std::env::var("DAYPASS_LOG").ok().and_then(|text| text.parse().ok()).unwrap_or_else(|| Targets::new().with_default(tracing::Level::INFO));
+    let wanted = std::env::var("DAYPASS_LOG").ok().and_then(|text| text.parse().ok()).unwrap_or_else(|| {
+        // what a target refuses comes back to who asked it: the driver's own word for it would call what can be done without an error
+        Targets::new().with_default(tracing::Level::INFO).with_target("tiberius", LevelFilter::OFF)
+    });
     let written = tracing_subscriber::fmt::layer().with_target(false).with_ansi(false).with_writer(std::io::stderr);
     tracing_subscriber::registry().with(wanted).with(written).init();
     keep_memory_private();

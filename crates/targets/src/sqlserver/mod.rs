@@ -515,8 +515,11 @@ impl SqlServer {
     /// The login: made with all that the engine takes, or with less where it does not know an option.
     async fn provide_login(&self, link: &mut Link, spec: &AccountSpec<'_>) -> Result<(), TargetError> {
         let (login, password) = (name(spec.account.as_str()), text(spec.password.expose()));
-        let known = format!("SELECT name FROM sys.sql_logins WHERE name = {}", text(spec.account.as_str()));
-        if link.exists(&known).await? {
+        let known = format!("SELECT CONVERT(nvarchar(200), sid, 2) FROM sys.sql_logins WHERE name = {}", text(spec.account.as_str()));
+        if let Some(row) = link.rows(&known).await?.first() {
+            if !column(row, 0).eq_ignore_ascii_case(self.sid(spec.pass).trim_start_matches("0x")) {
+                return Err(TargetError::Refused(format!("there is a login {} already, which Daypass did not make", spec.account)));
+            }
             link.run(&format!("ALTER LOGIN {login} WITH PASSWORD = {password}")).await?;
             return link.run(&format!("ALTER LOGIN {login} ENABLE")).await;
         }

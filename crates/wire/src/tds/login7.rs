@@ -105,6 +105,9 @@ const OLDEST: u32 = 0x7209_0002;
 /// fUserType in OptionFlags2 ([MS-TDS] 2.2.6.4): 0 is a person's.
 const USER_TYPE: u8 = 0x70;
 
+/// fDatabase in OptionFlags1: the login fails when the database cannot be opened.
+const DATABASE_OR_NOTHING: u8 = 0x40;
+
 impl Login7 {
     /// Whether this is a login of a version whose layout is another one.
     pub fn is_too_old(message: &[u8]) -> bool {
@@ -219,7 +222,8 @@ impl Login7 {
             out.extend(number.to_le_bytes());
         }
         // neither integrated security, nor a kind of user that is none of a person's: fUserType is for the server's own and replication's logins
-        out.extend([self.flags1, self.flags2 & !(0x80 | USER_TYPE), self.type_flags, flags3]);
+        // a login that does not get its database is none: without this it would be in another one (fDatabase in OptionFlags1)
+        out.extend([self.flags1 | DATABASE_OR_NOTHING, self.flags2 & !(0x80 | USER_TYPE), self.type_flags, flags3]);
         out.extend(self.time_zone.to_le_bytes());
         out.extend(self.locale.to_le_bytes());
         out.extend(&places);
@@ -288,6 +292,8 @@ mod tests {
         assert_eq!(read, Login7 { flags3: 0x10, ..login() });
         assert_eq!(plain(&[0xb3, 0xa5]).as_str(), "a", "0x61 ^ 0x00: nibbles swapped to 0x16, XOR 0xa5 is 0xb3");
         assert!(!format!("{read:?}").contains("wörd"));
+        let lenient = Login7 { flags1: 0xa0, ..login() };
+        assert_eq!(Login7::read(&lenient.message()).unwrap().flags1, 0xe0, "the database, or nothing");
         let without = Login7 { features: Vec::new(), ..login() };
         assert_eq!(Login7::read(&without.message()), Some(without));
     }
