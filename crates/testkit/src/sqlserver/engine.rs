@@ -23,10 +23,14 @@ pub struct Session {
     strict: bool,
     pub prepared: HashMap<i32, String>,
     pub next_handle: i32,
+    /// What cursors have not given yet.
+    pub cursors: HashMap<i32, Table>,
     pub transactions: u32,
     row_count: i64,
     /// Only descriptions are wanted, no rows (`SET FMTONLY ON`).
     only_columns: bool,
+    /// What reads or changes begins a transaction (`SET IMPLICIT_TRANSACTIONS ON`).
+    implicit: bool,
     /// The table and the columns that bulk data is for.
     pub bulk: Option<(String, Vec<String>)>,
 }
@@ -52,9 +56,11 @@ impl Session {
             strict,
             prepared: HashMap::new(),
             next_handle: 1,
+            cursors: HashMap::new(),
             transactions: 0,
             row_count: 0,
             only_columns: false,
+            implicit: false,
             bulk: None,
         }
     }
@@ -138,6 +144,14 @@ impl Session {
                 None => Ok(Err(Failure::new(148, "Incorrect time syntax in time string used with WAITFOR."))),
             };
         }
+        let begins = ["INSERT", "UPDATE", "DELETE"].contains(&word(0).as_str()) || (word(0) == "SELECT" && tokens.iter().any(|t| t.is("FROM")));
+        if self.implicit
+            && self.transactions == 0
+            && begins
+            && let Err(failure) = self.transaction("BEGIN", out).await
+        {
+            return Ok(Err(failure));
+        }
         Ok(match word(0).as_str() {
             "SELECT" | "WITH" => self.select(tokens, out).await.map(Some),
             "INSERT" if word(1) == "BULK" => self.begin_bulk(tokens),
@@ -148,6 +162,10 @@ impl Session {
             "IF" if word(1) == "@@TRANCOUNT" => {
                 let verb = if tokens.iter().any(|t| t.is("ROLLBACK")) { "ROLLBACK" } else { "COMMIT" };
                 if self.transactions > 0 { self.transaction(verb, out).await } else { Ok(None) }
+            }
+            "SET" if word(1) == "IMPLICIT_TRANSACTIONS" => {
+                self.implicit = word(2) == "ON";
+                Ok(None)
             }
             "SET" if word(1) == "FMTONLY" => {
                 self.only_columns = word(2) == "ON";
@@ -256,6 +274,33 @@ impl Session {
     }
 
     async fn select(&mut self, tokens: &[Token], out: &mut Vec<u8>) -> Result<u64, Failure> {
+        Ok(self.table_of(tokens).await?.put(out))
+    }
+
+    /// A cursor on a query: its number, and the description of its columns.
+    pub async fn open_cursor(&mut self, sql: &str, out: &mut Vec<u8>) -> Result<i32, Failure> {
+        let query = statements(sql).into_iter().next().ok_or_else(|| Failure::new(16_945, "The cursor was not declared."))?;
+        self.permit(&query)?;
+        let mut table = self.table_of(&query).await?;
+        let rows = std::mem::take(&mut table.rows);
+        table.put(out);
+        table.rows = rows;
+        self.next_handle += 1;
+        let cursor = 180_150_000 + self.next_handle;
+        self.cursors.insert(cursor, table);
+        Ok(cursor)
+    }
+
+    /// The next rows of a cursor, described again or not; how many they are.
+    pub fn fetch(&mut self, cursor: i32, most: usize, described: bool, out: &mut Vec<u8>) -> Result<u64, Failure> {
+        let table = self.cursors.get_mut(&cursor).ok_or_else(|| Failure::new(16_909, "The cursor identifier value provided is not valid."))?;
+        let later = table.rows.split_off(most.min(table.rows.len()));
+        let count = if described { table.put(out) } else { table.put_undescribed(out) };
+        table.rows = later;
+        Ok(count)
+    }
+
+    async fn table_of(&mut self, tokens: &[Token]) -> Result<Table, Failure> {
         self.need(tokens, "SELECT", "db_datareader")?;
         let sql = self.rewritten(tokens);
         if sql.to_lowercase().contains("sys .") || sql.to_lowercase().contains("sys.") {
@@ -275,7 +320,10 @@ impl Session {
             table.rows.clear();
         }
         self.row_count = table.rows.len() as i64;
-        Ok(table.put(out))
+        // what it is does not change with what is left of it
+        let types: Vec<_> = (0..table.columns.len()).map(|at| table.ty(at)).collect();
+        table.columns.iter_mut().zip(types).for_each(|(column, ty)| column.ty = Some(ty));
+        Ok(table)
     }
 
     fn asker(&self) -> Asker<'_> {

@@ -135,7 +135,7 @@ fn goes_on(now: &[Token], word: &str) -> bool {
                 || (is(&["SELECT"]) && now.last().is_some_and(|last| ["UNION", "ALL", "EXCEPT", "INTERSECT"].iter().any(|w| last.is(w))))
                 || is(&["END"])
         }
-        "IF" => false,
+        "IF" => is(&["COMMIT", "ROLLBACK"]) && !has("COMMIT") && !has("ROLLBACK"),
         _ => false,
     }
 }

@@ -69,7 +69,7 @@ pub struct Table {
 const COLLATION: [u8; 5] = [0x09, 0x04, 0xd0, 0x00, 0x34];
 
 impl Table {
-    fn ty(&self, at: usize) -> (Type, bool) {
+    pub fn ty(&self, at: usize) -> (Type, bool) {
         if let Some(ty) = self.columns[at].ty {
             return ty;
         }
@@ -97,13 +97,25 @@ impl Table {
             ty.put(out, *nullable);
             put_short_text(out, &column.name);
         }
+        self.put_rows(out, &types);
+        self.rows.len() as u64
+    }
+
+    /// The rows alone, for whoever has been told their columns ([MS-TDS] 2.2.7.4, NoMetaData).
+    pub fn put_undescribed(&self, out: &mut Vec<u8>) -> u64 {
+        out.extend([token_type::COLUMNS, 0xff, 0xff]);
+        let types: Vec<(Type, bool)> = (0..self.columns.len()).map(|at| self.ty(at)).collect();
+        self.put_rows(out, &types);
+        self.rows.len() as u64
+    }
+
+    fn put_rows(&self, out: &mut Vec<u8>, types: &[(Type, bool)]) {
         for row in &self.rows {
             out.push(token_type::ROW);
-            for (value, (ty, nullable)) in row.iter().zip(&types) {
+            for (value, (ty, nullable)) in row.iter().zip(types) {
                 ty.put_value(out, *nullable, value);
             }
         }
-        self.rows.len() as u64
     }
 }
 

@@ -9,6 +9,8 @@ use daypass_wire::tds::{
 
 pub struct Call {
     pub procedure: String,
+    /// The client knows the columns: it wants rows only (fNoMetaData).
+    pub without_description: bool,
     pub parameters: Vec<(String, Value)>,
 }
 
@@ -31,7 +33,7 @@ pub fn calls(message: &[u8]) -> Option<Vec<Call>> {
         } else {
             utf16(r.take(2 * usize::from(length))?)
         };
-        r.u16()?;
+        let without_description = r.u16()? & 2 != 0;
         let mut parameters = Vec::new();
         while let Some(next) = r.0.first() {
             if matches!(next, 0x80 | 0xfe | 0xff) {
@@ -43,7 +45,7 @@ pub fn calls(message: &[u8]) -> Option<Vec<Call>> {
             let ty = Type::read(&mut r, false)?;
             parameters.push((name, value(&ty, &mut r)?));
         }
-        calls.push(Call { procedure: procedure.to_lowercase(), parameters });
+        calls.push(Call { procedure: procedure.to_lowercase(), without_description, parameters });
     }
     Some(calls)
 }

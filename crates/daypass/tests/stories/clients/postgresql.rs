@@ -1,6 +1,6 @@
 //! Drivers of PostgreSQL, before a real server.
 
-use super::{Client, Outcome, Table, prepare, talk, timed, tools, until_over};
+use super::{Client, Outcome, Table, built, prepare, talk, timed, tools, until_over};
 use crate::house::{Account, House, PATIENCE};
 use futures_util::{SinkExt, StreamExt, TryStreamExt};
 use serde_json::json;
@@ -479,12 +479,8 @@ async fn every_client_of_postgresql_connects_is_refused_in_words_and_is_cut_off_
     let notes = "SET ROLE uat_owner; CREATE TABLE sales.notes (id bigint, note text, amount double precision)";
     house.server.sql("uat", notes).await.unwrap();
     let strangers_ca = prepare(&house).await;
-    let (tools, go) = (tools().await, house.path("go-client"));
-    let mut build = Command::new(tools.join("bin/go"));
-    build.args(["build", "-o"]).arg(&go).arg(".").current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients/go"));
-    build.env("GOPATH", tools.join("go")).env("GOCACHE", tools.join("go-cache")).env("GOTOOLCHAIN", "local").env("GOFLAGS", "-mod=readonly -buildvcs=false");
-    let built = build.output().await.unwrap();
-    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+    let tools = tools().await;
+    let go = built(tools, "go", house.path("go-client")).await;
     let bench = Bench { house, tools, go, strangers_ca };
     let table = Table { clients: CLIENTS, cases: CASES };
     let wrong = table.fill(async |client, case| bench.run(client, case).await, is_right, "clients-postgresql.md", INTRODUCTION).await;

@@ -1,6 +1,6 @@
 //! Drivers of SQL Server, before the stand-in.
 
-use super::{Client, Outcome, Table, prepare, talk, timed, tools, until_over};
+use super::{Client, Outcome, Table, built, prepare, talk, timed, tools, until_over};
 use crate::{
     house::{Account, House, PATIENCE},
     sqlserver::ask,
@@ -47,6 +47,8 @@ const CLIENTS: &[Client] = &[
             ("mars", "it has none"),
         ],
     },
+    Client { name: "mssql-jdbc", title: "Microsoft JDBC Driver 13.6 (Java 25)", cannot: &[("mars", "it has none")] },
+    Client { name: "go-mssqldb", title: "Microsoft go-mssqldb 1.11 (Go)", cannot: &[("mars", "it has none")] },
     Client { name: "tedious", title: "tedious 19.2 (Node.js)", cannot: &[("mars", "it has none")] },
     Client { name: "tiberius", title: "tiberius 0.13 (Rust)", cannot: &[("mars", "it has none")] },
 ];
@@ -77,6 +79,7 @@ const NOTES: &str = "SELECT COUNT(*) FROM dbo.notes WHERE note LIKE 'tiberius %'
 struct Bench {
     house: House<StandIn>,
     tools: &'static Path,
+    go: PathBuf,
     strangers_ca: PathBuf,
 }
 
@@ -136,6 +139,8 @@ impl Bench {
             let mut command = Command::new(self.tools.join("bin/node"));
             command.arg(here.join("client.js")).env("TEDIOUS", self.tools.join("node_modules/tedious"));
             command
+        } else if client.name == "go-mssqldb" {
+            Command::new(&self.go)
         } else {
             let mut command = Command::new(self.tools.join("bin/python"));
             command.arg(here.join("client.py"));
@@ -149,7 +154,7 @@ impl Bench {
         };
         let want = json!({
             "client": client.name, "case": script, "host": "localhost", "port": self.house.sqlserver.port(), "user": account.name, "password": account.password,
-            "database": Self::database(case), "ca": ca, "trust": case == "trust", "mars": case == "mars",
+            "database": Self::database(case), "ca": ca, "trust": case == "trust", "mars": case == "mars", "jar": self.tools.join("mssql-jdbc.jar"),
             "encrypt": if case == "strict" { json!("strict") } else if client.name == "odbc" { json!("yes") } else { json!(true) },
         });
         talk(&self.house, command, &want, account).await
@@ -289,9 +294,40 @@ impl Bench {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_java_program_reads_by_a_cursor_and_writes_in_a_batch_is_on_record() {
+    let house = House::sqlserver(Options::default(), &[]).await;
+    let strangers_ca = prepare(&house).await;
+    let tools = tools().await;
+    let bench = Bench { house, tools, go: PathBuf::new(), strangers_ca };
+    let java = CLIENTS.iter().find(|client| client.name == "mssql-jdbc").unwrap();
+    let account = bench.house.account_only("maria", "read_write", "1h").await;
+    for (case, came) in [("cursor", "400 rows"), ("huge", "3 rows"), ("bulk", "2000 rows")] {
+        let outcome = bench.script(java, &account, case).await;
+        assert_eq!((outcome.ok, outcome.text.as_str()), (true, came), "{case}");
+    }
+    let all = |sessions: &serde_json::Value| sessions.as_array().unwrap().iter().all(|session| session["closed_at"].is_string());
+    let sessions = bench.house.until_json("maria", &["sessions", "ls", "--all"], all).await;
+    let mut statements = Vec::new();
+    for session in sessions.as_array().unwrap() {
+        statements.extend(bench.house.json("vera", &["sessions", "statements", session["id"].as_str().unwrap()]).await.as_array().unwrap().clone());
+    }
+    let rows = |part: &str| -> u64 {
+        statements.iter().filter(|statement| statement["text"].as_str().unwrap().contains(part)).map(|statement| statement["rows"].as_u64().unwrap()).sum()
+    };
+    // the rows come with the fetches, whose columns were told when the cursor was opened
+    assert_eq!(rows("sp_cursorfetch"), 400, "{statements:#?}");
+    let inserts = "INSERT INTO dbo.notes";
+    let large = statements.iter().find(|statement| statement["values"].to_string().contains("(6000"));
+    assert!(large.is_some_and(|statement| statement["text"].as_str().unwrap().contains(inserts)), "{statements:#?}");
+    assert_eq!(rows(inserts) + rows("more calls in one message"), 2_003, "{statements:#?}");
+    let unread: Vec<_> = statements.iter().filter(|statement| statement["text"].as_str().unwrap().contains("not read")).collect();
+    assert!(unread.is_empty(), "{unread:#?}");
+}
+
 const INTRODUCTION: &str = "# Clients of SQL Server, and what a person sees\n\n\
     Written by the test `every_client_connects_is_refused_in_words_and_is_cut_off_on_time`: each client, installed from its registry, through the\n\
-    gateway, with the stand-in server behind it. SSMS, JDBC and DBeaver were not run. `400` is the answer to a count: the client is in.\n\n\
+    gateway, with the stand-in server behind it. SSMS and DBeaver were not run; the latter stands on the JDBC driver. `400` is the answer to a count: the client is in.\n\n\
     An address that is not allowed has Azure's number 40615 where the driver shows it at once: Microsoft's ODBC driver, FreeTDS, tedious. For all\n\
     others it is 18456 with the same words: SSMS and VS Code answer 40615 with an offer to sign in to Azure, python-tds tries again until its\n\
     time-out, and 18456 is the one number that no client tries again. For the same reason another database (4060) is 18456 for tedious.\n\n\
@@ -303,7 +339,7 @@ const INTRODUCTION: &str = "# Clients of SQL Server, and what a person sees\n\n\
 fn is_right(client: &str, case: &str, outcome: &Outcome) -> bool {
     let Outcome { ok, text, milliseconds } = outcome;
     // the number of Azure where the driver shows it at once, else the one that nobody tries again, with its words
-    let others = ["python-tds", "mssql-tds", "tiberius"].contains(&client);
+    let others = ["python-tds", "mssql-tds", "mssql-jdbc", "go-mssqldb", "tiberius"].contains(&client);
     let says = |wanted: &[&str]| wanted.iter().all(|part| text.contains(part));
     match case {
         "verified" | "trust" | "none" | "strict" => *ok && text == "400",
@@ -332,7 +368,9 @@ fn is_right(client: &str, case: &str, outcome: &Outcome) -> bool {
 async fn every_client_connects_is_refused_in_words_and_is_cut_off_on_time() {
     let house = House::sqlserver(Options::default(), &[]).await;
     let strangers_ca = prepare(&house).await;
-    let bench = Bench { house, tools: tools().await, strangers_ca };
+    let tools = tools().await;
+    let go = built(tools, "go-sqlserver", house.path("go-client")).await;
+    let bench = Bench { house, tools, go, strangers_ca };
     let table = Table { clients: CLIENTS, cases: CASES };
     let wrong = table.fill(async |client, case| bench.run(client, case).await, is_right, "clients.md", INTRODUCTION).await;
     assert!(wrong.is_empty(), "{}\n{}", wrong.join("\n"), bench.house.log());
