@@ -1,4 +1,4 @@
-"""One case with one of Python's drivers for SQL Server, or with Microsoft's for Java in a JVM. The first line of standard input says which (JSON); READY on standard
+"""One case with one of Python's drivers for SQL Server, with Microsoft's for Java in a JVM, or with that of .NET. The first line of standard input says which (JSON); READY on standard
 output says that the case waits for the next line; the last line of output is the result (JSON): ok, text, milliseconds."""
 
 import json
@@ -152,6 +152,114 @@ class MssqlTds:
 
     def bulk(self, rows):
         self.conn.cursor().bulkcopy("dbo.notes", iter(rows))
+
+
+class SqlClientRows:
+    def __init__(self, reader):
+        self.reader = reader
+
+    def fetchone(self):
+        if not self.reader.Read():
+            return None
+        return tuple(self.reader.GetValue(n) for n in range(self.reader.FieldCount))
+
+    def __iter__(self):
+        return iter(self.fetchone, None)
+
+
+class SqlClient:
+    """The SqlClient of .NET, as Management Studio and most programs of Windows have it, in a .NET in this process."""
+
+    mark = "?"
+    loaded = None
+
+    def __init__(self, timeout=0):
+        if SqlClient.loaded is None:
+            SqlClient.load()
+        parts = {
+            "Data Source": f"tcp:{want['host']},{want['port']}",
+            "User ID": want["user"],
+            "Password": want["password"],
+            "Encrypt": "True",
+            "TrustServerCertificate": str(want["trust"]),
+            "Connect Timeout": "15",
+            "MultipleActiveResultSets": str(bool(want.get("mars"))),
+        }
+        if want["database"]:
+            parts["Initial Catalog"] = want["database"]
+        self.connection = self.loaded.SqlConnection(";".join(f"{k}={v}" for k, v in parts.items()))
+        self.connection.Open()
+        self.conn, self.timeout, self.open, self.transaction = self, timeout, None, None
+
+    @classmethod
+    def load(cls):
+        import pathlib
+
+        import clr_loader
+        import pythonnet
+
+        packages = pathlib.Path(pythonnet.__file__).parent.parent
+        with tempfile.NamedTemporaryFile("w", suffix=".json") as config:
+            json.dump({"runtimeOptions": {"framework": {"name": "Microsoft.NETCore.App", "version": "3.1.0"}}}, config)
+            config.flush()
+            pythonnet.set_runtime(clr_loader.get_coreclr(runtime_config=config.name, dotnet_root=str(packages / "dotnetcore2" / "bin")))
+        import clr
+
+        sys.path.append(str(packages / "mssqlcli" / "mssqltoolsservice" / "bin"))
+        clr.AddReference("System.Data.SqlClient")
+        import System.Data.SqlClient
+
+        cls.loaded = System.Data.SqlClient
+
+    def command(self, sql):
+        command = self.connection.CreateCommand()
+        command.CommandText, command.CommandTimeout, command.Transaction = sql, self.timeout, self.transaction
+        return command
+
+    def rows(self, sql, *values):
+        if self.open is not None and not want.get("mars"):
+            self.open.Close()
+        for n, _ in enumerate(values):
+            sql = sql.replace("?", f"@p{n}", 1)
+        command = self.command(sql)
+        for n, value in enumerate(values):
+            command.Parameters.AddWithValue(f"@p{n}", value)
+        if values:
+            from System.Data import SqlDbType
+
+            command.Parameters[0].SqlDbType = SqlDbType.Int
+            command.Parameters[1].SqlDbType, command.Parameters[1].Size = SqlDbType.NVarChar, 100
+            command.Prepare()
+        self.open = command.ExecuteReader()
+        return SqlClientRows(self.open)
+
+    def begin(self):
+        if self.open is not None:
+            self.open.Close()
+        self.transaction = self.connection.BeginTransaction()
+
+    def commit(self):
+        self.open.Close()
+        self.transaction.Commit()
+        self.transaction = self.connection.BeginTransaction()
+
+    def rollback(self):
+        self.open.Close()
+        self.transaction.Rollback()
+        self.transaction = self.connection.BeginTransaction()
+
+    def bulk(self, rows):
+        import System
+        from System.Data import DataTable
+
+        table = DataTable()
+        for name, kind in (("id", System.Int64), ("note", System.String), ("amount", System.Double)):
+            table.Columns.Add(name, kind)
+        for row in rows:
+            table.Rows.Add(*row)
+        load = self.loaded.SqlBulkCopy(self.connection)
+        load.DestinationTableName = "dbo.notes"
+        load.WriteToServer(table)
 
 
 class JdbcRows:
@@ -371,12 +479,14 @@ def words(error):
 
     if hasattr(error, "getMessage"):
         return str(error.getMessage())
+    if hasattr(error, "Message"):
+        return str(error.Message)
     own = getattr(error, "message", None) or getattr(error, "text", None)
     said = text(own) if own else text(error.args)
     return said if said.strip() not in ("", "None") else str(error) or repr(error)
 
 
-drivers = {"odbc": Odbc, "pymssql": Pymssql, "python-tds": Pytds, "mssql-tds": MssqlTds, "mssql-jdbc": Jdbc}
+drivers = {"odbc": Odbc, "pymssql": Pymssql, "python-tds": Pytds, "mssql-tds": MssqlTds, "mssql-jdbc": Jdbc, "sqlclient": SqlClient}
 begun = time.time()
 try:
     result = {"ok": True, "text": globals()[want["case"]](drivers[want["client"]])}

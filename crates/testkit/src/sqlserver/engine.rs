@@ -3,10 +3,11 @@
 use super::{
     Server,
     documented::{self, Needs, Sees},
-    lexer::{Token, statements},
+    lexer::{self, Token, statements},
     query::{self, Context},
     reply::{Column, Table, Value, put_end, put_transaction},
     state::{self, Database, Failure, Fault, Login, Permission, Principal, Property, State, key},
+    types::{SYSNAME, Type},
     views::{Asker, owns, sees_sessions, views},
 };
 use daypass_wire::tds::token::{env_change, put_env_change, put_message};
@@ -188,6 +189,7 @@ impl Session {
                     Ok(None)
                 })
             }
+            "EXEC" | "EXECUTE" if tokens.iter().any(|t| t.is("sp_tablecollations_100")) => self.collations(tokens, out).await.map(Some),
             "RESTORE" if word(1) == "FILELISTONLY" => self.files_in(tokens, out).map(Some),
             "USE" => self.enter(&tokens.get(1).map(Token::text).unwrap_or_default(), out),
             "BACKUP" | "RESTORE" | "CREATE" | "ALTER" | "DROP" | "GRANT" | "REVOKE" | "DENY" | "KILL" | "EXEC" | "EXECUTE" => {
@@ -196,6 +198,22 @@ impl Session {
             // settings, declarations, blocks and what prints: nothing here depends on them
             _ => Ok(None),
         })
+    }
+
+    /// What drivers ask before they load rows in bulk: a row for each column of the table, the last value of which is its collation.
+    async fn collations(&mut self, tokens: &[Token], out: &mut Vec<u8>) -> Result<u64, Failure> {
+        let table = tokens.last().map(Token::text).unwrap_or_default();
+        let query = lexer::tokens(&format!("SELECT TOP 0 * FROM {}", table.trim_start_matches('.')));
+        let of = self.table_of(&query).await?;
+        let columns = [("colid", Type::Int), ("name", SYSNAME), ("tds_collation_100", Type::VarBinary(5)), ("collation_100", SYSNAME)];
+        let columns = columns.map(|(name, ty)| Column { ty: Some((ty, true)), ..Column::named(name) });
+        let row = |(n, column): (usize, &Column)| {
+            let is_text = matches!(column.ty, Some((Type::NVarChar(_), _)));
+            let name = if is_text { Value::Text("SQL_Latin1_General_CP1_CI_AS".to_owned()) } else { Value::Null };
+            vec![Value::Integer(n as i64 + 1), Value::Text(column.name.clone()), Value::Null, name]
+        };
+        let rows = of.columns.iter().enumerate().map(row).collect();
+        Ok(Table { columns: columns.into(), rows }.put(out))
     }
 
     /// What RESTORE FILELISTONLY answers.
