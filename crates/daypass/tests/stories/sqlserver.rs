@@ -743,3 +743,22 @@ async fn what_somebody_takes_from_an_account_in_the_database_or_gives_to_it_is_p
         assert_eq!(house.ask(&account, "SELECT COUNT(*) FROM sales.orders").await.unwrap(), "400", "{meddled}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_script_that_tries_a_real_server_comes_out_right_before_the_stand_in() {
+    let standin = StandIn::start(Options::default()).unwrap();
+    let folder = std::env::temp_dir().join(format!("daypass-try-story-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let (ca, report, port) = (folder.join("ca.pem"), folder.join("report.md"), standin.port.to_string());
+    std::fs::write(&ca, &standin.ca).unwrap();
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let mut script = tokio::process::Command::new(root.join("scripts/try-sql-server"));
+    script.args(["localhost", "--port", &port, "--ca"]).arg(&ca).arg("--report").arg(&report).current_dir(&root);
+    script.env("SA_PASSWORD", "Super-Secret-1").env("DAYPASS", env!("CARGO_BIN_EXE_daypass")).kill_on_drop(true);
+    let done = tokio::time::timeout(PATIENCE * 10, script.output()).await.expect("the script ends").unwrap();
+    let report = std::fs::read_to_string(&report).unwrap_or_default();
+    assert!(done.status.success(), "{}\n{report}", String::from_utf8_lossy(&done.stdout));
+    assert!(!report.contains("Super-Secret-1") && !report.contains("Daypass-try-9") && report.contains("28 of 28 came out right"), "{report}");
+    assert_eq!(standin.databases(), ["golden", "master", "uat"]);
+    std::fs::remove_dir_all(&folder).unwrap();
+}

@@ -665,6 +665,12 @@ impl Session {
                     if sparse && name == "VIEW DEFINITION" {
                         return Err(Failure::new(102, "'GRANT VIEW DEFINITION' is not currently supported."));
                     }
+                    // rights on the whole server belong to logins
+                    if SERVER_RIGHTS.contains(&name.as_str()) && word(0) == "GRANT" {
+                        let login = state.logins.get_mut(&key(&text(to + 1))).ok_or_else(|| no_login(&text(to + 1)))?;
+                        login.rights.insert(name);
+                        return Ok(());
+                    }
                     let grantor = tokens.iter().position(|t| t.is("AS")).map_or_else(|| self.user(state), |at| text(at + 1));
                     let db = state.database(&here)?;
                     db.principals.get(&key(&text(to + 1))).ok_or_else(|| no_principal(&text(to + 1)))?;
@@ -726,6 +732,8 @@ impl Session {
         query::run(self.sqlite().await?, &sql).await.map(drop)
     }
 }
+
+const SERVER_RIGHTS: &[&str] = &["ALTER ANY LOGIN", "ALTER ANY CONNECTION", "VIEW SERVER STATE", "CREATE ANY DATABASE", "ALTER ANY DATABASE"];
 
 /// Who may run what only clients and tests send.
 fn undocumented_needs(tokens: &[Token]) -> Needs {

@@ -169,7 +169,10 @@ impl StandIn {
                 triggers: Vec::new(),
                 folder: folder.clone(),
             };
-            for (name, is_role) in [("dbo", false), ("db_owner", true), ("db_datareader", true), ("db_datawriter", true), (ADMIN.0, false)] {
+            let guest = (name == "master").then_some(("guest", false));
+            for (name, is_role) in
+                guest.into_iter().chain([("dbo", false), ("db_owner", true), ("db_datareader", true), ("db_datawriter", true), (ADMIN.0, false)])
+            {
                 let id = state.principal_id();
                 let sid = if name == ADMIN.0 { admin.clone() } else { Vec::new() };
                 database.principals.insert(name.to_owned(), Principal { name: name.to_owned(), id, sid, is_role, password: None, owner: "dbo".to_owned() });

@@ -167,6 +167,10 @@ impl Database {
     pub fn user_of(&self, login: Option<&Login>, name: &str) -> Option<&Principal> {
         match login {
             Some(login) if login.rights.contains("*") => self.principals.get("dbo"),
+            // everybody may look into master, as its guest
+            Some(login) if key(&self.name) == "master" => {
+                self.principals.values().find(|user| !user.is_role && user.sid == login.sid).or_else(|| self.principals.get("guest"))
+            }
             Some(login) => self.principals.values().find(|user| !user.is_role && user.password.is_none() && user.sid == login.sid),
             None => self.principals.get(&key(name)).filter(|user| user.password.is_some()),
         }
