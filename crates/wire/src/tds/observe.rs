@@ -131,6 +131,8 @@ struct Conversation {
     pending: VecDeque<VecDeque<Waiting>>,
     /// Results of calls whose ends did not say that they are one of several.
     parts: Vec<Part>,
+    /// There were more such ends than calls: whose they are is not known, and all of it is the first one's.
+    muddled: bool,
     /// The client gave up what is under way; the server has not acknowledged it yet.
     attention: bool,
     /// Number and window of the server's last frame.
@@ -524,13 +526,20 @@ impl Conversation {
                     outcome: std::mem::replace(&mut statement.outcome, Outcome::Done),
                 };
                 self.parts.push(part);
+                // a procedure may call others without end
+                self.muddled |= self.parts.len() >= request.len();
                 // another call of the same message comes next: some servers say so, and what came before is all of this one's
                 if status & done::RPC_IN_BATCH != 0
                     && let Some(Waiting { mut statement, .. }) = request.pop_front()
                 {
                     all_of(&mut statement, self.parts.drain(..));
+                    self.muddled = false;
                     shared.waiting -= 1;
                     finish(statement, shared);
+                } else if self.muddled
+                    && let Some(first) = request.front_mut()
+                {
+                    all_of(&mut first.statement, self.parts.drain(..));
                 }
             }
             Event::Returned(None) | Event::Other => {}
@@ -542,7 +551,7 @@ impl Conversation {
         let waiting = self.pending.pop_front().unwrap_or_default();
         let mut parts = std::mem::take(&mut self.parts);
         // others say only that more follows: as many ends as calls are one of each. The last has stood with the first so far
-        let each = !parts.is_empty() && parts.len() + 1 == waiting.len();
+        let each = !std::mem::take(&mut self.muddled) && !parts.is_empty() && parts.len() + 1 == waiting.len();
         let mut waiting = waiting.into_iter().map(|waiting| waiting.statement).collect::<VecDeque<_>>();
         if each {
             if let Some(first) = waiting.front_mut() {
@@ -927,7 +936,7 @@ mod tests {
             seen.client(&rpc(&[("sp_cursorfetch", &[int(180_150_003), int(2)])]), 3);
             let mut fetch = ints(false, 128);
             put_done(&mut fetch, token_type::DONE_PROC, 0, 0xe0, 0);
-            assert_eq!(answer(&mut seen, &fetch), [("EXEC sp_cursorfetch 180150003".to_owned(), 128, 640)]);
+            assert_eq!(answer(&mut seen, &fetch), [("EXEC sp_cursorfetch 180150003".to_owned(), 128, 6 * 128 + 26)]);
         }
         // and of what is prepared, by the handle that the reply gave
         seen.client(&rpc(&[("sp_prepexec", &[int(0), text(""), text("SELECT n FROM u")])]), 4);
@@ -938,7 +947,7 @@ mod tests {
         seen.client(&rpc(&[("sp_execute", &[int(9)])]), 5);
         let mut again = ints(false, 3);
         put_done(&mut again, token_type::DONE_PROC, 0, 0xe0, 0);
-        assert_eq!(answer(&mut seen, &again), [("SELECT n FROM u".to_owned(), 3, 15)]);
+        assert_eq!(answer(&mut seen, &again), [("SELECT n FROM u".to_owned(), 3, 6 * 3 + 26)]);
         // of a cursor that nobody has seen, bytes are counted, and the record says so
         seen.client(&rpc(&[("sp_cursorfetch", &[int(7), int(2)])]), 6);
         let mut fetch = ints(false, 100);
@@ -1054,6 +1063,20 @@ mod tests {
         }
         let found: Vec<_> = seen.server(&reply(&tokens, 4_096), 2).map(|s| s.rows).collect();
         assert_eq!(found, [3, 5]);
+        // where none says so, and there are more ends than calls, all of it is the first one's: and nothing grows
+        let mut seen = Observer::new(false, Agreed::default());
+        seen.client(&rpc(&[call; 2]), 1);
+        let mut tokens = Vec::new();
+        for n in 0..10_000 {
+            tokens.extend(ints(true, 1));
+            put_done(&mut tokens, token_type::DONE_PROC, if n < 9_999 { done::MORE } else { 0 }, 0xe0, 0);
+        }
+        let whole = reply(&tokens, 4_096);
+        let (before, last) = whole.split_at(whole.len() - 20);
+        let mut found: Vec<_> = seen.server(before, 2).map(|s| s.rows).collect();
+        assert!(found.is_empty() && seen.sessions[&0].parts.len() < 2);
+        found.extend(seen.server(last, 2).map(|s| s.rows));
+        assert_eq!(found, [10_000, 0]);
     }
 
     #[test]

@@ -225,6 +225,8 @@ pub struct Tokens {
     prefix_len: usize,
     /// The last bytes of a message that is not followed: its DONE.
     tail: Vec<u8>,
+    /// Rows pass that were described by an earlier answer. Whether they still look like that is the client's word: so all bytes count.
+    undescribed: bool,
     /// Bytes of rows that passed.
     pub row_bytes: u64,
 }
@@ -241,6 +243,7 @@ impl Default for Tokens {
             prefix: [0; 8],
             prefix_len: 0,
             tail: Vec::new(),
+            undescribed: false,
             row_bytes: 0,
         }
     }
@@ -258,6 +261,7 @@ impl Tokens {
 
     /// The rows that follow have these columns.
     pub fn describe_as(&mut self, columns: &[Type]) {
+        self.undescribed = true;
         self.columns = columns.to_vec();
     }
 
@@ -293,6 +297,16 @@ impl Tokens {
 
     /// Takes the next event off `bytes`; None when they are used up.
     pub fn next(&mut self, bytes: &mut &[u8]) -> Option<Event> {
+        if !self.undescribed || self.is_lost() {
+            return self.event(bytes);
+        }
+        let (before, counted) = (bytes.len(), self.row_bytes);
+        let event = self.event(bytes);
+        self.row_bytes = counted + (before - bytes.len()) as u64;
+        event
+    }
+
+    fn event(&mut self, bytes: &mut &[u8]) -> Option<Event> {
         loop {
             match self.state {
                 State::Lost => {

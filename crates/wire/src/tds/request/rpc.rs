@@ -14,6 +14,8 @@ use crate::{
 const PIECE: usize = 64 * 1024;
 /// What is kept of a statement however much other calls of its message keep.
 const AT_LEAST: usize = 512;
+/// And of other values, how long they are.
+const SIZES: usize = 256 * 1024;
 
 mod procedure {
     pub const CURSOR_OPEN: u16 = 2;
@@ -86,6 +88,8 @@ struct Building {
     number: u16,
     parameters: Vec<Parameter>,
     budget: usize,
+    /// Parameters were bound that are not kept.
+    more: bool,
 }
 
 struct Parameter {
@@ -309,7 +313,7 @@ impl Rpc {
             At::Name => procedure_name(&mut r).map(|(name, number)| {
                 // a procedure that has no number here may take a statement in whichever parameter
                 let budget = if number == 0 { 2 * limits::STATEMENT_TEXT } else { limits::BOUND_VALUES };
-                self.now = Some(Building { name, number, parameters: Vec::new(), budget });
+                self.now = Some(Building { name, number, parameters: Vec::new(), budget, more: false });
                 At::Parameter
             }),
             // the mark between two calls; 0xfe: this one is not to run. (A name has at most 127 characters: 0x80 marked the end before
@@ -376,10 +380,13 @@ impl Rpc {
     fn parameter(&mut self, name: String, value: String, units: usize) {
         let Some(now) = &mut self.now else { return };
         now.budget = now.budget.saturating_sub(value.len());
-        // SQL Server takes 2,100 of them; the rest is counted
-        if now.parameters.len() < limits::TDS_PARAMETERS {
+        // SQL Server takes 2,100 of them. Up to the statement all are kept, which is found by its place
+        let before_statement = statement_index(now.number).is_some_and(|at| now.parameters.len() <= at);
+        if before_statement || (now.parameters.len() < limits::TDS_PARAMETERS && self.kept < self.room + SIZES) {
             self.kept += name.len() + value.len();
             now.parameters.push(Parameter { name, value, units });
+        } else {
+            now.more = true;
         }
     }
 
@@ -588,6 +595,15 @@ impl Building {
     }
 
     fn finish(self) -> Call {
+        let more = self.more;
+        let mut call = self.call();
+        if more {
+            call.values.push("… (more was bound than is recorded)".to_owned());
+        }
+        call
+    }
+
+    fn call(self) -> Call {
         let Building { name, number, parameters, .. } = self;
         let shown = |p: &Parameter| if p.name.is_empty() { p.value.clone() } else { format!("{}={}", p.name, p.value) };
         let from = |n: usize| parameters.iter().skip(n).map(shown).collect::<Vec<_>>();
@@ -758,6 +774,23 @@ mod tests {
         let found = calls(&message);
         assert_eq!(found.len(), limits::TDS_CALLS + 1);
         assert_eq!(found.last().unwrap().text, "(8976 more calls in one message; the last of those on record: EXEC sp_execute 3)");
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded_whatever_is_bound() {
+        let long = "n".repeat(120);
+        let one = rpc(10, &[&[nvarchar("", "SELECT 1"), nvarchar("", "@p int")][..], &vec![nvarchar(&long, "x"); 300]].concat());
+        let message = [headers(), vec![one; 400].join(&0xff)].concat();
+        let mut rpc = Rpc::new(64 * 1024);
+        let mut most = 0;
+        for piece in message.chunks(1_000) {
+            rpc.feed(piece);
+            most = most.max(rpc.held());
+        }
+        assert!(most < 64 * 1024 + SIZES + PIECE, "{most} bytes were held");
+        let found = rpc.end();
+        assert!(found.len() == 400 && found.iter().all(|call| call.text == "SELECT 1" && call.values.len() < 300));
+        assert_eq!(found[399].values, ["… (more was bound than is recorded)"]);
     }
 
     #[test]
