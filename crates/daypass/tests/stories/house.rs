@@ -283,7 +283,8 @@ impl<S> House<S> {
         command.args(["serve", "--config"]).arg(config).args(&self.more_arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).kill_on_drop(true);
         self.child = Some(command.spawn().unwrap());
         let deadline = Instant::now() + PATIENCE;
-        while tokio::net::TcpStream::connect(self.api).await.is_err() || !self.path("data/first-link").exists() && !self.path("ada").exists() {
+        // knocking comes last: each try that is taken holds a handle there, and a process under load has few
+        while !self.path("data/first-link").exists() && !self.path("ada").exists() || tokio::net::TcpStream::connect(self.api).await.is_err() {
             let died = self.child.as_mut().unwrap().try_wait().unwrap().is_some();
             assert!(Instant::now() < deadline && !died, "Daypass did not start:\n{}", self.log());
             tokio::task::yield_now().await;
