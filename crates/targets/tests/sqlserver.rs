@@ -221,6 +221,15 @@ async fn a_login_of_the_same_name_that_is_somebody_elses_is_not_taken_over() {
     assert!(refused.contains("which Daypass did not make"), "{refused}");
     server.standin.sql("uat", "CREATE USER jit_maria_aaaa FOR LOGIN jit_maria_aaaa").unwrap();
     assert!(client(&server.standin, "jit_maria_aaaa", "Their-Password-1").await.is_ok(), "its password is as it was");
+    // nor a user in a database: on Azure one with a password, elsewhere one of another login
+    let azure = serve(Options { edition: Edition::Azure, ..Options::default() }, verified);
+    azure.standin.sql("uat", "CREATE USER jit_maria_aaaa WITH PASSWORD = 'Their-Password-1'").unwrap();
+    server.standin.sql("master", "CREATE LOGIN somebody WITH PASSWORD = 'Their-Password-1'").unwrap();
+    server.standin.sql("uat", "CREATE USER jit_maria_bbbb FOR LOGIN somebody").unwrap();
+    for (server, account) in [(&azure, "jit_maria_aaaa"), (&server, "jit_maria_bbbb")] {
+        let refused = server.provide(account, 2, Access::Read).await.unwrap_err().to_string();
+        assert!(refused.contains("whom Daypass did not make"), "{refused}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -550,6 +559,8 @@ async fn whoever_sees_sessions_by_the_right_of_2022_alone_is_believed() {
     let server = serve(Options::default(), verified);
     server.standin.take_right(ADMIN.0, "VIEW SERVER STATE");
     server.standin.give_right(ADMIN.0, "VIEW SERVER PERFORMANCE STATE");
+    let checks = server.target.test(&uat()).await;
+    assert!(checks.iter().all(|check| check.verdict == Verdict::Fine), "{checks:?}");
     server.provide("jit_maria_aaaa", 1, Access::Read).await.unwrap();
     let held = client(&server.standin, "jit_maria_aaaa", "Dp-secret-9").await.unwrap();
     assert_eq!(server.seen().await, [("jit_maria_aaaa".to_owned(), true, 1)]);

@@ -534,8 +534,18 @@ impl SqlServer {
     /// The user and its rights, in the database.
     async fn provide_user(&self, link: &mut Link, spec: &AccountSpec<'_>) -> Result<(), TargetError> {
         let user = name(spec.account.as_str());
-        let known = format!("SELECT name FROM sys.database_principals WHERE name = {}", text(spec.account.as_str()));
-        let exists = link.exists(&known).await?;
+        let known = format!(
+            "SELECT CONVERT(nvarchar(200), u.sid, 2), CAST((SELECT e.value FROM sys.extended_properties e \
+             WHERE e.class = 4 AND e.major_id = u.principal_id AND e.name = {}) AS nvarchar(200)) FROM sys.database_principals u WHERE u.name = {}",
+            text(PROPERTY),
+            text(spec.account.as_str())
+        );
+        let rows = link.rows(&known).await?;
+        let exists = !rows.is_empty();
+        let is_ours = |row: &link::Row| if link.azure { column(row, 1) == self.property(spec.pass) } else { self.is_marked(&column(row, 0)) };
+        if !rows.iter().all(is_ours) {
+            return Err(TargetError::Refused(format!("there is a user {} in the database already, whom Daypass did not make", spec.account)));
+        }
         if link.azure {
             let password = text(spec.password.expose());
             if exists {

@@ -404,7 +404,11 @@ impl Tokens {
             },
             Some(&token_type::COLUMNS) => self.describe(bytes),
             Some(&token_type::RETURN_VALUE) => self.returned(bytes),
-            Some(&token_type::DATA_CLASSIFICATION) if self.agreed.classification > 0 => self.classification(bytes),
+            // nothing else says that it will come
+            Some(&token_type::DATA_CLASSIFICATION) if self.agreed.classification > 0 => match self.classification(bytes) {
+                Some(known) => Some(known),
+                None => return Read::More,
+            },
             Some(_) => length_of(bytes).map(Known::Length),
         };
         match read {
@@ -655,7 +659,7 @@ fn cipher(r: &mut Reader<'_>, has_key: bool) -> Option<()> {
 }
 
 fn is_known(token: u8) -> bool {
-    matches!(token, 0x78 | 0x79 | 0x81 | 0xa3 | 0xa4 | 0xa5 | 0xa9..=0xae | 0xd1 | 0xd2 | 0xe3 | 0xe4 | 0xed | 0xee | 0xfd..=0xff)
+    matches!(token, 0x78 | 0x79 | 0x81 | 0xa4 | 0xa5 | 0xa9..=0xae | 0xd1 | 0xd2 | 0xe3 | 0xe4 | 0xed | 0xee | 0xfd..=0xff)
 }
 
 fn event(token: &[u8]) -> Event {

@@ -43,7 +43,7 @@ pub type Step = machine::Step<Found>;
 pub struct Ready {
     /// The reply to the login as the client gets it: all that was said, but for what would send it to another server.
     pub reply: Vec<u8>,
-    /// Rows carry what only the client can take apart (column encryption): they are not followed.
+    /// What changes how the target describes its results.
     pub agreed: token::Agreed,
     /// What the target answered when it was asked which database this is; none: it was not asked, or gave no row.
     pub seen: Option<Vec<String>>,
