@@ -1,6 +1,6 @@
 //! Results as tokens ([MS-TDS] 2.2.7).
 
-use super::types::{MAX, Type};
+use super::types::{COLLATION, MAX, Type};
 use daypass_wire::tds::{
     packet::put_short_text,
     token::{done, put_done, token_type},
@@ -65,8 +65,6 @@ pub struct Table {
     pub columns: Vec<Column>,
     pub rows: Vec<Vec<Value>>,
 }
-
-const COLLATION: [u8; 5] = [0x09, 0x04, 0xd0, 0x00, 0x34];
 
 impl Table {
     pub fn ty(&self, at: usize) -> (Type, bool) {

@@ -31,7 +31,7 @@ pub enum Type {
 
 /// Instead of a length.
 pub const MAX: u16 = u16::MAX;
-const COLLATION: [u8; 5] = [0x09, 0x04, 0xd0, 0x00, 0x34];
+pub const COLLATION: [u8; 5] = [0x09, 0x04, 0xd0, 0x00, 0x34];
 
 /// The type of names (Data types, Transact-SQL reference: `sysname` is `nvarchar(128)`).
 pub const SYSNAME: Type = Type::NVarChar(128);

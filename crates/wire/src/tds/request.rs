@@ -49,20 +49,31 @@ pub fn batch(bytes: &[u8], whole: usize) -> Call {
     Call { text: cut(&utf16(text)), text_units: units, ..Call::default() }
 }
 
-/// Most requests begin with headers: a total that counts itself, then each with a length of its own ([MS-TDS] 2.2.5.3).
-/// Clients that speak TDS 7.1 send none.
-fn without_headers(bytes: &[u8]) -> &[u8] {
-    let skip = || {
-        let total = usize::try_from(Reader(bytes).u32()?).ok()?;
-        let (headers, rest) = bytes.split_at_checked(total)?;
+/// The longest piece of a request that is looked at whole: its headers, a name, the description of a parameter. That of a table with 1,024 columns
+/// has 30 KiB.
+const PIECE: usize = 64 * 1024;
+
+/// The length of the headers, which most requests begin with: a total that counts itself, then each with a length of its own ([MS-TDS] 2.2.5.3).
+/// 0: there are none, as with clients that speak TDS 7.1. None: more bytes are needed to tell.
+fn headers(data: &[u8]) -> Option<usize> {
+    let total = usize::try_from(Reader(data).u32()?).unwrap_or(usize::MAX);
+    if total > PIECE {
+        return Some(0);
+    }
+    let headers = data.get(..total)?;
+    let valid = || {
         let mut headers = Reader(headers.get(4..)?);
         while !headers.0.is_empty() {
             let length = usize::try_from(Reader(headers.0).u32()?).ok()?;
             headers.take(length.max(1))?;
         }
-        Some(rest)
+        Some(())
     };
-    skip().unwrap_or(bytes)
+    Some(valid().map_or(0, |()| total))
+}
+
+fn without_headers(bytes: &[u8]) -> &[u8] {
+    &bytes[headers(bytes).unwrap_or(0)..]
 }
 
 fn cut(text: &str) -> String {

@@ -1,7 +1,7 @@
 //! Remote procedure calls ([MS-TDS] 2.2.6.6), read as their bytes pass, in pieces of any size. What is longer than is recorded is stepped over by
 //! its length: so nothing hides behind a large value.
 
-use super::{Call, Handle, Made, cut};
+use super::{Call, Handle, Made, PIECE, cut, headers};
 use crate::{
     limits,
     tds::{
@@ -10,8 +10,6 @@ use crate::{
     },
 };
 
-/// The longest piece that is looked at whole: the headers, a name, the description of a parameter. One of a table with 1,024 columns has 30 KiB.
-const PIECE: usize = 64 * 1024;
 /// What is kept of a statement however much other calls of its message keep.
 const AT_LEAST: usize = 512;
 /// And of other values, how long they are.
@@ -481,25 +479,6 @@ impl Table {
             self.shown.push('…');
         }
     }
-}
-
-/// The length of the headers, which most requests begin with: a total that counts itself, then each with a length of its own ([MS-TDS] 2.2.5.3).
-/// 0: there are none. None: more bytes are needed to tell.
-fn headers(data: &[u8]) -> Option<usize> {
-    let total = usize::try_from(Reader(data).u32()?).unwrap_or(usize::MAX);
-    if total > PIECE {
-        return Some(0);
-    }
-    let headers = data.get(..total)?;
-    let valid = || {
-        let mut headers = Reader(headers.get(4..)?);
-        while !headers.0.is_empty() {
-            let length = usize::try_from(Reader(headers.0).u32()?).ok()?;
-            headers.take(length.max(1))?;
-        }
-        Some(())
-    };
-    Some(valid().map_or(0, |()| total))
 }
 
 /// Name and, for the ones that have one, number of the procedure; then the option flags.
