@@ -214,15 +214,19 @@ pub enum Command {
         by: Ttl,
     },
 
-    /// `notice`: how long before the cut holders are told; none: access ends at once.
+    /// `notice`: how long before the cut holders are told at least; none: access ends when the new database is ready.
     BeginMovement {
         movement: MovementId,
         environment: EnvironmentId,
         kind: MovementKind,
         why: Reason,
         notice: Option<Ttl>,
+        /// Access ends at this time, neither before, nor long after it when all is ready.
+        swap_at: Option<Time>,
+        /// When it fails after access has ended, nobody gets in until a person says so.
+        stay_closed: bool,
     },
-    /// Before it began: it does not. While it runs: it stops, and the environment stays closed.
+    /// Before it began: it does not. While it runs: it stops, and the database of before opens again.
     CancelMovement {
         movement: MovementId,
         why: Reason,

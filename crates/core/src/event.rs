@@ -320,17 +320,26 @@ pub enum Event {
         cause: Cause,
     },
 
-    /// Holders are told; new requests wait. Access ends at `cuts_at`, or when nobody has any more.
+    /// Holders are told, and the new database is made beside the old one. Access ends when it is ready and it is `cuts_at`, or when nobody
+    /// has any more.
     MovementPlanned {
         movement: MovementId,
         environment: EnvironmentId,
         kind: MovementKind,
         why: Reason,
         cuts_at: Time,
+        /// Not before `cuts_at` either when nobody has access.
+        #[serde(default, skip_serializing_if = "is_no")]
+        exactly: bool,
+        /// When it fails after access has ended, nobody gets in until a person says so. Always, before this was written.
+        #[serde(default = "yes", skip_serializing_if = "is_yes")]
+        stay_closed: bool,
     },
     /// Given up before it began.
     MovementWithdrawn {
         movement: MovementId,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        why: Option<Reason>,
     },
     /// Ends the epoch and freezes the environment, unless it only copies.
     MovementBegun {
@@ -338,6 +347,9 @@ pub enum Event {
         environment: EnvironmentId,
         kind: MovementKind,
         why: Reason,
+        /// As in `MovementPlanned`, which goes before.
+        #[serde(default = "yes", skip_serializing_if = "is_yes")]
+        stay_closed: bool,
     },
     MovementReached {
         movement: MovementId,
@@ -368,4 +380,18 @@ pub enum Event {
     MovementKeptGone {
         movement: MovementId,
     },
+}
+
+fn yes() -> bool {
+    true
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+fn is_yes(value: &bool) -> bool {
+    *value
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+fn is_no(value: &bool) -> bool {
+    !*value
 }

@@ -164,7 +164,7 @@ pub fn about(ledger: &Ledger, event: &Event) -> About {
         | Event::FailoverExpected { environment, .. }
         | Event::DatabaseSwept { environment, .. } => About { kind: Kind::Movements, environment: Some(*environment), person: None },
         Event::MovementPlanned { movement, .. }
-        | Event::MovementWithdrawn { movement }
+        | Event::MovementWithdrawn { movement, .. }
         | Event::MovementBegun { movement, .. }
         | Event::MovementReached { movement, .. }
         | Event::MovementSwept { movement, .. }

@@ -1,8 +1,10 @@
 //! Movements: operations that replace a database, or copy it out of here.
 //!
-//! A movement that replaces is *planned* first when holders are to be told (new requests wait, access goes on), then it *begins*: one
-//! event raises the environment's epoch, which ends all access, and freezes the environment until the movement is over. What failed
-//! stays frozen until it is tried again or a person opens the environment: nobody else knows what state is right.
+//! A movement that replaces is *planned* first: holders are told, and the new database is made and swept beside the old one while people
+//! work. When it is ready and its time has come it *begins*: one event raises the environment's epoch, which ends all access, and freezes
+//! the environment until the names are exchanged. What fails before that costs nobody anything; what fails after it goes back to the
+//! database of before, which opens again unless somebody wished otherwise. Where another tool replaces the database nothing is made here:
+//! the environment stays frozen until a person says what came of it.
 
 use crate::{
     environment::Environment,
@@ -47,34 +49,52 @@ impl MovementKind {
         !matches!(self, MovementKind::Export { .. })
     }
 
+    /// Whether a new database is made for it, before anybody's access ends.
+    pub fn is_prepared(&self) -> bool {
+        matches!(self, MovementKind::Refresh { .. } | MovementKind::Import { .. } | MovementKind::Restore { .. })
+    }
+
     /// Whether Daypass carries it out itself.
     pub fn is_ours(&self) -> bool {
         !matches!(self, MovementKind::External)
     }
 }
 
-/// How far a movement of ours is.
+/// How far a movement of ours is. In the log of a version that ended access first, `freeze` comes before `copy`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
-    /// Access has ended; its sessions and accounts go.
-    Freeze,
     /// The new database is made, beside the old one.
     Copy,
     /// What came inside the copy is found and disabled; the operator's scripts run.
     Sweep,
+    /// The new database waits for its time.
+    Ready,
+    /// Access has ended; its sessions and accounts go.
+    Freeze,
     /// The new database takes the name of the old one, which is put aside.
     Swap,
 }
 
 impl Phase {
-    pub const ALL: [Phase; 4] = [Phase::Freeze, Phase::Copy, Phase::Sweep, Phase::Swap];
+    pub const ALL: [Phase; 5] = [Phase::Copy, Phase::Sweep, Phase::Ready, Phase::Freeze, Phase::Swap];
+
+    /// The steps of a movement of this kind, in order.
+    pub fn of(kind: &MovementKind) -> &'static [Phase] {
+        match kind {
+            MovementKind::External => &[],
+            MovementKind::Export { .. } => &[Phase::Copy],
+            MovementKind::Undo { .. } => &[Phase::Freeze, Phase::Swap],
+            MovementKind::Refresh { .. } | MovementKind::Import { .. } | MovementKind::Restore { .. } => &Phase::ALL,
+        }
+    }
 
     pub fn as_str(self) -> &'static str {
         match self {
-            Phase::Freeze => "freeze",
             Phase::Copy => "copy",
             Phase::Sweep => "sweep",
+            Phase::Ready => "ready",
+            Phase::Freeze => "freeze",
             Phase::Swap => "swap",
         }
     }
@@ -82,9 +102,12 @@ impl Phase {
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum MovementState {
-    /// Holders were told; access ends at `cuts_at`, or when nobody has any more.
+    /// Holders were told, and people work: access ends when the new database is ready and it is `cuts_at`.
     Planned {
         cuts_at: Time,
+        /// Not before either when nobody has access.
+        exactly: bool,
+        phase: Phase,
     },
     Running {
         phase: Phase,
@@ -96,13 +119,14 @@ pub enum MovementState {
     Finished {
         at: Time,
     },
-    /// It failed, and a person opened the environment again.
+    /// It failed, and a person opened the environment that had stayed closed.
     SignedOff {
         at: Time,
     },
     /// Given up before it began.
     Withdrawn {
         at: Time,
+        why: Option<Reason>,
     },
 }
 
@@ -116,6 +140,7 @@ impl MovementState {
     pub fn status(&self, kind: &MovementKind) -> &'static str {
         let undo = matches!(kind, MovementKind::Undo { .. });
         match self {
+            MovementState::Planned { .. } if kind.is_prepared() => "InProgress",
             MovementState::Planned { .. } => "NotStarted",
             MovementState::Running { .. } if undo => "RollbackInProgress",
             MovementState::Running { .. } => "InProgress",
@@ -181,6 +206,8 @@ pub struct Movement {
     /// When access ended by it; for an export, when it began.
     pub begun_at: Option<Time>,
     pub state: MovementState,
+    /// When it fails after access has ended, nobody gets in until a person says so.
+    pub stay_closed: bool,
     pub swept: Vec<Swept>,
     /// None as well when it was dropped again.
     pub kept: Option<Kept>,
@@ -189,15 +216,28 @@ pub struct Movement {
 
 impl Movement {
     /// One that was just asked for.
-    pub fn asked(id: MovementId, environment: EnvironmentId, kind: MovementKind, why: Reason, at: Time) -> Movement {
+    pub fn asked(id: MovementId, environment: EnvironmentId, kind: MovementKind, why: Reason, stay_closed: bool, at: Time) -> Movement {
         let state = MovementState::Running { phase: Phase::Freeze };
-        Movement { id, environment, kind, why, asked_at: at, begun_at: None, state, swept: Vec::new(), kept: None, made: None }
+        Movement { id, environment, kind, why, asked_at: at, begun_at: None, state, stay_closed, swept: Vec::new(), kept: None, made: None }
     }
 
     /// When it was over, if it is.
     pub fn over_at(&self) -> Option<Time> {
         match self.state {
-            MovementState::Finished { at } | MovementState::SignedOff { at } | MovementState::Withdrawn { at } => Some(at),
+            MovementState::Finished { at } | MovementState::SignedOff { at } | MovementState::Withdrawn { at, .. } => Some(at),
+            _ => None,
+        }
+    }
+
+    /// Whether it is not over: planned, or running.
+    pub fn is_under_way(&self) -> bool {
+        matches!(self.state, MovementState::Planned { .. } | MovementState::Running { .. })
+    }
+
+    /// The environment whose database it reads at this moment.
+    pub fn reads(&self) -> Option<EnvironmentId> {
+        match (&self.kind, &self.state) {
+            (MovementKind::Refresh { from }, MovementState::Planned { phase: Phase::Copy, .. }) => Some(*from),
             _ => None,
         }
     }

@@ -4,6 +4,7 @@ use crate::{
     event::{Actor, Entry, Event},
     ids::*,
     ledger::Ledger,
+    movement::Movement,
     pass::{Approver, Cause, Pass, State},
     people::{Permission, Role},
     time::{Time, Ttl},
@@ -98,11 +99,11 @@ pub fn of_entry(ledger: &Ledger, entry: &Entry) -> Vec<Notice> {
         // what its holder gave back, and what was told when it was revoked, is no news
         Event::PassEnded { cause: Cause::Returned | Cause::Revoked { .. }, .. } => vec![],
         Event::PassEnded { pass, cause } => to_holder(ledger, *pass, Kind::Ended, "Your access has ended", ended(cause, told())),
-        Event::MovementPlanned { environment, cuts_at, .. } => {
-            let live = ledger.open_passes().filter(|pass| pass.environment == *environment && ledger.over(pass, entry.at).is_none());
-            let to = movers(ledger, *environment, live, entry.by);
-            let text = format!("{} Finish what you are doing: what is not committed by then is lost.", told());
-            vec![movement(ledger, *environment, to, |name| format!("The database of {name} will be moved: access ends at {cuts_at}"), text)]
+        Event::MovementPlanned { environment, kind, cuts_at, .. } => {
+            let to = movers(ledger, *environment, live(ledger, *environment, entry.at), entry.by);
+            let text = format!("{} What you write until then goes with the database of before.", told());
+            let ends = crate::words::cut(kind, *cuts_at);
+            vec![movement(ledger, *environment, to, |name| format!("The database of {name} will be moved: access ends {ends}"), text)]
         }
         Event::MovementBegun { kind, .. } if !kind.replaces() => vec![],
         Event::MovementBegun { environment, .. } => {
@@ -111,22 +112,29 @@ pub fn of_entry(ledger: &Ledger, entry: &Entry) -> Vec<Notice> {
             let to = movers(ledger, *environment, lost, entry.by);
             vec![movement(ledger, *environment, to, |name| format!("The database of {name} is being moved"), format!("{} All access to it has ended.", told()))]
         }
+        Event::MovementWithdrawn { movement: id, .. } => {
+            let Some(known) = ledger.movement(*id) else { return vec![] };
+            let to = movers(ledger, known.environment, live(ledger, known.environment, entry.at), entry.by);
+            let text = format!("{} The database stays as it is, and access goes on.", told());
+            vec![movement(ledger, known.environment, to, |name| format!("The database of {name} will not be moved"), text)]
+        }
         Event::MovementFailed { movement: id, .. } => {
             let Some(known) = ledger.movement(*id) else { return vec![] };
-            let to = movers(ledger, known.environment, std::iter::empty(), entry.by);
-            let closed = if known.kind.replaces() {
-                " The database of before is in place; the environment stays closed until somebody runs it again or opens it."
-            } else {
-                ""
+            // those who were told that it comes, and those who lost their access by it
+            let told_or_lost =
+                live(ledger, known.environment, entry.at).chain(lost_by(ledger, known, entry.at)).filter(|_| known.kind.is_ours() && known.kind.replaces());
+            let to = movers(ledger, known.environment, told_or_lost, entry.by);
+            let closed = match ledger.environment(known.environment).map(|env| env.frozen_by == Some(*id)) {
+                Some(true) => " The environment stays closed until somebody runs it again or opens it.",
+                _ if known.kind.replaces() => " The database of before is in place, and open.",
+                _ => "",
             };
             vec![movement(ledger, known.environment, to, |name| format!("The movement of {name} failed"), format!("{}{closed}", told()))]
         }
         Event::MovementFinished { movement: id, .. } => {
             let Some(known) = ledger.movement(*id) else { return vec![] };
             // those who lost their access by it may ask again
-            let lost = ledger.passes().filter(|pass| pass.environment == known.environment);
-            let lost = lost.filter(|pass| matches!(ledger.over(pass, entry.at), Some(Cause::Moved { movement }) if movement == *id));
-            let to = movers(ledger, known.environment, lost, entry.by);
+            let to = movers(ledger, known.environment, lost_by(ledger, known, entry.at), entry.by);
             vec![movement(ledger, known.environment, to, |name| format!("The movement of {name} is finished"), told())]
         }
         Event::DatabaseReplaced { environment, .. } => {
@@ -138,6 +146,17 @@ pub fn of_entry(ledger: &Ledger, entry: &Entry) -> Vec<Notice> {
         }
         _ => vec![],
     }
+}
+
+fn live(ledger: &Ledger, environment: EnvironmentId, now: Time) -> impl Iterator<Item = &Pass> {
+    ledger.open_passes().filter(move |pass| pass.environment == environment && ledger.over(pass, now).is_none())
+}
+
+/// The passes that this movement ended.
+fn lost_by<'a>(ledger: &'a Ledger, movement: &Movement, now: Time) -> impl Iterator<Item = &'a Pass> {
+    let (id, environment) = (movement.id, movement.environment);
+    let lost = ledger.passes().filter(move |pass| pass.environment == environment);
+    lost.filter(move |pass| matches!(ledger.over(pass, now), Some(Cause::Moved { movement }) if movement == id))
 }
 
 /// These holders, and those who may move the database; not who did it.

@@ -29,7 +29,6 @@ pub fn what(ledger: &Ledger, event: &Event) -> String {
         Scope::Project(id) => format!("in project {}", ledger.project_name(*id).map_or_else(|| id.to_string(), ToString::to_string)),
         Scope::Environment(id) => format!("on {}", env(id)),
     };
-    let minute = |at: &Time| jiff::Timestamp::from_microsecond(at.micros()).map_or_else(|_| at.to_string(), |at| at.strftime("%Y-%m-%d %H:%M UTC").to_string());
     let word = |word: &Option<crate::names::Reason>| word.as_ref().map(|word| format!(": {word}")).unwrap_or_default();
     match event {
         Event::StoreCreated { .. } => "began this log".to_owned(),
@@ -171,14 +170,12 @@ pub fn what(ledger: &Ledger, event: &Event) -> String {
         },
         Event::PassEnded { pass, cause } => format!("removed {}, which {}; nothing of it is left", of(pass), cause.in_full()),
         Event::MovementPlanned { environment, kind, why, cuts_at, .. } => {
-            let ends = minute(cuts_at);
-            format!(
-                "told everybody that the database of {} will be moved ({}); access ends at {ends} at the latest: {why}",
-                env(environment),
-                order(ledger, kind)
-            )
+            format!("planned to move the database of {} ({}); access ends {}: {why}", env(environment), order(ledger, kind), cut(kind, *cuts_at))
         }
-        Event::MovementWithdrawn { movement } => format!("gave up the movement of {} before it began", moved(ledger, *movement)),
+        Event::MovementWithdrawn { movement, why } => {
+            let why = why.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
+            format!("gave up the movement of {} before access ended{why}", moved(ledger, *movement))
+        }
         Event::MovementBegun { environment, kind: kind @ MovementKind::Export { .. }, why, .. } => {
             format!("began to copy the database of {} ({}): {why}", env(environment), order(ledger, kind))
         }
@@ -231,12 +228,24 @@ pub fn order(ledger: &Ledger, kind: &MovementKind) -> String {
     }
 }
 
+/// A time as a sentence has it.
+fn minute(at: &Time) -> String {
+    jiff::Timestamp::from_microsecond(at.micros()).map_or_else(|_| at.to_string(), |at| at.strftime("%Y-%m-%d %H:%M UTC").to_string())
+}
+
+/// When access ends by a planned movement.
+pub fn cut(kind: &MovementKind, cuts_at: Time) -> String {
+    let at = minute(&cuts_at);
+    if kind.is_prepared() { format!("when the new database is ready, not before {at}") } else { format!("at {at} at the latest") }
+}
+
 /// What happens in a phase.
 pub fn doing(phase: Phase) -> &'static str {
     match phase {
-        Phase::Freeze => "access ends",
         Phase::Copy => "the new database is made",
         Phase::Sweep => "what came inside it is swept",
+        Phase::Ready => "the new database is ready",
+        Phase::Freeze => "access ends",
         Phase::Swap => "it takes its place",
     }
 }

@@ -160,6 +160,12 @@ impl Target for AnyTarget {
     async fn sweep(&self, movement: &Move<'_>, scripts: &[PathBuf]) -> Result<Vec<Swept>, TargetError> {
         delegate!(self, target => target.sweep(movement, scripts))
     }
+    async fn carry_over(&self, movement: &Move<'_>) -> Result<Vec<Swept>, TargetError> {
+        delegate!(self, target => target.carry_over(movement))
+    }
+    async fn discard(&self, movement: &Move<'_>) -> Result<(), TargetError> {
+        delegate!(self, target => target.discard(movement))
+    }
     async fn swap(&self, movement: &Move<'_>, incoming: &DatabaseName) -> Result<(), TargetError> {
         delegate!(self, target => target.swap(movement, incoming))
     }

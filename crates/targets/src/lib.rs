@@ -251,9 +251,14 @@ pub trait Target: Send + Sync {
         let _ = (movement, scripts);
         async { movement::not_here() }
     }
-    /// Disables what came inside the copy, runs the operator's scripts, and says what it did.
+    /// Disables what came inside the copy, runs the operator's scripts, and says what it did. People work in the database of before.
     fn sweep(&self, movement: &Move<'_>, scripts: &[PathBuf]) -> impl Future<Output = Result<Vec<Swept>, TargetError>> + Send {
         let _ = (movement, scripts);
+        async { movement::not_here() }
+    }
+    /// Gives the new database what hangs on the one of before, which nobody is in any more: rights, above all, as they are now.
+    fn carry_over(&self, movement: &Move<'_>) -> impl Future<Output = Result<Vec<Swept>, TargetError>> + Send {
+        let _ = movement;
         async { movement::not_here() }
     }
     /// Gives `incoming` the database's name, and puts the database aside as the movement names it.
@@ -261,7 +266,12 @@ pub trait Target: Send + Sync {
         let _ = (movement, incoming);
         async { movement::not_here() }
     }
-    /// Finds out where an interrupted movement stands, removes what it had half made, and opens the database that is in place.
+    /// Removes what a movement has made before the names are exchanged.
+    fn discard(&self, movement: &Move<'_>) -> impl Future<Output = Result<(), TargetError>> + Send {
+        let _ = movement;
+        async { movement::not_here() }
+    }
+    /// Finds out where an interrupted exchange of names stands, removes what it had half made, and opens the database that is in place.
     fn settle(&self, movement: &Move<'_>, incoming: &DatabaseName) -> impl Future<Output = Result<Standing, TargetError>> + Send {
         let _ = (movement, incoming);
         async { movement::not_here() }

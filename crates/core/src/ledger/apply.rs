@@ -8,7 +8,7 @@ use crate::{
     event::{Actor, Entry, Event},
     ids::*,
     managed::{Machine, Standing},
-    movement::{Movement, MovementState, Phase, bounded},
+    movement::{Movement, MovementKind, MovementState, Phase, bounded},
     pass::{NoSuchStep, Pass, Review, State, Step},
     people::*,
     time::Time,
@@ -26,6 +26,12 @@ impl From<NoSuchStep> for String {
     fn from(step: NoSuchStep) -> String {
         step.to_string()
     }
+}
+
+/// What has to be made first is made at once.
+fn planned(kind: &MovementKind, cuts_at: Time, exactly: bool) -> MovementState {
+    let phase = if kind.is_prepared() { Phase::Copy } else { Phase::Ready };
+    MovementState::Planned { cuts_at, exactly, phase }
 }
 
 impl Ledger {
@@ -264,13 +270,13 @@ impl Ledger {
             Event::PassLeft { pass, left, .. } => self.pass_mut(*pass)?.left.clone_from(left),
             Event::PassEnding { pass, cause } => self.step(*pass, Step::BeginEnd { cause: cause.clone(), at })?,
             Event::PassEnded { pass, cause } => self.step(*pass, Step::End { cause: cause.clone(), at })?,
-            Event::MovementPlanned { movement, environment, kind, why, cuts_at } => {
+            Event::MovementPlanned { movement, environment, kind, why, cuts_at, exactly, stay_closed } => {
                 self.environment_mut(*environment)?.moving = Some(*movement);
-                let fresh = Movement::asked(*movement, *environment, kind.clone(), why.clone(), at);
-                self.movements.insert(*movement, Movement { state: MovementState::Planned { cuts_at: *cuts_at }, ..fresh });
+                let fresh = Movement::asked(*movement, *environment, kind.clone(), why.clone(), *stay_closed, at);
+                self.movements.insert(*movement, Movement { state: planned(kind, *cuts_at, *exactly), ..fresh });
             }
-            Event::MovementWithdrawn { movement } => self.movement_over(*movement, MovementState::Withdrawn { at })?,
-            Event::MovementBegun { movement, environment, kind, why } => {
+            Event::MovementWithdrawn { movement, why } => self.movement_over(*movement, MovementState::Withdrawn { at, why: why.clone() })?,
+            Event::MovementBegun { movement, environment, kind, why, stay_closed } => {
                 let env = self.environment_mut(*environment)?;
                 env.moving = Some(*movement);
                 if kind.replaces() {
@@ -279,30 +285,45 @@ impl Ledger {
                     // what comes back is another database: its identity is learned anew after the movement
                     env.identity = None;
                 }
-                let known = self.movements.entry(*movement).or_insert_with(|| Movement::asked(*movement, *environment, kind.clone(), why.clone(), at));
+                let known =
+                    self.movements.entry(*movement).or_insert_with(|| Movement::asked(*movement, *environment, kind.clone(), why.clone(), *stay_closed, at));
                 known.begun_at = Some(at);
                 known.state = MovementState::Running { phase: Phase::Freeze };
             }
-            Event::MovementReached { movement, phase } => self.movement_mut(*movement)?.state = MovementState::Running { phase: *phase },
+            Event::MovementReached { movement, phase: reached } => {
+                let known = self.movement_mut(*movement)?;
+                // another copy is made: what was swept from the one before is no matter
+                if *reached == Phase::Copy {
+                    known.swept.clear();
+                }
+                match &mut known.state {
+                    MovementState::Planned { phase, .. } => *phase = *reached,
+                    state => *state = MovementState::Running { phase: *reached },
+                }
+            }
             Event::MovementSwept { movement, swept } => {
                 let known = self.movement_mut(*movement)?;
-                // what others put in place is swept each time that somebody says it is finished; a copy of ours only once
-                known.swept = if known.kind.is_ours() { swept.clone() } else { bounded(&[known.swept.as_slice(), swept.as_slice()].concat()) };
+                known.swept = bounded(&[known.swept.as_slice(), swept.as_slice()].concat());
             }
             Event::MovementFailed { movement, why } => {
                 let moved = self.movement_mut(*movement)?;
-                let phase = if let MovementState::Running { phase } = moved.state { phase } else { Phase::Freeze };
+                let phase = match moved.state {
+                    MovementState::Running { phase } | MovementState::Planned { phase, .. } => phase,
+                    _ => Phase::Freeze,
+                };
                 moved.state = MovementState::Failed { why: why.clone(), phase };
-                // a copy that failed keeps nothing closed
-                if !moved.kind.replaces() {
-                    let environment = moved.environment;
-                    self.environment_mut(environment)?.moving = None;
+                let (stay_closed, environment) = (moved.stay_closed, moved.environment);
+                let env = self.environment_mut(environment)?;
+                if env.frozen_by != Some(*movement) || !stay_closed {
+                    (env.moving, env.frozen_by) = (None, None);
                 }
             }
             Event::MovementRetried { movement } => {
                 let moved = self.movement_mut(*movement)?;
-                moved.state = MovementState::Running { phase: Phase::Freeze };
+                moved.state = planned(&moved.kind, at, false);
                 moved.swept.clear();
+                let environment = moved.environment;
+                self.environment_mut(environment)?.moving = Some(*movement);
             }
             Event::MovementFinished { movement, kept, made } => {
                 let moved = self.movement_mut(*movement)?;

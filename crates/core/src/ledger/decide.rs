@@ -167,7 +167,9 @@ impl Ledger {
             }
             Command::EndPass { pass, why } => self.end(by, *pass, why.as_ref(), now),
             Command::ExtendPass { pass, by: more } => self.extend(by, *pass, *more, now),
-            Command::BeginMovement { movement, environment, kind, why, notice } => self.begin_movement(by, *movement, *environment, kind, why, *notice, now),
+            Command::BeginMovement { movement, environment, kind, why, notice, swap_at, stay_closed } => {
+                self.begin_movement(by, *movement, *environment, kind, why, (*notice, *swap_at, *stay_closed), now)
+            }
             Command::CancelMovement { movement, why } => self.cancel_movement(by, *movement, why),
             Command::FailMovement { movement, why } => self.fail_movement(by, *movement, why),
             Command::RetryMovement { movement } => self.retry_movement(by, *movement),
@@ -428,7 +430,7 @@ impl Ledger {
         if let Some(known) = self.allow.get(entry) {
             return repeated((known.environment, known.owner, known.ranges.as_slice()) == (environment, owner, ranges));
         }
-        self.not_moving(env)?;
+        self.not_closed(env)?;
         let policy = self.policy(env);
         let life = policy.life(life)?;
         if ranges.is_empty() {
@@ -500,7 +502,7 @@ impl Ledger {
             let same = (known.holder, known.environment, &known.wish) == (holder, environment, &asked) && life.is_none_or(|life| life == known.life);
             return repeated(same);
         }
-        self.not_moving(env)?;
+        self.not_closed(env)?;
         let policy = self.policy(env);
         policy.check_wish(wish, now)?;
         if let Some(standing) = wish.standing {
@@ -582,7 +584,7 @@ impl Ledger {
             return Err(Refusal::state("This is not the request that you saw.", "Look at it again, then approve what it says now."));
         }
         let env = self.seen_environment(by, pass.environment)?;
-        self.not_moving(env)?;
+        self.not_closed(env)?;
         let policy = self.policy(env);
         policy.check_access(pass.wish.access)?;
         let life = policy.life(Some(pass.life))?;

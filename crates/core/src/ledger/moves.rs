@@ -14,20 +14,28 @@ use crate::{
 };
 
 impl Ledger {
-    /// A refusal while the environment's database is being moved, or is about to be: nobody gets in for minutes.
-    pub(super) fn not_moving(&self, env: &Environment) -> Result<(), Refusal> {
-        let name = &env.spec.name;
-        let Some(movement) = env.moving.and_then(|id| self.movements.get(&id)).filter(|movement| movement.kind.replaces()) else { return Ok(()) };
-        match movement.state {
-            MovementState::Planned { cuts_at } => Err(Refusal::state(
-                format!("The database of {name} is about to be moved: all access ends at {cuts_at} at the latest."),
-                "Ask again when the movement is finished; `daypass env show` tells.",
-            )),
-            _ => Err(Refusal::state(
-                format!("{name} is closed while its database is being moved."),
-                "Try again when the movement is finished; `daypass env show` tells.",
-            )),
+    /// A refusal while the environment is closed for a movement. While the new database is made beside the old one, people work.
+    pub(super) fn not_closed(&self, env: &Environment) -> Result<(), Refusal> {
+        if env.frozen_by.is_none() {
+            return Ok(());
         }
+        Err(Refusal::state(
+            format!("{} is closed while its database is being moved.", env.spec.name),
+            "Try again when the movement is finished; `daypass env show` tells.",
+        ))
+    }
+
+    /// A refusal from the moment that a movement is asked for until it is over: what it works on stays as it is.
+    pub(super) fn not_moving(&self, env: &Environment) -> Result<(), Refusal> {
+        let replaced = env.moving.and_then(|id| self.movements.get(&id)).filter(|movement| movement.kind.replaces());
+        if replaced.is_none() {
+            return Ok(());
+        }
+        let name = &env.spec.name;
+        Err(Refusal::state(
+            format!("A movement of {name} is under way."),
+            format!("Try again when it is over; `daypass move {name} status` shows how far it is, `daypass move {name} cancel` gives it up."),
+        ))
     }
 
     #[expect(clippy::too_many_arguments, reason = "the fields of one command, spelled out")]
@@ -38,7 +46,7 @@ impl Ledger {
         environment: EnvironmentId,
         kind: &MovementKind,
         why: &Reason,
-        notice: Option<Ttl>,
+        (notice, swap_at, stay_closed): (Option<Ttl>, Option<Time>, bool),
         now: Time,
     ) -> Decided {
         let env = self.seen_environment(by, environment)?;
@@ -53,7 +61,9 @@ impl Ledger {
             let remedy = match running.state {
                 MovementState::Planned { .. } => format!("`daypass move {name} cancel` gives it up."),
                 MovementState::Failed { .. } => {
-                    format!("It failed: `daypass move {name} retry` runs it again, `daypass move {name} finish` opens the environment.")
+                    format!(
+                        "It failed, and keeps the environment closed: `daypass move {name} retry` runs it again, `daypass move {name} finish` opens the environment."
+                    )
                 }
                 _ => format!("`daypass move {name} status` shows how far it is."),
             };
@@ -76,11 +86,50 @@ impl Ledger {
         if notice.is_some_and(|notice| notice > LONGEST_NOTICE) {
             return Err(Refusal::invalid(format!("Holders are told at most {LONGEST_NOTICE} before.")));
         }
+        if let Some(at) = swap_at {
+            if !kind.is_prepared() {
+                return Err(Refusal::invalid("Only what is prepared can take its place at a time that is said beforehand: a refresh, an import, a restore."));
+            }
+            if at <= now || at > now.after(LONGEST_NOTICE) {
+                return Err(Refusal::invalid(format!("The new database takes its place at a time that is to come, at most {LONGEST_NOTICE} from now.")));
+            }
+        }
+        let stay_closed = stay_closed || !kind.is_ours();
         let (kind, why) = (kind.clone(), why.clone());
-        Ok(vec![match notice.filter(|_| kind.replaces() && self.somebody_in(environment, now)) {
-            Some(notice) => Event::MovementPlanned { movement, environment, kind, why, cuts_at: now.after(notice) },
-            None => Event::MovementBegun { movement, environment, kind, why },
-        }])
+        let told = notice.is_some() && self.somebody_in(environment, now);
+        if !kind.replaces() || !kind.is_ours() && !told {
+            if kind.replaces() {
+                self.not_read(env)?;
+            }
+            return Ok(vec![Event::MovementBegun { movement, environment, kind, why, stay_closed }]);
+        }
+        let told = notice.map_or(now, |notice| now.after(notice));
+        let cuts_at = swap_at.map_or(told, |at| at.max(told));
+        Ok(vec![Event::MovementPlanned { movement, environment, kind, why, cuts_at, exactly: swap_at.is_some(), stay_closed }])
+    }
+
+    /// A refusal while the database is copied into another environment: who reads it would be cut off in the middle.
+    fn not_read(&self, env: &Environment) -> Result<(), Refusal> {
+        let Some(reader) = self.reader(env.id) else { return Ok(()) };
+        let (name, into) = (&env.spec.name, reader.environment);
+        let into = self.environments.get(&into).map_or_else(|| into.to_string(), |env| env.spec.name.to_string());
+        Err(Refusal::state(
+            format!("The database of {name} is copied into {into} at this moment."),
+            format!("Try again when the copy is made (`daypass move {into} status`), or give it up: `daypass move {into} cancel`."),
+        ))
+    }
+
+    /// The movement that reads the database of this environment now.
+    fn reader(&self, environment: EnvironmentId) -> Option<&Movement> {
+        let mut moving = self.environments.values().filter_map(|env| self.movements.get(&env.moving?));
+        moving.find(|movement| movement.reads() == Some(environment))
+    }
+
+    /// Whether a planned movement is to begin: what takes the place is ready, its time has come, and nobody copies what it will replace.
+    fn is_due(&self, movement: &Movement, now: Time) -> bool {
+        let MovementState::Planned { cuts_at, exactly, phase: Phase::Ready } = movement.state else { return false };
+        let come = now >= cuts_at || !exactly && !self.somebody_in(movement.environment, now);
+        come && self.reader(movement.environment).is_none()
     }
 
     /// Whether anybody has access, or is about to.
@@ -144,7 +193,7 @@ impl Ledger {
     pub(super) fn cancel_movement(&self, by: Actor, id: MovementId, why: &Reason) -> Decided {
         let movement = self.movement_for(by, id)?;
         match movement.state {
-            MovementState::Planned { .. } => Ok(vec![Event::MovementWithdrawn { movement: id }]),
+            MovementState::Planned { .. } => Ok(vec![Event::MovementWithdrawn { movement: id, why: Some(why.clone()) }]),
             // it may be done already, and a swap is not half undone
             MovementState::Running { phase: Phase::Swap } if movement.kind.is_ours() => {
                 Err(Refusal::state("The new database is taking its place at this moment.", "Wait until it is finished; `daypass move ENV undo` goes back."))
@@ -157,10 +206,15 @@ impl Ledger {
     pub(super) fn fail_movement(&self, by: Actor, id: MovementId, why: &Reason) -> Decided {
         let movement = self.movement_for(by, id)?;
         match movement.state {
-            MovementState::Running { .. } if by != Actor::System && movement.kind.is_ours() => self.cancel_movement(by, id, why),
+            MovementState::Running { .. } | MovementState::Planned { .. } if by != Actor::System && movement.kind.is_ours() => {
+                self.cancel_movement(by, id, why)
+            }
+            MovementState::Planned { .. } if movement.kind.is_ours() => Ok(vec![Event::MovementFailed { movement: id, why: why.clone() }]),
             MovementState::Running { .. } => Ok(vec![Event::MovementFailed { movement: id, why: why.clone() }]),
             MovementState::Failed { .. } => Ok(vec![]),
             MovementState::Planned { .. } => Err(Refusal::state("This movement has not begun.", "`daypass move ENV cancel` gives it up.")),
+            // somebody gave it up meanwhile
+            _ if by == Actor::System => Ok(vec![]),
             _ => Err(Refusal::state("This movement is over.", "A new one begins with `daypass move ENV`.")),
         }
     }
@@ -173,11 +227,14 @@ impl Ledger {
             }
             MovementState::Failed { .. } if movement.kind.replaces() => {
                 if let Some(env) = self.environments.get(&movement.environment) {
+                    if env.moving != Some(id) {
+                        self.not_moving(env)?;
+                    }
                     self.check_movement(by, env, &movement.kind)?;
                 }
                 Ok(vec![Event::MovementRetried { movement: id }])
             }
-            MovementState::Running { .. } => Ok(vec![]),
+            MovementState::Planned { .. } | MovementState::Running { .. } => Ok(vec![]),
             _ => Err(Refusal::state("This movement is over.", "A new one begins with `daypass move ENV`.")),
         }
     }
@@ -191,7 +248,7 @@ impl Ledger {
                 "`daypass move ENV status` shows how far it is; `daypass move ENV cancel` stops it.",
             )),
             MovementState::Running { .. } => finished(),
-            MovementState::Failed { .. } if movement.kind.replaces() => finished(),
+            MovementState::Failed { .. } if self.environments.get(&movement.environment).is_some_and(|env| env.frozen_by == Some(id)) => finished(),
             MovementState::Planned { .. } => Err(Refusal::state("This movement has not begun.", "`daypass move ENV cancel` gives it up.")),
             _ => Ok(vec![]),
         }
@@ -199,29 +256,28 @@ impl Ledger {
 
     pub(super) fn movement_observed(&self, observed: &Observed, now: Time) -> Vec<Event> {
         let running = |id: &MovementId| self.movements.get(id).filter(|known| known.kind.is_ours() && matches!(known.state, MovementState::Running { .. }));
+        let under_way = |id: &MovementId| self.movements.get(id).filter(|known| known.is_under_way());
         match observed {
             Observed::Due { movement } => {
-                let due = |known: &&Movement| matches!(known.state, MovementState::Planned { cuts_at } if now >= cuts_at || !self.somebody_in(known.environment, now));
-                let due = self.movements.get(movement).filter(due);
+                let due = self.movements.get(movement).filter(|known| self.is_due(known, now));
                 let begun = due.map(|known| Event::MovementBegun {
                     movement: known.id,
                     environment: known.environment,
                     kind: known.kind.clone(),
                     why: known.why.clone(),
+                    stay_closed: known.stay_closed,
                 });
                 begun.into_iter().collect()
             }
             Observed::Reached { movement, phase } => {
-                running(movement).map(|_| Event::MovementReached { movement: *movement, phase: *phase }).into_iter().collect()
+                let known = under_way(movement).filter(|known| known.kind.is_ours());
+                known.map(|_| Event::MovementReached { movement: *movement, phase: *phase }).into_iter().collect()
             }
-            Observed::Swept { movement, swept } => {
-                let running = |id: &MovementId| self.movements.get(id).filter(|known| matches!(known.state, MovementState::Running { .. }));
-                running(movement)
-                    .filter(|_| !swept.is_empty())
-                    .map(|_| Event::MovementSwept { movement: *movement, swept: bounded(swept) })
-                    .into_iter()
-                    .collect()
-            }
+            Observed::Swept { movement, swept } => under_way(movement)
+                .filter(|_| !swept.is_empty())
+                .map(|_| Event::MovementSwept { movement: *movement, swept: bounded(swept) })
+                .into_iter()
+                .collect(),
             Observed::Moved { movement, kept, made } => {
                 let Some(known) = running(movement) else { return vec![] };
                 let finished = Event::MovementFinished { movement: *movement, kept: kept.clone(), made: made.clone() };

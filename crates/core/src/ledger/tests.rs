@@ -347,7 +347,15 @@ fn azures_rules_go_when_the_database_is_moved() {
         |office: &Office, observed: &[firewall::Rule]| firewall::plan(&office.ledger, office.ledger.environment(office.uat).unwrap(), observed, office.now);
     let Some(RuleAction::Set(rule)) = plan(&office, &[]).pop() else { panic!("her address opens") };
     let movement = MovementId::new(office.id());
-    let begin = Command::BeginMovement { movement, environment: office.uat, kind: MovementKind::External, why: "refresh".parse().unwrap(), notice: None };
+    let begin = Command::BeginMovement {
+        movement,
+        environment: office.uat,
+        kind: MovementKind::External,
+        why: "refresh".parse().unwrap(),
+        notice: None,
+        swap_at: None,
+        stay_closed: false,
+    };
     office.done(begin, Actor::User(office.manager));
     assert_eq!(plan(&office, std::slice::from_ref(&rule)), [RuleAction::Remove(rule.clone())]);
     office.done(Command::FinishMovement { movement }, Actor::User(office.manager));
@@ -398,7 +406,15 @@ fn an_error_text_is_explained_by_what_became_of_the_access() {
     assert!(said.contains("expired") && said.contains("daypass request uat"), "{said}");
     assert!(say(&office, maria, &blocked(HOME)).contains("its entry ended at"));
     let movement = MovementId::new(office.id());
-    let begin = Command::BeginMovement { movement, environment: office.uat, kind: MovementKind::External, why: "refresh".parse().unwrap(), notice: None };
+    let begin = Command::BeginMovement {
+        movement,
+        environment: office.uat,
+        kind: MovementKind::External,
+        why: "refresh".parse().unwrap(),
+        notice: None,
+        swap_at: None,
+        stay_closed: false,
+    };
     office.done(begin, Actor::User(office.manager));
     let said = say(&office, maria, "Database 'uat' on server 'uat' is not currently available. Please retry the connection later.");
     assert!(said.contains("being moved"), "{said}");
@@ -427,7 +443,15 @@ fn a_movement_ends_every_pass_and_address_of_the_environment_with_one_event() {
     let mut office = Office::open();
     let (hers, his) = (office.ready(office.maria), office.ready(office.ben));
     let movement = MovementId::new(office.id());
-    let begin = Command::BeginMovement { movement, environment: office.uat, kind: MovementKind::External, why: "refresh".parse().unwrap(), notice: None };
+    let begin = Command::BeginMovement {
+        movement,
+        environment: office.uat,
+        kind: MovementKind::External,
+        why: "refresh".parse().unwrap(),
+        notice: None,
+        swap_at: None,
+        stay_closed: false,
+    };
     assert_eq!(office.refused(begin.clone(), office.maria).code, Code::NotPermitted);
     assert_eq!(office.run(begin.clone(), Actor::User(office.manager)).unwrap().len(), 1);
     for pass in [hers, his] {
@@ -932,7 +956,15 @@ fn those_are_told_who_have_something_to_do() {
 
     let movement = MovementId::new(office.id());
     let (environment, manager) = (office.uat, office.manager);
-    let begin = Command::BeginMovement { movement, environment, kind: MovementKind::External, why: "refresh".parse().unwrap(), notice: None };
+    let begin = Command::BeginMovement {
+        movement,
+        environment,
+        kind: MovementKind::External,
+        why: "refresh".parse().unwrap(),
+        notice: None,
+        swap_at: None,
+        stay_closed: false,
+    };
     let events = office.run(begin, Actor::User(manager)).unwrap();
     let kinds = told(&office, events, Actor::User(manager));
     assert!(kinds[0].0 == Kind::Movement && kinds[0].1.contains(&"maria".to_owned()), "{kinds:?}");

@@ -19,9 +19,10 @@ pub struct Oracle {
     passes: BTreeMap<PassId, Known>,
     pub accounts: BTreeSet<String>,
     allow: BTreeMap<AllowId, Allowed>,
+    /// Environments that are closed for a movement.
     frozen: BTreeMap<EnvironmentId, MovementId>,
-    /// Environments whose movement is planned: nothing new begins there.
-    held: BTreeMap<EnvironmentId, MovementId>,
+    /// Movements that keep their environment closed when they fail.
+    stay_closed: BTreeSet<MovementId>,
     /// How many have to agree to a change, by environment.
     wanted: BTreeMap<EnvironmentId, usize>,
 }
@@ -145,16 +146,18 @@ impl Oracle {
                 self.over(*pass, now, true)?;
             }
             Event::UserLocked { user, .. } => self.passes.values_mut().filter(|p| p.holder == *user).for_each(|p| p.end(now)),
-            Event::MovementPlanned { movement, environment, .. } => {
-                self.held.insert(*environment, *movement);
+            Event::MovementPlanned { movement, stay_closed: true, .. } => {
+                self.stay_closed.insert(*movement);
             }
-            Event::MovementWithdrawn { movement } => self.held.retain(|_, held| held != movement),
-            Event::MovementBegun { movement, environment, .. } => {
-                self.held.remove(environment);
+            Event::MovementFailed { movement, .. } if !self.stay_closed.contains(movement) => self.frozen.retain(|_, running| running != movement),
+            Event::MovementBegun { movement, environment, stay_closed, .. } => {
+                if *stay_closed {
+                    self.stay_closed.insert(*movement);
+                }
                 self.frozen.insert(*environment, *movement);
                 self.epoch_ends(*environment, now);
             }
-            Event::MovementFinished { movement, .. } => self.frozen.retain(|_, running| running != movement),
+            Event::MovementFinished { movement, .. } | Event::MovementWithdrawn { movement, .. } => self.frozen.retain(|_, running| running != movement),
             Event::DatabaseReplaced { environment, .. } => self.epoch_ends(*environment, now),
             Event::EnvironmentRemoved { environment } => self.epoch_ends(*environment, now),
             Event::AllowAdded { entry, environment, owner, ranges, ends_at, .. } => {
@@ -247,10 +250,10 @@ impl Oracle {
         self.passes.iter().filter(|(_, p)| !p.ended && over(p)).map(|(id, _)| *id).collect()
     }
 
-    /// I8: nothing new begins while a movement is planned or runs.
+    /// I8: nothing new begins while the environment is closed for a movement.
     fn open(&self, environment: EnvironmentId) -> Result<(), String> {
-        match self.held.get(&environment).or(self.frozen.get(&environment)) {
-            Some(movement) => Err(format!("I8: access was given while movement {movement} was planned or ran")),
+        match self.frozen.get(&environment) {
+            Some(movement) => Err(format!("I8: access was given while movement {movement} had closed the environment")),
             None => Ok(()),
         }
     }

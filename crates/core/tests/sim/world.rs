@@ -498,12 +498,25 @@ impl World {
             let movement = MovementId::new(self.id());
             let kind = if self.rng.one_in(2) { MovementKind::External } else { MovementKind::Import { file: "a.dump".parse()? } };
             let notice = self.rng.one_in(2).then_some(Ttl::minutes(10));
-            let begin = Command::BeginMovement { movement, environment, kind, why: "a simulated refresh".parse()?, notice };
+            let begin = Command::BeginMovement {
+                movement,
+                environment,
+                kind,
+                why: "a simulated refresh".parse()?,
+                notice,
+                swap_at: None,
+                stay_closed: self.rng.one_in(3),
+            };
             return self.submit(node, begin, Actor::User(self.manager)).map(drop);
         };
         let (movement, ours, why) = (known.id, known.kind.is_ours(), "it broke".parse()?);
         let (command, by) = match known.state {
             MovementState::Planned { .. } if self.rng.one_in(4) => (Command::CancelMovement { movement, why }, Actor::User(self.manager)),
+            MovementState::Planned { .. } if ours && self.rng.one_in(6) => (Command::FailMovement { movement, why }, Actor::System),
+            MovementState::Planned { phase, .. } if phase < Phase::Ready => {
+                let next = Phase::ALL.into_iter().find(|next| *next > phase).unwrap_or(Phase::Ready);
+                (Command::Observed(Observed::Reached { movement, phase: next }), Actor::System)
+            }
             MovementState::Planned { .. } => (Command::Observed(Observed::Due { movement }), Actor::System),
             MovementState::Running { .. } if ours && self.rng.one_in(4) => (Command::FailMovement { movement, why }, Actor::System),
             MovementState::Running { phase: Phase::Swap } if ours => {

@@ -278,7 +278,8 @@ fn sentence(pass: &PassView) -> String {
         _ => String::new(),
     };
     let because = pass.because.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
-    format!("{} on {}, {}: {}{until}{because}", pass.account, pass.environment, pass.access.as_str(), pass.state)
+    let early = pass.ends_early.as_ref().map(|early| format!("\nBut {early}.")).unwrap_or_default();
+    format!("{} on {}, {}: {}{until}{because}{early}", pass.account, pass.environment, pass.access.as_str(), pass.state)
 }
 
 async fn passes(client: &Client, env: Option<String>, all: bool, at: Option<String>, show: Show) -> Result<(), Failure> {

@@ -14,7 +14,7 @@ const LOOK: Duration = Duration::from_millis(500);
 
 #[derive(Subcommand)]
 pub enum Verb {
-    /// Move a database: all access to it ends first, nobody gets in until it is done, and old access never comes back
+    /// Move a database: the new one is made while people work; then all access ends, it takes its place, and old access never comes back
     Move {
         environment: String,
         #[command(subcommand)]
@@ -72,7 +72,7 @@ pub enum What {
         #[arg(long)]
         all: bool,
     },
-    /// Give up a planned movement, or stop one that runs; then it is to be tried again or finished
+    /// Give up a planned movement, or stop one that runs; the database of before stays, and is open
     Cancel {
         #[arg(long)]
         reason: Option<String>,
@@ -82,7 +82,7 @@ pub enum What {
         #[arg(long)]
         no_wait: bool,
     },
-    /// Open the environment after a failed movement, with the database that is there
+    /// Open the environment that a failed movement keeps closed, with the database that is there
     Finish,
 }
 
@@ -91,9 +91,16 @@ pub struct How {
     /// Why it is moved
     #[arg(long)]
     reason: Option<String>,
-    /// Tell holders so long before their access ends; without it, it ends at once
+    /// Tell holders so long before their access ends; without it, it ends when the new database is ready
     #[arg(long, value_parser = duration)]
     notice: Option<u64>,
+    /// Prepare now, and let the new database take its place then (refresh, import, restore): like 2026-11-24T19:00:00Z, or 19:00 for the next
+    /// 19:00 UTC; at most 24 hours from now
+    #[arg(long, value_name = "TIME", value_parser = coming)]
+    swap_at: Option<String>,
+    /// If it fails after access has ended, let nobody in until somebody finishes it; else the database of before opens again by itself
+    #[arg(long)]
+    stay_closed: bool,
     /// Say what it would end, and for whom; nothing is done
     #[arg(long)]
     dry_run: bool,
@@ -121,7 +128,16 @@ pub async fn run(verb: Verb, client: &Client, show: Show) -> Result<(), Failure>
         }
         Verb::Move { environment, what } => (environment, what),
     };
-    let new = |kind: &str, how: &How| NewMovement { kind: kind.to_owned(), from: None, file: None, to: None, why: how.reason.clone(), notice: how.notice };
+    let new = |kind: &str, how: &How| NewMovement {
+        kind: kind.to_owned(),
+        from: None,
+        file: None,
+        to: None,
+        why: how.reason.clone(),
+        notice: how.notice,
+        swap_at: how.swap_at.clone(),
+        stay_closed: how.stay_closed,
+    };
     match what {
         What::Refresh { from, how } => begin(client, &environment, NewMovement { from: Some(from), ..new("refresh", &how) }, &how, show).await,
         What::Import { file, how } => begin(client, &environment, NewMovement { file: Some(file), ..new("import", &how) }, &how, show).await,
@@ -169,6 +185,19 @@ pub async fn run(verb: Verb, client: &Client, show: Show) -> Result<(), Failure>
             Ok(())
         }
     }
+}
+
+/// A moment to come: written whole, or as an hour of today or tomorrow, in UTC as all times here.
+fn coming(text: &str) -> Result<String, String> {
+    if text.parse::<jiff::Timestamp>().is_ok() {
+        return Ok(text.to_owned());
+    }
+    let time: jiff::civil::Time = text.parse().map_err(|_| "a moment is written like 2026-11-24T19:00:00Z, or 19:00 (UTC)".to_owned())?;
+    let (now, utc) = (jiff::Timestamp::now(), jiff::tz::Offset::UTC);
+    let today = utc.to_datetime(now).date();
+    let at = |day: jiff::civil::Date| utc.to_timestamp(day.to_datetime(time)).map_err(|e| e.to_string());
+    let next = if at(today)? > now { today } else { today.tomorrow().map_err(|e| e.to_string())? };
+    Ok(at(next)?.to_string())
 }
 
 async fn movements(client: &Client, environment: &str) -> Result<Vec<MovementView>, Failure> {

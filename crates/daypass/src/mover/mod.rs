@@ -1,6 +1,6 @@
-//! Carries movements out: one task for each that runs. What is done stands in the log, what is half done is found on the target, so
-//! a crash at any point leaves nothing that the next start does not see: the movement failed, the old database is in place, unless
-//! the new one has taken its name already.
+//! Carries movements out: one task for each that is prepared, and one for each whose time has come. What is done stands in the log, what is
+//! half done is found on the target, so a crash at any point leaves nothing that the next start does not see: what was being prepared is
+//! prepared anew, and of an exchange that was interrupted one look tells which database is in place.
 
 mod restored;
 mod steps;
@@ -121,7 +121,7 @@ struct Carry {
 
 /// Sees to all movements for as long as the process lives.
 pub async fn run(node: Arc<Node>, control: Control, mover: Arc<Mover>) {
-    // those that the log calls running, or failed, were interrupted together with the process
+    // what the process before may have left
     for movement in node.ledger(|ledger| ledger.movements().filter(|movement| needs_settling(movement)).cloned().collect::<Vec<_>>()) {
         if let Some(carry) = Carry::of(&node, &control, &mover, movement) {
             tokio::spawn(carry.settle_interrupted());
@@ -139,21 +139,24 @@ pub async fn run(node: Arc<Node>, control: Control, mover: Arc<Mover>) {
         let mut next = LOOK;
         for movement in under_way {
             match movement.state {
-                MovementState::Planned { cuts_at } => {
+                MovementState::Planned { cuts_at, phase, .. } => {
                     tell(&node, &movement, &mut told);
                     // who connects in the meantime is told as well
                     next = next.min(Duration::from_secs(1));
-                    if now >= cuts_at || !node.ledger(|ledger| ledger.somebody_in(movement.environment, now)) {
-                        let _ = control.run(Command::Observed(Observed::Due { movement: movement.id }), Actor::System).await;
-                    } else {
-                        next = next.min(Duration::from_micros(cuts_at.since(now).max(0) as u64 + 1_000));
+                    if phase < Phase::Ready {
+                        start(&node, &control, &mover, movement);
+                        continue;
+                    }
+                    if let Ok(left @ 1..) = u64::try_from(cuts_at.since(now)) {
+                        next = next.min(Duration::from_micros(left + 1_000));
+                    }
+                    // the ledger says whether it is
+                    let due = Command::Observed(Observed::Due { movement: movement.id });
+                    if node.ledger(|ledger| ledger.decide(&due, Actor::System, now)).is_ok_and(|events| !events.is_empty()) {
+                        let _ = control.run(due, Actor::System).await;
                     }
                 }
-                MovementState::Running { .. } if mover.progress(movement.id).is_none() => {
-                    if let Some(carry) = Carry::of(&node, &control, &mover, movement) {
-                        tokio::spawn(carry.carry_out());
-                    }
-                }
+                MovementState::Running { .. } => start(&node, &control, &mover, movement),
                 _ => {}
             }
         }
@@ -180,16 +183,37 @@ pub async fn run(node: Arc<Node>, control: Control, mover: Arc<Mover>) {
     }
 }
 
-/// What the process before may have left half done.
+/// A task for it, unless one has it.
+fn start(node: &Arc<Node>, control: &Control, mover: &Arc<Mover>, movement: Movement) {
+    if mover.progress(movement.id).is_none()
+        && let Some(carry) = Carry::of(node, control, mover, movement)
+    {
+        tokio::spawn(carry.carry_out());
+    }
+}
+
+/// Whether the process before may have left something that nobody goes on with. What was being prepared is prepared anew, and who was
+/// waiting for the last session to end goes on waiting.
 fn needs_settling(movement: &Movement) -> bool {
-    movement.kind.is_ours() && matches!(movement.state, MovementState::Running { .. } | MovementState::Failed { .. } | MovementState::SignedOff { .. })
+    let left = match movement.state {
+        MovementState::Running { phase } => phase != Phase::Freeze,
+        MovementState::Failed { .. } | MovementState::SignedOff { .. } | MovementState::Withdrawn { .. } => true,
+        MovementState::Planned { .. } | MovementState::Finished { .. } => false,
+    };
+    movement.kind.is_ours() && left
 }
 
 /// Everybody who is connected is told in their own tool, once.
 fn tell(node: &Node, movement: &Movement, told: &mut BTreeSet<(MovementId, SessionId)>) {
-    let MovementState::Planned { cuts_at } = movement.state else { return };
-    let left = crate::cli::show::left(u64::try_from(cuts_at.since(node.now()) / 1_000_000).unwrap_or_default());
-    let words = format!("the database will be replaced: your session ends in {left}, at {cuts_at} at the latest; what is not committed by then is lost");
+    let MovementState::Planned { cuts_at, .. } = movement.state else { return };
+    let left = u64::try_from(cuts_at.since(node.now()) / 1_000_000).unwrap_or_default();
+    let (prepared, span) = (movement.kind.is_prepared(), crate::cli::show::left(left));
+    let when = match left {
+        0 if prepared => "as soon as the new one is ready".to_owned(),
+        _ if prepared => format!("when the new one is ready, not before {cuts_at}, which is in {span}"),
+        _ => format!("in {span}, at {cuts_at} at the latest"),
+    };
+    let words = format!("the database will be replaced {when}: your session ends then, and what you write until then goes with the database of before");
     for session in node.sessions.all().iter().filter(|session| session.environment == movement.environment) {
         if told.insert((movement.id, session.id)) {
             session.tell(&words);
@@ -239,7 +263,9 @@ impl Carry {
             () = self.stopped() => Err("it was stopped".to_owned()),
         };
         match done {
-            Ok(done) => self.finish(done).await,
+            Ok(Some(done)) => self.finish(done).await,
+            // what takes the place is ready; another task exchanges it when its time has come
+            Ok(None) => {}
             Err(why) => self.fail(&why).await,
         }
         self.leave();
@@ -248,7 +274,7 @@ impl Carry {
     async fn settle_interrupted(self) {
         match self.movement.state {
             MovementState::Running { .. } => self.fail("Daypass was stopped in the middle of it").await,
-            _ => drop(self.settle().await),
+            _ => self.discard().await,
         }
         self.leave();
     }
@@ -270,7 +296,7 @@ impl Carry {
         let mut changes = self.node.changes();
         loop {
             changes.borrow_and_update();
-            if !matches!(self.state(), Some(MovementState::Running { .. })) {
+            if !matches!(self.state(), Some(MovementState::Planned { .. } | MovementState::Running { .. })) {
                 return;
             }
             if changes.changed().await.is_err() {
@@ -304,7 +330,7 @@ impl Carry {
         let say = || Command::FailMovement { movement: self.movement.id, why: reason(why) };
         if !swapping {
             self.insist(say()).await;
-            self.settle().await;
+            self.discard().await;
         } else if self.settle().await == Standing::New {
             self.finish(Done { kept: self.kept(), made: None }).await;
         } else {
@@ -312,24 +338,50 @@ impl Carry {
         }
     }
 
-    /// Finds out which database is in place and removes what is half made; for as long as it takes.
-    async fn settle(&self) -> Standing {
-        let trouble = format!("movement:{}", self.movement.id);
+    /// Removes what is half made, and nothing else: another movement may be under way. For as long as it takes.
+    async fn discard(&self) {
         let mut pause = Duration::from_millis(200);
         loop {
-            let settled = async {
-                let target = self.node.target(self.env.target).await?;
-                target.settle(&self.job(), &self.incoming()).await
+            let target = self.node.target(self.env.target).await;
+            let done = match target {
+                Ok(target) => target.discard(&self.job()).await,
+                Err(error) => Err(error),
             };
-            match settled.await {
-                Ok(standing) => {
-                    self.node.troubles.clear(&trouble);
-                    return standing;
-                }
-                Err(error) => self.node.troubles.note(&trouble, format!("what the movement left cannot be cleaned up: {error}"), self.node.now()),
+            if self.cleaned(done, &mut pause).await.is_some() {
+                return;
             }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// Finds out which database is in place, opens it, and removes what is half made; for as long as it takes.
+    async fn settle(&self) -> Standing {
+        let mut pause = Duration::from_millis(200);
+        loop {
+            let target = self.node.target(self.env.target).await;
+            let done = match target {
+                Ok(target) => target.settle(&self.job(), &self.incoming()).await,
+                Err(error) => Err(error),
+            };
+            if let Some(standing) = self.cleaned(done, &mut pause).await {
+                return standing;
+            }
+        }
+    }
+
+    /// None, after a pause, when it is to be tried again.
+    async fn cleaned<T>(&self, done: Result<T, TargetError>, pause: &mut Duration) -> Option<T> {
+        let trouble = format!("movement:{}", self.movement.id);
+        match done {
+            Ok(done) => {
+                self.node.troubles.clear(&trouble);
+                Some(done)
+            }
+            Err(error) => {
+                self.node.troubles.note(&trouble, format!("what the movement left cannot be cleaned up: {error}"), self.node.now());
+                tokio::time::sleep(*pause).await;
+                *pause = (*pause * 2).min(LONGEST_PAUSE);
+                None
+            }
         }
     }
 

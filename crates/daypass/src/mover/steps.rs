@@ -3,7 +3,7 @@
 use super::{Carry, Done, restored::Restored, words};
 use daypass_core::{
     command::Observed,
-    movement::{MovementKind, Phase},
+    movement::{MovementKind, MovementState, Phase, Swept},
     pass::State,
 };
 use daypass_gateway::World;
@@ -14,26 +14,42 @@ use std::time::Duration;
 const FREEZE: Duration = Duration::from_secs(120);
 
 impl Carry {
-    pub(super) async fn steps(&self) -> Result<Done, String> {
+    /// What is to be done next in a row: the new database is prepared, or takes its place. None: it waits for its time.
+    pub(super) async fn steps(&self) -> Result<Option<Done>, String> {
         let target = self.node.target(self.env.target).await.map_err(|e| words(&e))?;
+        if matches!(self.movement.state, MovementState::Planned { .. }) {
+            self.prepare(&target).await?;
+            return Ok(None);
+        }
         if let MovementKind::Export { file } = &self.movement.kind {
             self.reach(Phase::Copy).await?;
             let folder = self.mover.files();
             std::fs::create_dir_all(&folder).map_err(|e| format!("the folder {} cannot be made: {e}", folder.display()))?;
             let made = target.export(&self.job(), &self.mover.file(file)).await.map_err(|e| words(&e))?;
-            return Ok(Done { made: Some(made), kept: None });
+            return Ok(Some(Done { made: Some(made), kept: None }));
         }
         self.freeze().await?;
-        if !matches!(self.movement.kind, MovementKind::Undo { .. }) {
-            self.reach(Phase::Copy).await?;
-            self.copy(&target).await?;
-            self.reach(Phase::Sweep).await?;
-            let swept = target.sweep(&self.job(), &self.mover.scripts(self.env.spec.name.as_str())).await.map_err(|e| words(&e))?;
-            self.report(Observed::Swept { movement: self.movement.id, swept }).await?;
+        if self.movement.kind.is_prepared() {
+            let carried = target.carry_over(&self.job()).await.map_err(|e| words(&e))?;
+            self.swept(carried).await?;
         }
         self.reach(Phase::Swap).await?;
         target.swap(&self.job(), &self.incoming()).await.map_err(|e| words(&e))?;
-        Ok(Done { kept: self.kept(), made: None })
+        Ok(Some(Done { kept: self.kept(), made: None }))
+    }
+
+    /// The new database is made beside the old one, in which people work.
+    async fn prepare(&self, target: &AnyTarget) -> Result<(), String> {
+        self.reach(Phase::Copy).await?;
+        self.copy(target).await?;
+        self.reach(Phase::Sweep).await?;
+        let swept = target.sweep(&self.job(), &self.mover.scripts(self.env.spec.name.as_str())).await.map_err(|e| words(&e))?;
+        self.swept(swept).await?;
+        self.reach(Phase::Ready).await
+    }
+
+    async fn swept(&self, swept: Vec<Swept>) -> Result<(), String> {
+        self.report(Observed::Swept { movement: self.movement.id, swept }).await
     }
 
     async fn reach(&self, phase: Phase) -> Result<(), String> {

@@ -275,7 +275,7 @@ pub struct EnvironmentView {
     pub id: String,
     pub name: String,
     pub project: String,
-    /// `open`, `about to be moved`, `closed while its database is moved`, or what is wrong with its target.
+    /// `open`, `about to be moved` (people work), `closed while its database is moved`, or what is wrong with its target.
     pub state: String,
     pub engine: String,
     /// `self-service`: passes are the only way in; `managed`: there may be standing accounts.
@@ -429,6 +429,8 @@ pub struct PassView {
     /// What an approval names.
     pub digest: String,
     pub ends_at: Option<String>,
+    /// When the database is about to be replaced: that access ends by it, and when.
+    pub ends_early: Option<String>,
     /// Seconds left; 0 when it is over.
     pub seconds_left: u64,
     /// Whether its end can be moved: what somebody approved ends when they said.

@@ -49,7 +49,6 @@ async fn a_file_that_is_none_and_a_program_that_fails_change_nothing() {
         let said = format!("{}{}", String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
         assert!(!done.status.success() && said.contains(words), "{said}");
         house.until_so("nothing is left of it", || house.server.accounts().is_empty() && house.server.databases() == ["golden", "master", "uat"]).await;
-        house.json("sam", &["move", "uat", "finish"]).await;
         let account = house.account("maria", "read", "1h").await;
         assert_eq!(house.ask(&account, "SELECT count(*) FROM sales.orders").await.as_deref(), Ok("400"));
         house.json("maria", &["end", &account.name]).await;

@@ -117,7 +117,6 @@ async fn several_tables_at_once_from_another_server_and_from_a_dump_in_a_folder(
         assert!(!house.daypass("sam", &["move", "uat", "import", name]).await.status.success());
         let found = settled(&house).await;
         assert!(found["state"].as_str().unwrap().contains(words), "{found}");
-        house.json("sam", &["move", "uat", "finish"]).await;
     }
     assert_eq!(house.server.sql("uat", "SELECT count(*) FROM sales.orders").await.unwrap(), "400");
 }
@@ -126,21 +125,71 @@ async fn several_tables_at_once_from_another_server_and_from_a_dump_in_a_folder(
 async fn a_movement_that_is_stopped_leaves_nothing_half_made() {
     let house = House::open().await;
     script(&house, "long.sql", "SELECT pg_sleep(600);\n");
+    let hers = house.account("maria", "read", "1h").await;
     house.json("sam", &["move", "uat", "refresh", "--from", "golden", "--no-wait"]).await;
     house.until("SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(600)%' AND usename LIKE 'daypass\\_in%'", "1").await;
     let text = String::from_utf8(house.daypass("sam", &["move", "uat", "status"]).await.stdout).unwrap();
     assert!(text.contains("swept"), "{text}");
     house.json("sam", &["move", "uat", "cancel", "--reason", "the wrong week"]).await;
-    let found = settled(&house).await;
-    assert!(found["status"] == "Failed" && found["state"].as_str().unwrap().contains("the wrong week"), "{found}");
+    let found = house.json("sam", &["move", "uat", "status"]).await[0].clone();
+    assert!(found["status"] == "Aborted" && found["state"].as_str().unwrap().contains("the wrong week"), "{found}");
     house.until("SELECT count(*) FROM pg_database WHERE datname LIKE 'uat\\_\\_in%'", "0").await;
     house.until("SELECT count(*) FROM pg_roles WHERE rolname LIKE 'daypass\\_in%'", "0").await;
+    // nobody's access ended by it
+    assert_eq!(house.psql(&hers, "SELECT count(*) FROM sales.orders").await, (true, "400\n".to_owned()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_fails_after_access_ended_opens_again_unless_somebody_wished_otherwise() {
+    let house = House::open().await;
+    let hers = house.account("maria", "read", "1h").await;
+    // whoever may exchange the names waits for this in vain
+    let holding = crate::movement::held(&house, "postgres", "BEGIN; COMMENT ON DATABASE uat IS 'held'").await;
+    let output = house.daypass("sam", &["move", "uat", "refresh", "--from", "golden", "--reason", "CHG-17"]).await;
+    assert!(!output.status.success(), "{output:?}");
+    let found = settled(&house).await;
+    assert!(found["state"].as_str().unwrap().contains("the database of before is in place, and open") && found["closed"] == false, "{found}");
+    assert!(!house.psql(&hers, "SELECT 1").await.0, "what ended stays ended");
+    let fresh = house.account("maria", "read", "1h").await;
+    assert_eq!(house.psql(&fresh, "SELECT count(*) FROM sales.orders").await, (true, "400\n".to_owned()));
+
+    let output = house.daypass("sam", &["move", "uat", "refresh", "--from", "golden", "--stay-closed"]).await;
+    assert!(!output.status.success(), "{output:?}");
+    assert_eq!(settled(&house).await["closed"], true);
+    assert!(house.refused("maria", &["request", "uat", "--reason", "a story"]).await.1.contains("closed while"));
     // doctor says that it is closed, and what opens it
     let doctor = house.json("sam", &["doctor"]).await;
     assert!(doctor["to_clean"].to_string().contains("daypass move uat finish"), "{doctor}");
+    crate::movement::let_go(&house).await;
+    drop(holding);
     house.json("sam", &["move", "uat", "finish"]).await;
     let fresh = house.account("maria", "read", "1h").await;
     assert_eq!(house.psql(&fresh, "SELECT count(*) FROM sales.orders").await, (true, "400\n".to_owned()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_ready_waits_for_the_time_that_was_said_and_is_there_after_a_crash() {
+    let mut house = House::open().await;
+    let at = |seconds| (jiff::Timestamp::now() + jiff::SignedDuration::from_secs(seconds)).to_string();
+    for wrong in [at(-5), at(25 * 3600), "tonight".to_owned()] {
+        assert!(!house.daypass("sam", &["move", "uat", "refresh", "--from", "golden", "--swap-at", &wrong]).await.status.success(), "{wrong}");
+    }
+    house.server.sql("golden", "DELETE FROM sales.orders WHERE id > 7").await.unwrap();
+    let hers = house.account("maria", "read", "1h").await;
+    house.json("sam", &["move", "uat", "refresh", "--from", "golden", "--swap-at", &at(20), "--no-wait"]).await;
+    let found = house.until_json("sam", &["move", "uat", "status"], |found| found[0]["phase"] == "ready").await[0].clone();
+    assert!(found["state"].as_str().unwrap().contains("people work in the old one"), "{found}");
+    // nobody has access any more, and the time is waited for all the same
+    house.json("maria", &["end", &hers.name]).await;
+    house.crash().await;
+    house.start().await;
+    let again = house.account("maria", "read", "1h").await;
+    assert_eq!(house.psql(&again, "SELECT count(*) FROM sales.orders").await, (true, "400\n".to_owned()));
+    let done = house.until_json("sam", &["move", "uat", "status"], |found| found[0]["status"] == "Completed").await[0].clone();
+    let moment = |name: &str| done[name].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
+    assert!(moment("begun_at").duration_since(moment("asked_at")).as_secs() >= 19, "{done}");
+    assert_eq!(house.server.sql("uat", "SELECT count(*) FROM sales.orders").await.unwrap(), "7");
+    assert!(!house.psql(&again, "SELECT 1").await.0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

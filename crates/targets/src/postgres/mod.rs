@@ -525,6 +525,14 @@ impl Target for Postgres {
         movement::sweep(self, movement, scripts).await
     }
 
+    async fn carry_over(&self, movement: &Move<'_>) -> Result<Vec<Swept>, TargetError> {
+        movement::carry_over(self, movement).await
+    }
+
+    async fn discard(&self, movement: &Move<'_>) -> Result<(), TargetError> {
+        movement::discard(self, movement).await
+    }
+
     async fn swap(&self, movement: &Move<'_>, incoming: &DatabaseName) -> Result<(), TargetError> {
         // what was granted was granted in the database of before
         self.granting.lock().await.clear();

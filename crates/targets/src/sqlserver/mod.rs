@@ -347,6 +347,14 @@ impl Target for SqlServer {
         sweep::sweep(self, movement, scripts).await
     }
 
+    async fn carry_over(&self, movement: &Move<'_>) -> Result<Vec<Swept>, TargetError> {
+        sweep::carry_over(self, movement).await
+    }
+
+    async fn discard(&self, movement: &Move<'_>) -> Result<(), TargetError> {
+        movement::discard(self, movement).await
+    }
+
     async fn swap(&self, movement: &Move<'_>, incoming: &DatabaseName) -> Result<(), TargetError> {
         movement::swap(self, movement, incoming).await
     }

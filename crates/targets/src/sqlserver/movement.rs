@@ -339,9 +339,15 @@ pub async fn settle(target: &SqlServer, movement: &Move<'_>, incoming: &Database
     if !link.azure {
         open_to_all(&mut link, database).await?;
     }
-    bacpac::dismiss(target, &movement.names.role, &[database, movement.names.scratch.as_str()]).await?;
-    drop_database(&mut link, movement.names.scratch.as_str()).await?;
+    discard(target, movement).await?;
     Ok(Standing::Old)
+}
+
+/// Removes what a copy made so far.
+pub async fn discard(target: &SqlServer, movement: &Move<'_>) -> Result<(), TargetError> {
+    let (database, scratch) = (movement.environment.spec.database.as_str(), movement.names.scratch.as_str());
+    bacpac::dismiss(target, &movement.names.role, &[database, scratch]).await?;
+    drop_database(&mut target.connect_long(MASTER).await?, scratch).await
 }
 
 pub async fn drop_kept(target: &SqlServer, database: &DatabaseName) -> Result<(), TargetError> {

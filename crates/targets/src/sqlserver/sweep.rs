@@ -32,19 +32,18 @@ async fn users(link: &mut Link) -> Result<BTreeMap<String, BTreeSet<String>>, Ta
     Ok(found)
 }
 
-/// Nobody stays in the copy but those who are in the database of before, with the roles that they have there.
+/// Nobody stays in the copy but those who are in the database of before, and without any rights: they get theirs when nobody is in the
+/// database of before any more, as they are then.
 pub async fn sweep(target: &SqlServer, movement: &Move<'_>, scripts: &[PathBuf]) -> Result<Vec<Swept>, TargetError> {
     let (database, scratch) = (movement.environment.spec.database.as_str(), movement.names.scratch.as_str());
-    let mut before = target.connect_long(database).await?;
-    let (home, granted) = (users(&mut before).await?, rights::all(&mut before).await?);
-    drop(before);
+    let (home, granted) = before(target, database).await?;
     let mut master = target.connect_long(MASTER).await?;
     if !master.azure {
         confine(&mut master, scratch).await?;
     }
     let mut link = target.connect_long(scratch).await?;
-    let took = |what: String, done: &str| Swept { what, done: done.to_owned() };
     let mut swept = triggers(&mut link).await?;
+    let admin = target.spec.admin.as_str();
     for (user, roles) in users(&mut link).await? {
         let Some(wanted) = home.get(&user) else {
             let what =
@@ -60,36 +59,20 @@ pub async fn sweep(target: &SqlServer, movement: &Move<'_>, scripts: &[PathBuf])
         if !link.azure && master.exists(&login).await? {
             link.run(&format!("ALTER USER {} WITH LOGIN = {}", name(&user), name(&user))).await?;
         }
-        for role in roles.difference(wanted) {
+        for role in roles.iter().filter(|_| !user.eq_ignore_ascii_case(admin)) {
             link.run(&format!("ALTER ROLE {} DROP MEMBER {}", name(role), name(&user))).await?;
-            swept.push(took(format!("{user} was a member of {role} in the source"), "taken away"));
+            if !wanted.contains(role) {
+                swept.push(took(format!("{user} was a member of {role} in the source"), "taken away"));
+            }
         }
-        for role in wanted.difference(&roles) {
-            link.run(&format!("ALTER ROLE {} ADD MEMBER {}", name(role), name(&user))).await?;
-        }
-    }
-    let here = users(&mut link).await?;
-    // whoever makes a database owns it, and then can be no user in it besides; without either it could not go in again
-    let (admin, mut owned) = (target.spec.admin.as_str(), false);
-    for (user, roles) in home.iter().filter(|(user, _)| !here.contains_key(*user) && !user.starts_with("jit_")) {
-        if user.eq_ignore_ascii_case(admin) {
-            owned = true;
-            swept.push(took(format!("user {user} of the database of before"), "owns the new one, in the place of its owner of before"));
-            continue;
-        }
-        let login = format!("SELECT name FROM sys.sql_logins WHERE name = {}", text(user));
-        if link.azure || !master.exists(&login).await? {
-            swept.push(took(format!("user {user} of the database of before"), "NOT made again: its password is not known here"));
-            continue;
-        }
-        link.run(&format!("CREATE USER {} FOR LOGIN {}", name(user), name(user))).await?;
-        for role in roles {
-            link.run(&format!("ALTER ROLE {} ADD MEMBER {}", name(role), name(user))).await?;
-        }
-        swept.push(took(format!("user {user} of the database of before"), "made again, with its roles"));
     }
     swept.extend(passwords(&mut link, admin).await?);
-    swept.extend(rights_as_before(&mut link, &granted).await?);
+    for right in rights::all(&mut link).await?.into_iter().filter(|right| right.allows() && !right.grantee.eq_ignore_ascii_case(admin)) {
+        link.run(&right.revoke()).await?;
+        if !granted.contains(&right) {
+            swept.push(took(format!("{} of the source", right.words()), "taken away"));
+        }
+    }
     // the marks of other environments travel with a copy
     let marks = format!("SELECT name FROM sys.extended_properties WHERE class = 0 AND name LIKE {}", text(&format!("{PROPERTY} %")));
     for mark in link.attempt(&marks).await?.unwrap_or_default() {
@@ -97,7 +80,7 @@ pub async fn sweep(target: &SqlServer, movement: &Move<'_>, scripts: &[PathBuf])
     }
     if link.azure {
         swept.extend(rules_of_before(target, movement, &mut link).await?);
-    } else if !owned {
+    } else if !home.keys().any(|user| user.eq_ignore_ascii_case(admin)) {
         let owner = format!("SELECT SUSER_SNAME(owner_sid) FROM sys.databases WHERE name = {}", text(database));
         if let Some(owner) = master.maybe(&owner).await? {
             link.attempt(&format!("ALTER AUTHORIZATION ON DATABASE::{} TO {}", name(scratch), name(&owner))).await?;
@@ -105,6 +88,49 @@ pub async fn sweep(target: &SqlServer, movement: &Move<'_>, scripts: &[PathBuf])
     }
     drop(link);
     swept.extend(run_scripts(target, movement, scripts).await?);
+    Ok(swept)
+}
+
+fn took(what: String, done: &str) -> Swept {
+    Swept { what, done: done.to_owned() }
+}
+
+/// Who is in the database of before, and which rights it gave.
+async fn before(target: &SqlServer, database: &str) -> Result<(BTreeMap<String, BTreeSet<String>>, BTreeSet<rights::Right>), TargetError> {
+    let mut link = target.connect_long(database).await?;
+    Ok((users(&mut link).await?, rights::all(&mut link).await?))
+}
+
+/// Those who are in the database of before are in the new one, with the roles and the rights that they have there now.
+pub async fn carry_over(target: &SqlServer, movement: &Move<'_>) -> Result<Vec<Swept>, TargetError> {
+    let (database, scratch) = (movement.environment.spec.database.as_str(), movement.names.scratch.as_str());
+    let (home, granted) = before(target, database).await?;
+    let (mut master, mut link) = (target.connect_long(MASTER).await?, target.connect_long(scratch).await?);
+    let (here, admin, mut swept) = (users(&mut link).await?, target.spec.admin.as_str(), Vec::new());
+    for (user, wanted) in home.iter().filter(|(user, _)| !user.starts_with("jit_")) {
+        if !here.contains_key(user) {
+            // whoever makes a database owns it, and then can be no user in it besides; without either it could not go in again
+            if user.eq_ignore_ascii_case(admin) {
+                swept.push(took(format!("user {user} of the database of before"), "owns the new one, in the place of its owner of before"));
+                continue;
+            }
+            let login = format!("SELECT name FROM sys.sql_logins WHERE name = {}", text(user));
+            if link.azure || !master.exists(&login).await? {
+                swept.push(took(format!("user {user} of the database of before"), "NOT made again: its password is not known here"));
+                continue;
+            }
+            link.run(&format!("CREATE USER {} FOR LOGIN {}", name(user), name(user))).await?;
+            swept.push(took(format!("user {user} of the database of before"), "made again, with its roles"));
+        }
+        let has = here.get(user).cloned().unwrap_or_default();
+        for role in wanted.difference(&has) {
+            link.run(&format!("ALTER ROLE {} ADD MEMBER {}", name(role), name(user))).await?;
+        }
+    }
+    swept.extend(rights_as_before(&mut link, &granted).await?);
+    if link.azure {
+        swept.extend(rules_of_before(target, movement, &mut link).await?);
+    }
     Ok(swept)
 }
 
@@ -175,13 +201,8 @@ async fn passwords(link: &mut Link, admin: &str) -> Result<Vec<Swept>, TargetErr
 }
 
 /// Whoever is in both databases has the rights that the database of before gave, on what is in the new one as well.
-async fn rights_as_before(link: &mut Link, granted: &BTreeSet<rights::Right>) -> Result<Vec<Swept>, TargetError> {
-    let mut swept = Vec::new();
+async fn rights_as_before(link: &mut Link, granted: &BTreeSet<rights::Right>) -> Result<Option<Swept>, TargetError> {
     let here = rights::all(link).await?;
-    for right in here.difference(granted).filter(|right| right.allows()) {
-        link.run(&right.revoke()).await?;
-        swept.push(Swept { what: format!("{} of the source", right.words()), done: "taken away".to_owned() });
-    }
     let (mut given, mut missing) = (0, 0);
     for right in granted.difference(&here).filter(|right| !right.grantee.starts_with("jit_")) {
         match link.attempt(&right.grant()).await? {
@@ -189,11 +210,8 @@ async fn rights_as_before(link: &mut Link, granted: &BTreeSet<rights::Right>) ->
             None => missing += 1,
         }
     }
-    if given + missing > 0 {
-        let done = if missing == 0 { String::new() } else { format!(", but for {missing} whose object or user is not there any more") };
-        swept.push(Swept { what: format!("{} rights of the database of before", given + missing), done: format!("given again{done}") });
-    }
-    Ok(swept)
+    let but = if missing == 0 { String::new() } else { format!(", but for {missing} whose object or user is not there any more") };
+    Ok((given + missing > 0).then(|| took(format!("{} rights of the database of before", given + missing), &format!("given again{but}"))))
 }
 
 /// Users in a database that bear our mark and are nobody's who has a pass for it: they came inside a copy that others made.

@@ -57,7 +57,15 @@ fn a_password_is_changed_after_a_movement_after_it_was_shown_and_on_time() {
     assert_eq!(office.due(standing), None);
 
     let movement = MovementId::new(office.id());
-    let begin = Command::BeginMovement { movement, environment: office.uat, kind: MovementKind::External, why: "refresh".parse().unwrap(), notice: None };
+    let begin = Command::BeginMovement {
+        movement,
+        environment: office.uat,
+        kind: MovementKind::External,
+        why: "refresh".parse().unwrap(),
+        notice: None,
+        swap_at: None,
+        stay_closed: false,
+    };
     office.done(begin, Actor::User(office.manager));
     assert_eq!(office.due(standing), None, "not while it is closed");
     office.done(Command::FinishMovement { movement }, Actor::User(office.manager));

@@ -7,8 +7,26 @@ impl Office {
     fn moves(&mut self, kind: MovementKind, notice: Option<Ttl>) -> MovementId {
         let movement = MovementId::new(self.id());
         let (environment, why) = (self.uat, "refresh".parse().unwrap());
-        self.done(Command::BeginMovement { movement, environment, kind, why, notice }, Actor::User(self.manager));
+        self.done(Command::BeginMovement { movement, environment, kind, why, notice, swap_at: None, stay_closed: false }, Actor::User(self.manager));
         movement
+    }
+
+    /// The same once more, as another movement.
+    fn asked_again(&mut self, stay_closed: bool) -> Command {
+        let (movement, environment, why) = (MovementId::new(self.id()), self.uat, "x".parse().unwrap());
+        Command::BeginMovement { movement, environment, kind: import(), why, notice: None, swap_at: None, stay_closed }
+    }
+
+    /// What takes the place is ready, and access ends.
+    fn begins(&mut self, movement: MovementId) {
+        self.seen(Observed::Reached { movement, phase: Phase::Ready });
+        assert!(matches!(self.seen(Observed::Due { movement })[..], [Event::MovementBegun { .. }]));
+    }
+
+    /// What moves its database, and what keeps it closed.
+    fn closed_by(&self) -> (Option<MovementId>, Option<MovementId>) {
+        let env = self.ledger.environment(self.uat).unwrap();
+        (env.moving, env.frozen_by)
     }
 
     fn seen(&mut self, observed: Observed) -> Vec<Event> {
@@ -42,9 +60,9 @@ fn holders_keep_their_access_until_the_moment_they_were_told() {
     let pass = office.maria_is_in();
     let movement = office.moves(import(), Some(Ttl::minutes(10)));
     let cuts_at = office.now.after(Ttl::minutes(10));
-    assert_eq!(office.movement_state(movement), MovementState::Planned { cuts_at });
+    assert_eq!(office.movement_state(movement), MovementState::Planned { cuts_at, exactly: false, phase: Phase::Copy });
     assert_eq!(office.state(pass), "ready");
-    // nobody new comes in for ten minutes
+    // people go on working, and others come: what they have ends with the database
     let ask = Command::RequestPass {
         pass: PassId::new(office.id()),
         environment: office.uat,
@@ -52,8 +70,9 @@ fn holders_keep_their_access_until_the_moment_they_were_told() {
         life: None,
         salt: 99,
     };
-    assert!(office.refused(ask, office.ben).message.contains("about to be moved"));
+    office.done(ask, Actor::User(office.ben));
     // not yet
+    office.seen(Observed::Reached { movement, phase: Phase::Ready });
     assert!(office.seen(Observed::Due { movement }).is_empty());
     office.wait(Ttl::minutes(10));
     assert!(matches!(office.seen(Observed::Due { movement })[..], [Event::MovementBegun { .. }]));
@@ -65,11 +84,15 @@ fn holders_keep_their_access_until_the_moment_they_were_told() {
 fn nobody_is_waited_for_who_is_not_there() {
     let mut office = Office::open();
     let movement = office.moves(import(), Some(Ttl::minutes(10)));
+    assert!(office.seen(Observed::Due { movement }).is_empty(), "there is nothing yet that could take its place");
+    office.seen(Observed::Reached { movement, phase: Phase::Ready });
+    assert!(matches!(office.seen(Observed::Due { movement })[..], [Event::MovementBegun { .. }]));
     assert_eq!(office.movement_state(movement), MovementState::Running { phase: Phase::Freeze });
 
     let mut office = Office::open();
     let pass = office.maria_is_in();
     let movement = office.moves(import(), Some(Ttl::minutes(10)));
+    office.seen(Observed::Reached { movement, phase: Phase::Ready });
     office.done(Command::EndPass { pass, why: None }, Actor::User(office.maria));
     assert!(matches!(office.seen(Observed::Due { movement })[..], [Event::MovementBegun { .. }]), "the last one gave it back");
 }
@@ -90,38 +113,155 @@ fn a_planned_movement_can_be_given_up_and_nothing_happened() {
 }
 
 #[test]
-fn a_movement_that_failed_keeps_the_environment_closed_until_it_is_tried_again_or_signed_off() {
+fn what_fails_while_the_new_database_is_made_costs_nobody_anything() {
     let mut office = Office::open();
     let pass = office.maria_is_in();
     let movement = office.moves(import(), None);
-    office.seen(Observed::Reached { movement, phase: Phase::Copy });
     office.done(Command::FailMovement { movement, why: "no space left".parse().unwrap() }, Actor::System);
     assert!(matches!(office.movement_state(movement), MovementState::Failed { phase: Phase::Copy, .. }));
-    let again =
-        Command::BeginMovement { movement: MovementId::new(office.id()), environment: office.uat, kind: import(), why: "x".parse().unwrap(), notice: None };
-    assert!(office.refused(again.clone(), office.manager).remedy.contains("retry"), "one at a time");
-
+    assert_eq!(office.state(pass), "ready");
+    assert_eq!(office.closed_by(), (None, None));
+    // nothing is to be opened; it can be tried again, once, and not beside another
+    assert!(office.run(Command::FinishMovement { movement }, Actor::User(office.manager)).unwrap().is_empty());
     office.done(Command::RetryMovement { movement }, Actor::User(office.manager));
-    assert_eq!(office.movement_state(movement), MovementState::Running { phase: Phase::Freeze });
+    assert!(office.run(Command::RetryMovement { movement }, Actor::User(office.manager)).unwrap().is_empty(), "it goes on already");
+    let again = office.asked_again(false);
+    assert!(office.refused(again.clone(), office.manager).message.contains("under way"), "one at a time");
+    office.done(Command::CancelMovement { movement, why: "another week".parse().unwrap() }, Actor::User(office.manager));
+    office.done(again, Actor::User(office.manager));
+    office.refused(Command::RetryMovement { movement }, office.manager);
+    assert_eq!(office.state(pass), "ready");
+}
+
+#[test]
+fn what_fails_after_access_ended_opens_again_with_the_database_of_before() {
+    let mut office = Office::open();
+    let pass = office.maria_is_in();
+    let movement = office.moves(import(), None);
+    office.begins(movement);
+    assert_eq!(office.closed_by(), (Some(movement), Some(movement)));
     // what Daypass carries out, nobody else calls finished
     office.refused(Command::FinishMovement { movement }, office.manager);
-    office.done(Command::FailMovement { movement, why: "no space left".parse().unwrap() }, Actor::System);
     let epoch = office.ledger.environment(office.uat).unwrap().epoch();
-    office.done(Command::FinishMovement { movement }, Actor::User(office.manager));
-    assert_eq!(office.movement_state(movement).status(&import()), "SignedOff");
+    office.done(Command::FailMovement { movement, why: "somebody is still connected".parse().unwrap() }, Actor::System);
+    assert_eq!(office.closed_by(), (None, None));
     assert_eq!(office.ledger.environment(office.uat).unwrap().epoch(), epoch);
     assert!(office.ledger.over(office.ledger.pass(pass).unwrap(), office.now).is_some(), "what ended stays ended");
     office.asks(office.ben, Access::Read);
+}
+
+#[test]
+fn who_wishes_so_has_it_stay_closed_when_it_fails_after_access_ended() {
+    let mut office = Office::open();
+    let begin = office.asked_again(true);
+    let Command::BeginMovement { movement, .. } = begin else { unreachable!() };
+    office.done(begin, Actor::User(office.manager));
+    // before that it closes nothing either
+    office.done(Command::FailMovement { movement, why: "no space left".parse().unwrap() }, Actor::System);
+    assert_eq!(office.closed_by(), (None, None));
+    office.done(Command::RetryMovement { movement }, Actor::User(office.manager));
+    office.begins(movement);
+    office.done(Command::FailMovement { movement, why: "no space left".parse().unwrap() }, Actor::System);
+    assert_eq!(office.closed_by(), (Some(movement), Some(movement)));
+    let again = office.asked_again(false);
+    assert!(office.refused(again.clone(), office.manager).remedy.contains("retry"), "one at a time");
+    // closed while it is made once more
+    office.done(Command::RetryMovement { movement }, Actor::User(office.manager));
+    assert_eq!(office.movement_state(movement).status(&import()), "InProgress");
+    assert_eq!(office.closed_by(), (Some(movement), Some(movement)));
+    office.done(Command::FailMovement { movement, why: "no space left".parse().unwrap() }, Actor::System);
+    office.done(Command::FinishMovement { movement }, Actor::User(office.manager));
+    assert_eq!(office.movement_state(movement).status(&import()), "SignedOff");
     office.done(again, Actor::User(office.manager));
+}
+
+#[test]
+fn a_time_that_was_said_beforehand_is_waited_for_though_nobody_is_in() {
+    let mut office = Office::open();
+    let at = office.now.after(Ttl::hours(8));
+    let begin = |office: &mut Office, kind, swap_at| Command::BeginMovement {
+        movement: MovementId::new(office.id()),
+        environment: office.uat,
+        kind,
+        why: "tonight".parse().unwrap(),
+        notice: None,
+        swap_at: Some(swap_at),
+        stay_closed: false,
+    };
+    for wrong in [office.now, office.now.after(Ttl::hours(25))] {
+        let command = begin(&mut office, import(), wrong);
+        office.refused(command, office.manager);
+    }
+    let external = begin(&mut office, MovementKind::External, at);
+    assert!(office.refused(external, office.manager).message.contains("prepared"));
+    let command = begin(&mut office, import(), at);
+    let Command::BeginMovement { movement, .. } = command else { unreachable!() };
+    office.done(command, Actor::User(office.manager));
+    office.seen(Observed::Reached { movement, phase: Phase::Ready });
+    assert!(office.seen(Observed::Due { movement }).is_empty());
+    office.wait(Ttl::hours(8));
+    assert!(matches!(office.seen(Observed::Due { movement })[..], [Event::MovementBegun { .. }]));
+}
+
+#[test]
+fn a_database_is_not_replaced_while_it_is_copied_into_another_environment() {
+    let mut office = Office::open();
+    let MovementKind::Refresh { from: golden } = office.golden() else { unreachable!() };
+    let (uat, manager) = (office.uat, Actor::User(office.manager));
+    let begin = |office: &mut Office, environment, kind| {
+        let movement = MovementId::new(office.id());
+        (movement, Command::BeginMovement { movement, environment, kind, why: "both".parse().unwrap(), notice: None, swap_at: None, stay_closed: false })
+    };
+    // each is copied into the other: both copies are made, then both take their places
+    let (one, command) = begin(&mut office, uat, MovementKind::Refresh { from: golden });
+    office.done(command, manager);
+    let (other, command) = begin(&mut office, golden, MovementKind::Refresh { from: uat });
+    office.done(command, manager);
+    office.seen(Observed::Reached { movement: other, phase: Phase::Ready });
+    assert!(office.seen(Observed::Due { movement: other }).is_empty(), "golden is still read");
+    office.seen(Observed::Reached { movement: one, phase: Phase::Sweep });
+    assert!(matches!(office.seen(Observed::Due { movement: other })[..], [Event::MovementBegun { .. }]));
+    office.seen(Observed::Moved { movement: other, kept: None, made: None });
+    office.begins(one);
+    office.seen(Observed::Moved { movement: one, kept: None, made: None });
+    // another tool is asked to wait
+    let (copy, command) = begin(&mut office, uat, MovementKind::Refresh { from: golden });
+    office.done(command, manager);
+    let (_, external) = begin(&mut office, golden, MovementKind::External);
+    let refusal = office.refused(external.clone(), office.manager);
+    assert!(refusal.message.contains("copied into uat") && refusal.remedy.contains("daypass move uat cancel"), "{refusal}");
+    office.seen(Observed::Reached { movement: copy, phase: Phase::Sweep });
+    office.done(external, manager);
+}
+
+#[test]
+fn a_log_of_the_version_that_ended_access_first_says_the_same() {
+    let mut office = Office::open();
+    let movement = MovementId::new(office.id());
+    let event: Event = serde_json::from_value(serde_json::json!({
+        "movement_begun": { "movement": movement, "environment": office.uat, "kind": { "import": { "file": "a.dump" } }, "why": "as before" }
+    }))
+    .unwrap();
+    let failed = Event::MovementFailed { movement, why: "no space left".parse().unwrap() };
+    for event in [event, Event::MovementReached { movement, phase: Phase::Copy }, failed] {
+        let entry = Entry { seq: office.ledger.seq() + 1, at: office.ledger.clamp(office.now), by: Actor::System, event };
+        office.ledger.apply(&entry).unwrap();
+    }
+    assert_eq!(office.closed_by(), (Some(movement), Some(movement)), "what failed then stays closed until a person says so");
+    office.done(Command::FinishMovement { movement }, Actor::User(office.manager));
+    assert_eq!(office.closed_by(), (None, None));
 }
 
 #[test]
 fn the_way_back_is_open_until_its_time_is_over() {
     let mut office = Office::open();
     let movement = office.moves(import(), None);
+    office.begins(movement);
     let kept = Kept { database: "uat__old".parse().unwrap(), until: office.now.after(Ttl::hours(72)) };
     office.seen(Observed::Moved { movement, kept: Some(kept), made: None });
     let undo = office.moves(MovementKind::Undo { of: movement }, None);
+    // it is there already: nothing has to be made
+    office.seen(Observed::Due { movement: undo });
     assert_eq!(office.movement_state(undo).status(&MovementKind::Undo { of: movement }), "RollbackInProgress");
     office.seen(Observed::Moved { movement: undo, kept: None, made: None });
     assert_eq!(office.ledger.movement(movement).unwrap().kept, None);
@@ -131,6 +271,8 @@ fn the_way_back_is_open_until_its_time_is_over() {
         kind: MovementKind::Undo { of: movement },
         why: "x".parse().unwrap(),
         notice: None,
+        swap_at: None,
+        stay_closed: false,
     };
     assert!(office.refused(twice, office.manager).message.contains("gone"));
 }
@@ -157,6 +299,8 @@ fn a_refresh_needs_the_right_on_both_ends_and_the_policy_counts() {
         kind: kind.clone(),
         why: "refresh".parse().unwrap(),
         notice: None,
+        swap_at: None,
+        stay_closed: false,
     };
     let command = begin(&mut office);
     office.refused(command.clone(), office.maria);
@@ -165,6 +309,7 @@ fn a_refresh_needs_the_right_on_both_ends_and_the_policy_counts() {
     office.done(command.clone(), Actor::User(office.manager));
     assert!(office.run(command.clone(), Actor::User(office.manager)).unwrap().is_empty(), "the same request twice is one");
     let Command::BeginMovement { movement, .. } = command else { unreachable!() };
+    office.begins(movement);
     office.seen(Observed::Moved { movement, kept: None, made: None });
     let next = begin(&mut office);
     let refusal = office.refused(next.clone(), office.manager);
@@ -192,6 +337,8 @@ fn whoever_is_concerned_hears_of_each_step_and_whoever_did_it_does_not() {
         kind: MovementKind::External,
         why: "refresh".parse().unwrap(),
         notice: Some(Ttl::minutes(10)),
+        swap_at: None,
+        stay_closed: false,
     };
     let (subject, to) = told(&mut office, begin, Actor::User(manager));
     assert!(subject.contains("will be moved: access ends at") && to.contains(&maria) && !to.contains(&manager), "{subject}: {to:?}");
@@ -211,6 +358,8 @@ fn an_environment_whose_database_is_being_moved_stays_where_it_is() {
     let remove = Command::RemoveEnvironment { environment: office.uat };
     assert!(office.refused(remove.clone(), office.admin).remedy.contains("daypass move uat cancel"));
     office.done(Command::CancelMovement { movement, why: "another week".parse().unwrap() }, Actor::User(office.manager));
+    let movement = office.moves(MovementKind::External, None);
+    office.done(Command::FailMovement { movement, why: "the disk is full".parse().unwrap() }, Actor::User(office.manager));
     assert!(office.refused(remove.clone(), office.admin).remedy.contains("daypass move uat finish"), "a failed one keeps it closed as well");
     office.done(Command::FinishMovement { movement }, Actor::User(office.manager));
     office.by_admin(remove);
@@ -235,6 +384,6 @@ fn a_database_of_sql_server_is_not_restored_to_a_moment_by_us() {
     let environment = office.environment_on(Engine::SqlServer, Enforce::Gateway, "erp", project);
     let movement = MovementId::new(office.id());
     let kind = MovementKind::Restore { to: Time::ZERO };
-    let begin = Command::BeginMovement { movement, environment, kind, why: "back".parse().unwrap(), notice: None };
+    let begin = Command::BeginMovement { movement, environment, kind, why: "back".parse().unwrap(), notice: None, swap_at: None, stay_closed: false };
     assert!(office.refused(begin, office.manager).message.contains("daypass move erp external begin"));
 }

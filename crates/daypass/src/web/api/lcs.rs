@@ -132,7 +132,16 @@ async fn start(app: &App, caller: &Caller, env: &Environment, asked: NewMovement
 }
 
 fn new(kind: &str) -> NewMovement {
-    NewMovement { kind: kind.to_owned(), from: None, file: None, to: None, why: Some("Database Movement API".to_owned()), notice: None }
+    NewMovement {
+        kind: kind.to_owned(),
+        from: None,
+        file: None,
+        to: None,
+        why: Some("Database Movement API".to_owned()),
+        notice: None,
+        swap_at: None,
+        stay_closed: false,
+    }
 }
 
 /// Replaces the target's database by a copy of the source's.

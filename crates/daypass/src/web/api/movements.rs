@@ -14,7 +14,7 @@ use daypass_core::{
     event::{Actor, Event},
     ids::*,
     ledger::Ledger,
-    movement::{Movement, MovementKind, MovementState},
+    movement::{Movement, MovementKind, MovementState, Phase},
     names::{FileName, Reason},
     people::Permission,
     refusal::Refusal,
@@ -24,7 +24,8 @@ use daypass_core::{
 use daypass_gateway::World;
 use std::sync::atomic::Ordering;
 
-/// Begins a movement: all access to the environment ends, at once or after the notice. An export ends nobody's.
+/// Begins a movement: the new database is made beside the old one; when it is ready, and after the notice, all access to the environment ends.
+/// With `external` it ends at once or after the notice. An export ends nobody's.
 #[utoipa::path(post, path = "/environments/{environment}/movements", params(("environment" = String, Path)), request_body = NewMovement, responses((status = 200, body = MovementView), (status = "default", body = Problem, content_type = "application/problem+json")))]
 pub async fn begin(State(app): State<App>, caller: Caller, Path(name): Path<String>, Body(asked): Body<NewMovement>) -> Result<Json<MovementView>, Problem> {
     let env = environment(&app, &caller, &name)?;
@@ -49,7 +50,10 @@ pub async fn preview(
     let (allowed, outcome) = match decided {
         Err(refusal) => (false, refusal.to_string()),
         Ok(events) => match events.first() {
-            Some(Event::MovementPlanned { cuts_at, .. }) => (true, format!("Everybody is told; access ends at {cuts_at}, or when nobody has any more.")),
+            Some(Event::MovementPlanned { kind, cuts_at, .. }) => {
+                let made = if kind.is_prepared() { "The new database is made while people work. " } else { "" };
+                (true, format!("{made}Everybody is told; access ends {}.", words::cut(kind, *cuts_at)))
+            }
             Some(Event::MovementBegun { kind: MovementKind::Export { .. }, .. }) => (true, "A dump is made; nobody's access ends.".to_owned()),
             _ => (true, "All access ends at once.".to_owned()),
         },
@@ -77,7 +81,7 @@ pub fn of(app: &App, environment: EnvironmentId) -> Vec<MovementView> {
     })
 }
 
-/// Gives up a planned movement, or stops one that runs: then the environment stays closed until it is tried again or finished.
+/// Gives up a planned movement, or stops one that runs: the database of before stays, and opens again.
 #[utoipa::path(post, path = "/environments/{environment}/movement/cancel", params(("environment" = String, Path)), request_body = Why, responses((status = 200, body = MovementView), (status = "default", body = Problem, content_type = "application/problem+json")))]
 pub async fn cancel(State(app): State<App>, caller: Caller, Path(name): Path<String>, Body(why): Body<Why>) -> Result<Json<MovementView>, Problem> {
     let movement = under_way(&app, &caller, &name)?;
@@ -86,10 +90,18 @@ pub async fn cancel(State(app): State<App>, caller: Caller, Path(name): Path<Str
     view_of(&app, movement)
 }
 
-/// Runs a failed movement once more.
+/// Runs a failed movement once more: the one that keeps the environment closed, or else the last.
 #[utoipa::path(post, path = "/environments/{environment}/movement/retry", params(("environment" = String, Path)), responses((status = 200, body = MovementView), (status = "default", body = Problem, content_type = "application/problem+json")))]
 pub async fn retry(State(app): State<App>, caller: Caller, Path(name): Path<String>) -> Result<Json<MovementView>, Problem> {
-    let movement = under_way(&app, &caller, &name)?;
+    let env = may_move(&app, &caller, &name)?;
+    let last = || {
+        app.node.ledger(|ledger| {
+            let here = ledger.movements().filter(|movement| movement.environment == env.id && movement.kind.is_ours());
+            here.max_by_key(|movement| movement.asked_at).map(|movement| movement.id)
+        })
+    };
+    let none = || Refusal::state(format!("The database of {name} was never moved."), format!("A movement begins with `daypass move {name}`."));
+    let movement = env.moving.or_else(last).ok_or_else(none)?;
     app.control.run(Command::RetryMovement { movement }, caller.actor()).await?;
     view_of(&app, movement)
 }
@@ -230,11 +242,11 @@ pub fn command(app: &App, caller: &Caller, env: &Environment, asked: &NewMovemen
                 .into());
             }
             let to = asked.to.as_deref().ok_or_else(|| Refusal::invalid("Say to which moment, like 2026-11-24T10:00:00Z."))?;
-            let to: jiff::Timestamp = to.parse().map_err(|_| Refusal::invalid("A moment is written like 2026-11-24T10:00:00Z."))?;
-            if Time::from_micros(to.as_microsecond()) >= app.node.now() {
+            let to = moment(to)?;
+            if to >= app.node.now() {
                 return Err(Refusal::invalid("That moment is not over yet.").into());
             }
-            MovementKind::Restore { to: Time::from_micros(to.as_microsecond()) }
+            MovementKind::Restore { to }
         }
         "undo" => {
             let last = app.node.ledger(|ledger| {
@@ -248,7 +260,13 @@ pub fn command(app: &App, caller: &Caller, env: &Environment, asked: &NewMovemen
     };
     let why: Reason = asked.why.clone().filter(|why| !why.trim().is_empty()).unwrap_or_else(|| "the database is being replaced".to_owned()).parse()?;
     let notice = asked.notice.filter(|seconds| *seconds > 0).map(Ttl::seconds).transpose()?;
-    Ok(Command::BeginMovement { movement, environment: env.id, kind, why, notice })
+    let swap_at = asked.swap_at.as_deref().map(moment).transpose()?;
+    Ok(Command::BeginMovement { movement, environment: env.id, kind, why, notice, swap_at, stay_closed: asked.stay_closed })
+}
+
+fn moment(text: &str) -> Result<Time, Refusal> {
+    let wrong = |_| Refusal::invalid("A moment is written like 2026-11-24T10:00:00Z.");
+    Ok(Time::from_micros(text.parse::<jiff::Timestamp>().map_err(wrong)?.as_microsecond()))
 }
 
 /// All that a movement ends now.
@@ -287,7 +305,19 @@ pub fn view(app: &App, ledger: &Ledger, movement: &Movement) -> MovementView {
     let running = matches!(movement.state, MovementState::Running { .. });
     let still_in = if running && replaces { still_in(app, ledger, movement.environment) } else { 0 };
     let state = match &movement.state {
-        MovementState::Planned { cuts_at } => format!("planned: access ends at {cuts_at} at the latest, and no new access is given"),
+        MovementState::Planned { cuts_at, phase, .. } if movement.kind.is_prepared() => {
+            let made = match phase {
+                Phase::Ready => "ready: the new database waits for its time",
+                other => &format!("preparing: {}", words::doing(*other)),
+            };
+            let when = match *cuts_at > app.node.now() {
+                true => format!("at {cuts_at}"),
+                false => "as soon as the new one is ready".to_owned(),
+            };
+            let closed = frozen(ledger, movement);
+            if closed { format!("{made}; access is closed") } else { format!("{made}; people work in the old one, and access ends {when}") }
+        }
+        MovementState::Planned { cuts_at, .. } => format!("planned: access ends at {cuts_at} at the latest"),
         MovementState::Running { .. } if !replaces => "running: the dump is made; nobody's access ended".to_owned(),
         MovementState::Running { .. } if !movement.kind.is_ours() => match still_in {
             0 => "running: access is closed, and nobody is in, until somebody says that it is finished".to_owned(),
@@ -295,14 +325,18 @@ pub fn view(app: &App, ledger: &Ledger, movement: &Movement) -> MovementView {
         },
         MovementState::Running { phase } => format!("running: access is closed; {}", words::doing(*phase)),
         MovementState::Failed { why, .. } if !replaces => format!("failed ({why})"),
-        MovementState::Failed { why, .. } => format!("failed ({why}): access stays closed until it is tried again or finished"),
+        MovementState::Failed { why, .. } if frozen(ledger, movement) => format!("failed ({why}): access stays closed until it is tried again or finished"),
+        MovementState::Failed { why, .. } => format!("failed ({why}): the database of before is in place, and open"),
         MovementState::Finished { at } if !replaces => format!("finished at {at}"),
         MovementState::Finished { at } => format!("finished at {at}: access is open for new requests"),
         MovementState::SignedOff { at } => format!("failed, and somebody opened the environment at {at}"),
-        MovementState::Withdrawn { at } => format!("given up at {at}, before it began"),
+        MovementState::Withdrawn { at, why } => {
+            let why = why.as_ref().map(|why| format!(" ({why})")).unwrap_or_default();
+            format!("given up at {at}{why}: nobody's access ended")
+        }
     };
     let running = match movement.state {
-        MovementState::Running { phase } if movement.kind.is_ours() => Some(phase),
+        MovementState::Running { phase } | MovementState::Planned { phase, .. } if movement.kind.is_ours() => Some(phase),
         _ => None,
     };
     MovementView {
@@ -315,8 +349,11 @@ pub fn view(app: &App, ledger: &Ledger, movement: &Movement) -> MovementView {
         state,
         phase: running.map(|phase| phase.as_str().to_owned()),
         asked_at: movement.asked_at.to_string(),
+        begun_at: movement.begun_at.map(|at| at.to_string()),
+        steps: Phase::of(&movement.kind).iter().map(|phase| phase.as_str().to_owned()).collect(),
+        closed: frozen(ledger, movement),
         cuts_at: match movement.state {
-            MovementState::Planned { cuts_at } => Some(cuts_at.to_string()),
+            MovementState::Planned { cuts_at, .. } => Some(cuts_at.to_string()),
             _ => None,
         },
         over_at: movement.over_at().map(|at| at.to_string()),
@@ -326,6 +363,22 @@ pub fn view(app: &App, ledger: &Ledger, movement: &Movement) -> MovementView {
         kept: movement.kept.as_ref().map(|kept| KeptView { database: kept.database.to_string(), until: kept.until.to_string() }),
         made: movement.made.as_ref().map(|made| MadeView { bytes: made.bytes, sha256: made.sha256.clone() }),
     }
+}
+
+/// What whoever has access to a database that is about to be replaced should know.
+pub fn ends_early(ledger: &Ledger, environment: EnvironmentId) -> Option<String> {
+    let movement = ledger.movement(ledger.environment(environment)?.moving?)?;
+    let MovementState::Planned { cuts_at, .. } = movement.state else { return None };
+    let ends = words::cut(&movement.kind, cuts_at);
+    Some(format!(
+        "the database will be replaced ({}): access ends {ends}, and what is written until then goes with the database of before",
+        words::order(ledger, &movement.kind)
+    ))
+}
+
+/// Whether it keeps the environment closed.
+fn frozen(ledger: &Ledger, movement: &Movement) -> bool {
+    ledger.environment(movement.environment).is_some_and(|env| env.frozen_by == Some(movement.id))
 }
 
 /// Accounts on the target and sessions: while there are any, nobody may touch the database.

@@ -377,6 +377,7 @@ pub fn view_at(app: &App, ledger: &Ledger, pass: &Pass, now: Time) -> PassView {
         requested_at: pass.requested_at.to_string(),
         approved_by: approver(ledger, pass),
         ends_at: pass.ends_at.map(|at| at.to_string()),
+        ends_early: over.is_none().then(|| super::movements::ends_early(ledger, pass.environment)).flatten(),
         seconds_left: left.map_or(0, |at| at.since(now).max(0) as u64 / 1_000_000),
         extendable: over.is_none() && matches!(pass.state(), PassState::Ready { .. }) && approvals == 0,
         sessions: app.node.sessions.of(pass.id),

@@ -41,11 +41,12 @@ fn form(visit: &Visit, env: &Environment, files: &[FileView]) -> Form {
     }
     kinds.push(("external", "Another tool does it"));
     let kinds = kinds.into_iter().map(|(value, label)| (value.to_owned(), label.to_owned()));
-    let notices = [("", "Not at all: access ends at once"), ("5m", "5 minutes before"), ("15m", "15 minutes before"), ("1h", "1 hour before")];
+    let notices =
+        [("", "No time: access ends when the new database is ready"), ("5m", "5 minutes before"), ("15m", "15 minutes before"), ("1h", "1 hour before")];
     let files: Vec<&str> = files.iter().take(5).map(|file| file.name.as_str()).collect();
     let there = if files.is_empty() { "No dump is there yet".to_owned() } else { format!("There are: {}", files.join(", ")) };
     let mut form = Form::new(&format!("Move the database of {name}"), &format!("/environments/{name}/move"), "Look at what will end")
-        .line("All access ends before the database is replaced, whoever holds it, and nobody gets in until it is finished. Old access never comes back. The next page says whom it will end; nothing is done before that.")
+        .line("The new database is made beside the old one while people work. Then all access ends, whoever holds it, and the new one takes its place. Old access never comes back. The next page says whom it will end; nothing is done before that.")
         .with(Field::select("kind", "What is done", kinds));
     if !others.is_empty() {
         form = form.with(Field::select("from", "From (refresh)", others));
@@ -54,9 +55,14 @@ fn form(visit: &Visit, env: &Environment, files: &[FileView]) -> Form {
     if visit.app.mover.restores(name.as_str()) {
         form = form.with(Field::moment("to", "To the moment (restore)").hint("In UTC"));
     }
-    form.with(Field::select("notice", "Tell people", notices.map(|(value, label)| (value.to_owned(), label.to_owned()))).hint("In their tools and by mail"))
-        .with(Field::text("why", "Why").required().hint("Like: refresh for the upgrade test, CHG-17"))
-        .back(format!("/environments/{name}"))
+    form.with(
+        Field::select("notice", "Tell people", notices.map(|(value, label)| (value.to_owned(), label.to_owned())))
+            .hint("In their tools and by mail. For another tool, no time is at once"),
+    )
+    .with(Field::moment("swap_at", "Not before (refresh, import, restore)").hint("In UTC, within 24 hours; empty: as soon as it is ready"))
+    .with(Field::tick("stay_closed", "If it fails after access has ended, let nobody in until somebody opens the environment", false))
+    .with(Field::text("why", "Why").required().hint("Like: refresh for the upgrade test, CHG-17"))
+    .back(format!("/environments/{name}"))
 }
 
 fn asked(fields: &Fields) -> Result<NewMovement, Problem> {
@@ -68,6 +74,8 @@ fn asked(fields: &Fields) -> Result<NewMovement, Problem> {
         to: if kind == "restore" { of_field(&fields.text("to"))? } else { None },
         why: fields.owned("why"),
         notice: length(&fields.text("notice"))?,
+        swap_at: of(&["refresh", "import", "restore"], "swap_at").map(|at| of_field(&at)).transpose()?.flatten(),
+        stay_closed: fields.ticked("stay_closed"),
         kind,
     })
 }
@@ -76,7 +84,7 @@ fn asked(fields: &Fields) -> Result<NewMovement, Problem> {
 fn confirm(env: &Environment, asked: &NewMovement, preview: &MovementPreview, fields: &Fields) -> Form {
     let name = &env.spec.name;
     let export = asked.kind == "export";
-    let submit = if export { "Make the dump" } else { "End all access and begin" };
+    let submit = if export { "Make the dump" } else { "Begin" };
     let mut form = Form::new(&format!("Move the database of {name}"), &format!("/environments/{name}/move"), submit)
         .line(preview.outcome.clone())
         .back(format!("/environments/{name}/move"));
@@ -101,6 +109,8 @@ struct Page {
     now: Option<MovementView>,
     before: Vec<MovementView>,
     may_undo: bool,
+    /// The last one failed, and closed nothing.
+    may_retry: bool,
 }
 
 impl Page {
@@ -130,7 +140,9 @@ pub async fn page(visit: Visit, Path(name): Path<String>) -> Shown {
     let (now, before): (Vec<_>, Vec<_>) =
         api::movements::of(&visit.app, env.id).into_iter().partition(|view| env.moving.is_some_and(|id| id.to_string() == view.id));
     let may_undo = env.moving.is_none() && before.iter().any(|view| view.kept.is_some());
-    Ok(show(&Page { shell: visit.shell(), environment: name, now: now.into_iter().next(), before, may_undo }))
+    let may_retry =
+        env.moving.is_none() && before.first().is_some_and(|last| last.status.ends_with("Failed") && !["external", "export"].contains(&last.kind.as_str()));
+    Ok(show(&Page { shell: visit.shell(), environment: name, now: now.into_iter().next(), before, may_undo, may_retry }))
 }
 
 pub async fn begin_page(visit: Visit, Path(name): Path<String>) -> Shown {

@@ -20,9 +20,17 @@ pub struct NewMovement {
     pub to: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
-    /// Seconds that holders are told before their access ends; without it, it ends at once.
+    /// Seconds that holders are told before their access ends, at least; without it, it ends when the new database is ready. The new database is
+    /// made meanwhile.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub notice: Option<u64>,
+    /// For a refresh, an import and a restore: prepare now, and let the new database take its place at this moment (RFC 3339), at most 24 hours
+    /// from now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub swap_at: Option<String>,
+    /// If it fails after access has ended, nobody gets in until somebody finishes it. Else the database of before opens again by itself.
+    #[serde(default)]
+    pub stay_closed: bool,
 }
 
 #[derive(Serialize, Deserialize, ToSchema)]
@@ -38,10 +46,16 @@ pub struct MovementView {
     pub status: String,
     /// In a sentence.
     pub state: String,
-    /// `freeze`, `copy`, `sweep` or `swap`, while it runs.
+    /// One of `steps`, while Daypass works on it.
     pub phase: Option<String>,
+    /// What Daypass does for it, in order: `copy`, `sweep` and `ready` while people work, then `freeze` and `swap`.
+    pub steps: Vec<String>,
+    /// Whether it keeps the environment closed at this moment.
+    pub closed: bool,
     pub asked_at: String,
-    /// While it is planned: when access ends at the latest.
+    /// When access ended by it; for an export, when it began.
+    pub begun_at: Option<String>,
+    /// While it is planned: when access ends, if what takes the place is ready by then.
     pub cuts_at: Option<String>,
     pub over_at: Option<String>,
     /// While it runs: accounts and sessions that are still ending on the target. At 0 the database may be replaced.

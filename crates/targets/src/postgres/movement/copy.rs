@@ -2,7 +2,7 @@
 //! may do nothing but this and is gone afterwards.
 
 use super::{
-    MAINTENANCE, Postgres, connect, discard, exists, owner, refused, server,
+    MAINTENANCE, Postgres, connect, exists, owner, refused, remove, server,
     tools::{Login, Programs},
 };
 use crate::{
@@ -28,7 +28,7 @@ pub async fn copy(target: &Postgres, movement: &Move<'_>, source: &Source<'_>) -
     let admin = connect(target, MAINTENANCE).await?;
     let (database, names) = (movement.environment.spec.database.as_str(), movement.names);
     let owner = owner(&admin, database).await?;
-    discard(&admin, names.scratch.as_str(), &names.role).await?;
+    remove(&admin, names.scratch.as_str(), &names.role).await?;
     if exists(&admin, names.old.as_str()).await? {
         return Err(refused(format!("there already is a database {}", names.old)));
     }
@@ -108,7 +108,7 @@ async fn beside(target: &Postgres, admin: &Client, from: &Postgres, template: &D
     if !plain_rights(&client).await? || !give(&client, owner).await? {
         drop(client);
         tracing::info!("something in the copy has an owner that cannot be changed one by one; it is dumped and restored");
-        discard(admin, scratch, &movement.names.role).await?;
+        remove(admin, scratch, &movement.names.role).await?;
         movement.progress.reset();
         return Ok(false);
     }

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use tokio_postgres::Client;
 
 pub use copy::{copy, export};
-pub use sweep::{rights_of, run_scripts, sweep, sweep_marked};
+pub use sweep::{carry_over, rights_of, run_scripts, sweep, sweep_marked};
 
 /// How long sessions of others get to end, before the names are exchanged.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -27,10 +27,14 @@ fn refused(why: impl Into<String>) -> TargetError {
     TargetError::Refused(why.into())
 }
 
-/// A connection for work that may take long.
+/// A connection for work that may take long, and that may lie idle over what somebody else does. Which limits there are depends on the
+/// server's version.
 async fn connect(target: &Postgres, database: &str) -> Result<Client, TargetError> {
     let client = target.connect(database).await?;
-    client.batch_execute("SET statement_timeout = 0; SET lock_timeout = '30s'; SET idle_in_transaction_session_timeout = 0").await?;
+    let unlimited = "SELECT pg_catalog.set_config(name, '0', false) FROM pg_catalog.pg_settings \
+                     WHERE name IN ('statement_timeout', 'idle_in_transaction_session_timeout', 'idle_session_timeout', 'transaction_timeout')";
+    // the database may have a search_path of its own, by whoever owns it
+    client.batch_execute(&format!("SET search_path = pg_catalog; SET lock_timeout = '30s'; {unlimited}")).await?;
     Ok(client)
 }
 
@@ -147,7 +151,7 @@ pub async fn settle(target: &Postgres, movement: &Move<'_>, incoming: &DatabaseN
     if exists(&client, names.old.as_str()).await? && !exists(&client, incoming.as_str()).await? {
         return Ok(Standing::New);
     }
-    discard(&client, names.scratch.as_str(), &names.role).await?;
+    remove(&client, names.scratch.as_str(), &names.role).await?;
     if exists(&client, database).await? {
         let closed = "SELECT 1 FROM pg_catalog.pg_database WHERE datname = $1 AND NOT datallowconn";
         if client.query_opt(closed, &[&database]).await?.is_some() {
@@ -158,7 +162,11 @@ pub async fn settle(target: &Postgres, movement: &Move<'_>, incoming: &DatabaseN
 }
 
 /// Removes what a copy made so far.
-async fn discard(client: &Client, scratch: &str, role: &str) -> Result<(), TargetError> {
+pub async fn discard(target: &Postgres, movement: &Move<'_>) -> Result<(), TargetError> {
+    remove(&connect(target, MAINTENANCE).await?, movement.names.scratch.as_str(), &movement.names.role).await
+}
+
+async fn remove(client: &Client, scratch: &str, role: &str) -> Result<(), TargetError> {
     drop_database(client, scratch).await?;
     discard_role(client, role).await
 }

@@ -23,20 +23,31 @@ pub async fn sweep(target: &Postgres, movement: &Move<'_>, scripts: &[PathBuf]) 
     let admin = connect(target, MAINTENANCE).await?;
     // whoever filled it may have set how names are resolved in it: that would count for whatever runs there from here on
     admin.batch_execute(&format!("ALTER DATABASE {} RESET ALL", escape_identifier(scratch))).await?;
+    let mut kept = settings(&admin, database, scratch).await?;
     let client = connect(target, scratch).await?;
     let mut swept = strangers(&admin, &client, database).await?;
+    swept.append(&mut kept);
     swept.extend(everybody(&client).await?);
     swept.extend(passwords(&client).await?);
-    let workshop = Workshop::open(&movement.tools.work)?;
-    let programs = Programs::find(movement.tools, &[server(&admin).await?.0]).await?;
     drop(client);
     if !scripts.is_empty() {
+        let workshop = Workshop::open(&movement.tools.work)?;
+        let programs = Programs::find(movement.tools, &[server(&admin).await?.0]).await?;
         swept.extend(with_scripts(target, &admin, movement, &programs, &workshop, scripts).await?);
     }
-    swept.push(grants_of_before(target, &programs, &workshop, database, scratch).await?);
-    // who may connect comes last: until here it is nobody
-    swept.extend(as_before(&admin, database, scratch).await?);
     Ok(swept)
+}
+
+/// The rights of the database of before, as they are now that nobody is in it any more.
+pub async fn carry_over(target: &Postgres, movement: &Move<'_>) -> Result<Vec<Swept>, TargetError> {
+    let (database, scratch) = (movement.environment.spec.database.as_str(), movement.names.scratch.as_str());
+    let admin = connect(target, MAINTENANCE).await?;
+    let workshop = Workshop::open(&movement.tools.work)?;
+    let programs = Programs::find(movement.tools, &[server(&admin).await?.0]).await?;
+    let given = grants_of_before(target, &programs, &workshop, database, scratch).await?;
+    // who may connect comes last: until here it is nobody
+    rights_on_the_database(&admin, database, scratch).await?;
+    Ok(vec![given])
 }
 
 /// Takes every right in the copy from roles that have nothing in the database of before: accounts of passes of other environments
@@ -209,8 +220,8 @@ fn is_rights(line: &str) -> bool {
     }
 }
 
-/// Who may connect, and the settings of the database: they hang on the database, not on what is in it.
-async fn as_before(admin: &Client, database: &str, scratch: &str) -> Result<Vec<Swept>, TargetError> {
+/// Who may connect: that hangs on the database, not on what is in it.
+async fn rights_on_the_database(admin: &Client, database: &str, scratch: &str) -> Result<(), TargetError> {
     let rights = "SELECT pg_catalog.format('GRANT %s ON DATABASE %I TO %s%s', x.privilege_type, $2::text, \
                   CASE x.grantee WHEN 0 THEN 'PUBLIC' ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(x.grantee)) END, \
                   CASE WHEN x.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END) \
@@ -220,6 +231,11 @@ async fn as_before(admin: &Client, database: &str, scratch: &str) -> Result<Vec<
         let sql: String = row.try_get(0)?;
         admin.batch_execute(&sql).await?;
     }
+    Ok(())
+}
+
+/// The settings of the database of before: scripts run with them, and everybody afterwards.
+async fn settings(admin: &Client, database: &str, scratch: &str) -> Result<Vec<Swept>, TargetError> {
     let settings = "SELECT c FROM pg_catalog.pg_db_role_setting s, pg_catalog.unnest(s.setconfig) c \
                     WHERE s.setrole = 0 AND s.setdatabase = (SELECT oid FROM pg_catalog.pg_database WHERE datname = $1)";
     let mut swept = Vec::new();
