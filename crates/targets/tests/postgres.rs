@@ -459,6 +459,7 @@ async fn a_database_is_copied_swept_and_exchanged_on_each_version() {
             let golden: DatabaseName = "golden".parse().unwrap();
             server.target.copy(&movement, &Source::Database { target: &from, database: &golden, same_server }).await.unwrap();
             server.target.sweep(&movement, std::slice::from_ref(&script)).await.unwrap();
+            server.target.carry_over(&movement).await.unwrap();
             server.target.swap(&movement, &names.scratch).await.unwrap();
             assert_eq!(server.sql("uat", "SELECT count(*) FROM sales.orders WHERE customer = 'masked'").await, "7");
             assert_eq!(server.sql("uat", "SELECT has_table_privilege('app', 'sales.orders', 'SELECT'), current_setting('work_mem')").await, "t|7MB");
@@ -475,6 +476,86 @@ async fn a_database_is_copied_swept_and_exchanged_on_each_version() {
         }
         let left = "SELECT string_agg(datname, ' ' ORDER BY datname) FROM pg_database WHERE datname LIKE 'uat%'";
         assert_eq!(server.sql("postgres", left).await, "uat");
+    })
+    .await;
+    std::fs::remove_dir_all(&work).unwrap();
+}
+
+/// Who may do what in a database, in a form that compares: rights of others than the owner, and what objects to come are made with.
+const WHO_MAY: &str = "SELECT string_agg(line, E'\\n' ORDER BY line) FROM (
+  SELECT format('%s %s %s%s', c.oid::regclass, coalesce(x.grantee::regrole::text, '-'), x.privilege_type, CASE WHEN x.is_grantable THEN '*' ELSE '' END) AS line
+    FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace, aclexplode(relacl) x WHERE nspname = 'sales' AND x.grantee <> relowner
+  UNION ALL SELECT format('%s.%s %s %s', attrelid::regclass, attname, x.grantee::regrole, x.privilege_type) FROM pg_attribute, aclexplode(attacl) x WHERE attrelid >= 16384
+  UNION ALL SELECT format('%s %s %s', p.oid::regprocedure, CASE x.grantee WHEN 0 THEN 'everybody' ELSE x.grantee::regrole::text END, x.privilege_type)
+    FROM pg_proc p JOIN pg_namespace n ON n.oid = pronamespace, aclexplode(coalesce(proacl, acldefault('f', proowner))) x WHERE nspname = 'sales' AND x.grantee <> proowner
+  UNION ALL SELECT format('%s %s', t.oid::regtype, CASE x.grantee WHEN 0 THEN 'everybody' ELSE x.grantee::regrole::text END)
+    FROM pg_type t JOIN pg_namespace n ON n.oid = typnamespace, aclexplode(coalesce(typacl, acldefault('T', typowner))) x WHERE nspname = 'sales' AND typtype = 'e' AND x.grantee <> typowner
+  UNION ALL SELECT format('schema %s %s %s', nspname, CASE x.grantee WHEN 0 THEN 'everybody' ELSE x.grantee::regrole::text END, x.privilege_type)
+    FROM pg_namespace, aclexplode(nspacl) x WHERE nspname IN ('sales', 'public') AND x.grantee <> nspowner
+  UNION ALL SELECT format('to come %s %s %s %s', defaclrole::regrole, defaclobjtype, CASE x.grantee WHEN 0 THEN 'everybody' ELSE x.grantee::regrole::text END, x.privilege_type)
+    FROM pg_default_acl, aclexplode(defaclacl) x WHERE defaclrole = 'uat_owner'::regrole) AS all_of_it";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everybody_may_what_they_might_before_and_what_the_source_refuses_stays_refused() {
+    let work = std::env::temp_dir().join(format!("daypass-rights-{}", std::process::id()));
+    std::fs::create_dir_all(&work).unwrap();
+    each(async |server| {
+        for database in ["golden", "uat"] {
+            server.postgres.database(database).await.unwrap();
+        }
+        server.sql("postgres", "GRANT uat_owner TO daypass_admin WITH ADMIN OPTION; CREATE ROLE app; CREATE ROLE report; CREATE ROLE \"Odd \"\" one\"; CREATE ROLE stranger").await;
+        let both = "CREATE FUNCTION sales.wipe() RETURNS void LANGUAGE sql SECURITY DEFINER AS 'DELETE FROM sales.orders'; CREATE TYPE sales.mood AS ENUM ('good'); \
+                    CREATE FUNCTION sales.shown(int, text) RETURNS int LANGUAGE sql AS 'SELECT 1'; CREATE PROCEDURE sales.\"does; it\"() LANGUAGE sql AS 'SELECT 1'; \
+                    CREATE AGGREGATE sales.most(int) (SFUNC = int4larger, STYPE = int); CREATE SEQUENCE sales.numbers; CREATE VIEW sales.seen AS SELECT 1 AS x;";
+        for (database, owner) in [("golden", "golden_owner"), ("uat", "uat_owner")] {
+            server.sql(database, &format!("SET ROLE {owner}; {both}")).await;
+        }
+        // the source refuses what anybody may by default, and gives what nobody has
+        let source = "SET ROLE golden_owner; REVOKE ALL ON FUNCTION sales.wipe() FROM PUBLIC; GRANT EXECUTE ON FUNCTION sales.wipe() TO stranger; REVOKE ALL ON TYPE sales.mood FROM PUBLIC; \
+                      GRANT SELECT ON sales.orders TO PUBLIC; GRANT SELECT (x) ON sales.seen TO PUBLIC; GRANT CREATE ON SCHEMA sales TO PUBLIC; CREATE FUNCTION sales.fresh() RETURNS int LANGUAGE sql AS 'SELECT 1'; \
+                      REVOKE ALL ON FUNCTION sales.fresh() FROM PUBLIC; GRANT ALL ON FUNCTION sales.fresh() TO stranger";
+        server.sql("golden", source).await;
+        let before = "SET ROLE uat_owner; GRANT USAGE ON SCHEMA sales TO app WITH GRANT OPTION; GRANT SELECT ON sales.orders TO app WITH GRANT OPTION; GRANT UPDATE (customer) ON sales.orders TO report; \
+                      GRANT EXECUTE ON FUNCTION sales.wipe() TO app; REVOKE ALL ON FUNCTION sales.shown(int, text) FROM PUBLIC; REVOKE ALL ON PROCEDURE sales.\"does; it\"() FROM PUBLIC; \
+                      GRANT EXECUTE ON FUNCTION sales.most(int) TO report; GRANT USAGE ON SEQUENCE sales.numbers TO \"Odd \"\" one\"; GRANT SELECT ON sales.seen TO PUBLIC; \
+                      ALTER DEFAULT PRIVILEGES IN SCHEMA sales GRANT SELECT ON TABLES TO app; ALTER DEFAULT PRIVILEGES REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC; \
+                      RESET ROLE; SET ROLE app; GRANT SELECT ON sales.orders TO report; GRANT USAGE ON SCHEMA sales TO report";
+        server.sql("uat", before).await;
+        let kept = server.sql("uat", WHO_MAY).await;
+        // what stays, but for what only the source refuses
+        let wanted: Vec<&str> = kept.lines().filter(|line| !["sales.wipe() everybody EXECUTE", "sales.mood everybody"].contains(line)).collect();
+        let env = environment("uat");
+        let from = AnyTarget::Postgres(OnPostgres::new(server.spec.clone(), Secret::new("admin-secret"), server.tls.clone(), StoreId::new(Uuid::from_u128(1))));
+        let golden: DatabaseName = "golden".parse().unwrap();
+        let dump = work.join(format!("golden-{}.dump", server.postgres.port));
+        for (n, way) in ["beside", "pipe", "jobs", "file"].into_iter().enumerate() {
+            let names = Names::of(&env, MovementId::new(Uuid::from_u128(190 + n as u128))).unwrap();
+            let jobs = if way == "jobs" { 3 } else { 1 };
+            let tools = Tools { postgres: Some(server.postgres.program("")), jobs, work: work.join(names.role.as_str()), ..Tools::default() };
+            let progress = Progress::default();
+            let movement = Move { environment: &env, names: &names, tools: &tools, progress: &progress };
+            let source = Source::Database { target: &from, database: &golden, same_server: way == "beside" };
+            let source = if way == "file" { Source::File(&dump) } else { source };
+            if way == "file" {
+                let export = Environment { spec: EnvironmentSpec { database: golden.clone(), ..env.spec.clone() }, ..env.clone() };
+                server.target.export(&Move { environment: &export, ..movement }, &dump).await.unwrap();
+            }
+            server.target.copy(&movement, &source).await.unwrap();
+            server.target.sweep(&movement, &[]).await.unwrap();
+            let report = server.target.carry_over(&movement).await.unwrap();
+            server.target.swap(&movement, &names.scratch).await.unwrap();
+            let now = server.sql("uat", WHO_MAY).await;
+            let lines: Vec<&str> = now.lines().collect();
+            let gained: Vec<&&str> = lines.iter().filter(|line| !wanted.contains(line)).collect();
+            let lost: Vec<&&str> = wanted.iter().filter(|line| !lines.contains(line)).collect();
+            assert!(gained.is_empty() && lost.is_empty(), "{way}: gained {gained:?}, lost {lost:?}; {report:#?}");
+            let said = format!("{report:?}");
+            assert!(said.contains("EXECUTE on routine sales.wipe() of everybody") && !said.contains("LOST"), "{way}: {said}");
+            server.target.drop_kept(&names.old).await.unwrap();
+            // the next way finds what the first one did
+            server.sql("uat", "GRANT ALL ON FUNCTION sales.wipe() TO PUBLIC; GRANT USAGE ON TYPE sales.mood TO PUBLIC; DROP FUNCTION sales.fresh()").await;
+            assert_eq!(server.sql("uat", WHO_MAY).await, kept, "{way}");
+        }
     })
     .await;
     std::fs::remove_dir_all(&work).unwrap();

@@ -469,6 +469,7 @@ async fn a_refresh_leaves_no_database_to_a_single_user_whoever_waits_for_the_pla
     let (movement, names) = (moving.get(), &moving.names);
     server.copy(&movement).await.unwrap();
     server.target.sweep(&movement, &[]).await.unwrap();
+    server.target.carry_over(&movement).await.unwrap();
     // an application that connects again and again to both, and statistics that are updated beside
     for database in ["uat", names.scratch.as_str(), names.old.as_str()] {
         server.standin.someone_waits_for(database);
@@ -498,6 +499,7 @@ async fn without_a_right_of_the_recipe_something_fails() {
             drop(held);
             server.copy(&moving.get()).await?;
             server.target.sweep(&moving.get(), &[]).await?;
+            server.target.carry_over(&moving.get()).await?;
             server.target.swap(&moving.get(), &moving.names.scratch).await?;
             server.target.drop_kept(&moving.names.old).await
         };

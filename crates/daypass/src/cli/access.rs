@@ -354,9 +354,10 @@ async fn reveal(client: &Client, pass: &PassView, tool: Option<&str>, show: Show
     show.one(&way, |way| {
         let ends = way.ends_at.as_deref().map(moment).unwrap_or_default();
         let first = way.settings.first().map(|setting| setting.text.replace("ca.pem", &ca_file(way).unwrap_or_default())).unwrap_or_default();
+        let early = pass.ends_early.as_ref().map(|early| format!("\n                 But {early}.")).unwrap_or_default();
         let others: Vec<&str> = way.settings.iter().skip(1).map(|setting| setting.tool.as_str()).collect();
         format!(
-            "Server\\database  {}\nServer           {}\nPort             {}\nDatabase         {}\nAccount          {}\nPassword         {}\nAccess           {}\nEnds             {ends} ({} left)\n\n{first}\n\nFor other tools: daypass reveal {} --for {}",
+            "Server\\database  {}\nServer           {}\nPort             {}\nDatabase         {}\nAccount          {}\nPassword         {}\nAccess           {}\nEnds             {ends} ({} left){early}\n\n{first}\n\nFor other tools: daypass reveal {} --for {}",
             way.server_and_database,
             way.server,
             way.port,

@@ -1,8 +1,9 @@
 //! Making the new database: as the server copies one beside another when it can, else with pg_dump and pg_restore as a role that
 //! may do nothing but this and is gone afterwards.
 
+use super::super::Use;
 use super::{
-    MAINTENANCE, Postgres, connect, exists, owner, refused, remove, server,
+    MAINTENANCE, Postgres, connect, exists, owner, refused, remove, rights, server,
     tools::{Login, Programs},
 };
 use crate::{
@@ -53,9 +54,22 @@ pub async fn copy(target: &Postgres, movement: &Move<'_>, source: &Source<'_>) -
     let password = scratch(&admin, database, names.scratch.as_str(), &names.role, superuser, version).await?;
     let into = Login::to(target, &workshop, "into", names.scratch.as_str(), Some((&names.role, &password)))?;
     match (source, login) {
-        (Source::File(file), _) => restore_file(&programs, &into, file, movement).await?,
-        (_, Some(from)) if movement.tools.jobs > 1 => in_parallel(&programs, &from, &into, &workshop, movement).await?,
-        (_, Some(from)) => through_a_pipe(&programs, &from, &into, movement.progress).await?,
+        (Source::File(file), _) => {
+            restore_file(&programs, &into, file, movement).await?;
+            refuse(target, &programs, &into, &workshop, file, names.scratch.as_str(), (&names.role, &password)).await?;
+        }
+        (_, Some(from)) => {
+            if movement.tools.jobs > 1 {
+                in_parallel(&programs, &from, &into, &workshop, movement).await?;
+            } else {
+                through_a_pipe(&programs, &from, &into, movement.progress).await?;
+            }
+            let structure = workshop.0.join("structure.dump");
+            let mut command = programs.command("pg_dump", &from);
+            command.args(["--no-password", "--schema-only", "--format=custom", "--lock-wait-timeout=60s", "--file"]).arg(&structure);
+            run("pg_dump", command, None).await?;
+            refuse(target, &programs, &into, &workshop, &structure, names.scratch.as_str(), (&names.role, &password)).await?;
+        }
         (_, None) => return Err(refused("there is nothing to copy from")),
     }
     hand_over(target, &admin, names.scratch.as_str(), &names.role, &owner).await
@@ -238,6 +252,45 @@ fn restore(programs: &Programs, into: &Login) -> Command {
     // the program takes the database from its arguments only; it is a name, and no secret
     command.args(["--no-password", "--verbose", "--exit-on-error", "--no-tablespaces", "--dbname", ""]).args(FOREIGN);
     command
+}
+
+/// What everybody is refused in the source, everybody is refused in the copy: rights of people stay behind with them, but not to carry over a
+/// refusal is to give a right. `pg_restore` writes the statements, and the role that owns the copy executes them.
+async fn refuse(
+    target: &Postgres,
+    programs: &Programs,
+    into: &Login,
+    workshop: &Workshop<'_>,
+    dump: &Path,
+    scratch: &str,
+    (role, password): (&str, &str),
+) -> Result<(), TargetError> {
+    let mut command = programs.command("pg_restore", into);
+    command.arg("--list").arg(dump);
+    let list = run("pg_restore --list", command, None).await?;
+    let wanted: Vec<&str> = list.lines().filter(|line| line.split_whitespace().nth(3) == Some("ACL")).collect();
+    if wanted.is_empty() {
+        return Ok(());
+    }
+    let (chosen, sql) = (workshop.0.join("rights.list"), workshop.0.join("rights.sql"));
+    tokio::fs::write(&chosen, wanted.join("\n")).await.map_err(|e| refused(format!("{}: {e}", chosen.display())))?;
+    let mut command = programs.command("pg_restore", into);
+    command.args(["--no-owner", "--use-list"]).arg(&chosen).arg("--file").arg(&sql).arg(dump);
+    run("pg_restore", command, None).await?;
+    let written = tokio::fs::read(&sql).await.map_err(|e| refused(format!("{}: {e}", sql.display())))?;
+    let statements = rights::of_everybody_in(&String::from_utf8_lossy(&written));
+    let mut config = target.config(scratch, Use::Work);
+    let client = target.connect_with(config.user(role).password(password).clone()).await?;
+    for statement in statements {
+        // one statement, whatever stands in it: the extended protocol takes no more
+        client.execute(&*statement, &[]).await.map_err(|e| {
+            refused(format!(
+                "what everybody is refused in the source could not be refused in the copy, where they would have it: {statement}: {}",
+                TargetError::from(e)
+            ))
+        })?;
+    }
+    Ok(())
 }
 
 /// Dump and restore at once. Nothing is written down, and memory stays flat: bytes are handed on in pieces.

@@ -4,6 +4,7 @@
 //! after a crash one look tells which of the two is in place.
 
 mod copy;
+mod rights;
 mod sweep;
 pub mod tools;
 

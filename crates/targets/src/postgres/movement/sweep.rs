@@ -4,7 +4,9 @@
 use super::{
     MAINTENANCE, Postgres, connect,
     copy::{hand_over, throw_away},
-    discard_role, literals, owner, refused, server,
+    discard_role, literals, owner, refused,
+    rights::{self, Right, Rights},
+    server,
     tools::{Login, Programs},
 };
 use crate::{
@@ -35,6 +37,7 @@ pub async fn sweep(target: &Postgres, movement: &Move<'_>, scripts: &[PathBuf]) 
         let programs = Programs::find(movement.tools, &[server(&admin).await?.0]).await?;
         swept.extend(with_scripts(target, &admin, movement, &programs, &workshop, scripts).await?);
     }
+    rights::rehearse(&connect(target, database).await?, &connect(target, scratch).await?).await?;
     Ok(swept)
 }
 
@@ -42,12 +45,10 @@ pub async fn sweep(target: &Postgres, movement: &Move<'_>, scripts: &[PathBuf]) 
 pub async fn carry_over(target: &Postgres, movement: &Move<'_>) -> Result<Vec<Swept>, TargetError> {
     let (database, scratch) = (movement.environment.spec.database.as_str(), movement.names.scratch.as_str());
     let admin = connect(target, MAINTENANCE).await?;
-    let workshop = Workshop::open(&movement.tools.work)?;
-    let programs = Programs::find(movement.tools, &[server(&admin).await?.0]).await?;
-    let given = grants_of_before(target, &programs, &workshop, database, scratch).await?;
+    let given = rights::carry(&connect(target, database).await?, &connect(target, scratch).await?).await?;
     // who may connect comes last: until here it is nobody
     rights_on_the_database(&admin, database, scratch).await?;
-    Ok(vec![given])
+    Ok(given)
 }
 
 /// Takes every right in the copy from roles that have nothing in the database of before: accounts of passes of other environments
@@ -90,19 +91,15 @@ async fn strangers(admin: &Client, client: &Client, before: &str) -> Result<Vec<
     Ok(swept)
 }
 
-/// What everybody may do with tables and sequences. What an extension gives everybody is its own affair.
+/// What everybody may do in the copy, and could not with something that was just made.
 async fn everybody(client: &Client) -> Result<Option<Swept>, TargetError> {
-    let look = "SELECT DISTINCT pg_catalog.format('REVOKE ALL ON %s %I.%I FROM PUBLIC', CASE c.relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END, n.nspname, c.relname) \
-                FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace, pg_catalog.aclexplode(c.relacl) x \
-                WHERE x.grantee = 0 AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema' \
-                AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.deptype = 'e' AND d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = c.oid)";
-    let rows = client.query(look, &[]).await?;
-    for row in &rows {
-        let sql: String = row.try_get(0)?;
-        client.batch_execute(&sql).await?;
+    let rights = Rights::of(client).await?;
+    let take: Vec<String> = rights.of_everybody().map(Right::take).collect();
+    if take.is_empty() {
+        return Ok(None);
     }
-    let what = || Swept { what: format!("rights of everybody on {} tables and sequences", rows.len()), done: "taken away".to_owned() };
-    Ok((!rows.is_empty()).then(what))
+    client.batch_execute(&take.join("; ")).await?;
+    Ok(Some(Swept { what: format!("{} rights of everybody in the source", take.len()), done: "taken away".to_owned() }))
 }
 
 /// Roles that bear our mark, have rights in this database, and are neither its groups nor an account in one of them: they came inside a
@@ -176,48 +173,6 @@ async fn passwords(client: &Client) -> Result<Vec<Swept>, TargetError> {
         swept.push(Swept { what: format!("password of {user} for the foreign server {server}"), done: "removed".to_owned() });
     }
     Ok(swept)
-}
-
-/// What the database of before granted on objects that are in the new one as well: the programs and people of this environment go on
-/// working. pg_dump says it, pg_restore does it; nothing is parsed by us but the kind of a line.
-async fn grants_of_before(target: &Postgres, programs: &Programs, workshop: &Workshop<'_>, database: &str, scratch: &str) -> Result<Swept, TargetError> {
-    let dump = workshop.0.join("before.dump");
-    let mut command = programs.command("pg_dump", &Login::to(target, workshop, "before", database, None)?);
-    command.args(["--no-password", "--schema-only", "--format=custom", "--lock-wait-timeout=60s", "--file"]).arg(&dump);
-    run("pg_dump", command, None).await?;
-    let into = Login::to(target, workshop, "scratch", scratch, None)?;
-    let mut command = programs.command("pg_restore", &into);
-    command.arg("--list").arg(&dump);
-    let list = run("pg_restore --list", command, None).await?;
-    let wanted: Vec<&str> = list.lines().filter(|line| is_rights(line)).collect();
-    let grants = workshop.0.join("grants.list");
-    tokio::fs::write(&grants, wanted.join("\n")).await.map_err(|e| refused(format!("{}: {e}", grants.display())))?;
-    let mut command = programs.command("pg_restore", &into);
-    command.args(["--no-password", "--no-owner", "--dbname", "", "--use-list"]).arg(&grants).arg(&dump);
-    // an object that the new database does not have is no failure: its grants have nothing to hold on to
-    let failed = match run("pg_restore", command, None).await {
-        Ok(_) => 0,
-        Err(TargetError::Refused(said)) => {
-            let ignored = said.lines().find_map(|line| line.split("errors ignored on restore: ").nth(1)?.trim().parse::<usize>().ok());
-            ignored.ok_or(TargetError::Refused(said))?
-        }
-        Err(other) => return Err(other),
-    };
-    let done = match failed {
-        0 => "given again".to_owned(),
-        more => format!("given again, but for {more} statements whose object or role is not there any more"),
-    };
-    Ok(Swept { what: format!("{} lists of rights of the database of before", wanted.len()), done })
-}
-
-/// A line of a list: `3361; 1262 16384 ACL - uat uat_owner`, `3362; 826 16400 DEFAULT ACL ...` (pg_restore --list).
-fn is_rights(line: &str) -> bool {
-    let mut words = line.split_whitespace().skip(3);
-    match words.next() {
-        Some("ACL") => true,
-        Some("DEFAULT") => words.next() == Some("ACL"),
-        _ => false,
-    }
 }
 
 /// Who may connect: that hangs on the database, not on what is in it.
