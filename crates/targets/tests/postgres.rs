@@ -447,6 +447,8 @@ async fn a_database_is_copied_swept_and_exchanged_on_each_version() {
         }
         server.sql("postgres", "GRANT uat_owner TO daypass_admin WITH ADMIN OPTION; CREATE ROLE app LOGIN; GRANT CONNECT ON DATABASE uat TO app").await;
         server.sql("uat", "GRANT USAGE ON SCHEMA sales TO app; GRANT SELECT ON sales.orders TO app; ALTER DATABASE uat SET work_mem = '7MB'").await;
+        server.sql("uat", "ALTER DATABASE uat CONNECTION LIMIT 40; COMMENT ON DATABASE uat IS 'it''s ours'; ALTER DATABASE uat IS_TEMPLATE true").await;
+        server.sql("uat", "ALTER ROLE app IN DATABASE uat SET search_path = sales, public; CREATE PUBLICATION ours; CREATE EXTENSION IF NOT EXISTS citext").await;
         server.sql("golden", "CREATE ROLE stranger; GRANT SELECT ON sales.orders TO stranger; DELETE FROM sales.orders WHERE id > 7").await;
         let env = environment("uat");
         let from = AnyTarget::Postgres(OnPostgres::new(server.spec.clone(), Secret::new("admin-secret"), server.tls.clone(), StoreId::new(Uuid::from_u128(1))));
@@ -459,8 +461,14 @@ async fn a_database_is_copied_swept_and_exchanged_on_each_version() {
             let golden: DatabaseName = "golden".parse().unwrap();
             server.target.copy(&movement, &Source::Database { target: &from, database: &golden, same_server }).await.unwrap();
             server.target.sweep(&movement, std::slice::from_ref(&script)).await.unwrap();
-            server.target.carry_over(&movement).await.unwrap();
+            let said = format!("{:?}", server.target.carry_over(&movement).await.unwrap());
+            assert_eq!(said.contains("extension citext of the database of before\", done: \"NOT in the new one"), n == 0, "{said}");
             server.target.swap(&movement, &names.scratch).await.unwrap();
+            let kept = "SELECT datconnlimit, datistemplate, shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = 'uat'";
+            assert_eq!(server.sql("postgres", kept).await, "40|t|it's ours");
+            let of_role = "SELECT setconfig FROM pg_db_role_setting s JOIN pg_roles r ON r.oid = setrole WHERE rolname = 'app' AND setdatabase = (SELECT oid FROM pg_database WHERE datname = 'uat')";
+            let said_so = server.sql("postgres", of_role).await;
+            assert!(said_so == "{\"search_path=sales, public\"}" || said.contains("setting of app: search_path"), "{said_so}: {said}");
             assert_eq!(server.sql("uat", "SELECT count(*) FROM sales.orders WHERE customer = 'masked'").await, "7");
             assert_eq!(server.sql("uat", "SELECT has_table_privilege('app', 'sales.orders', 'SELECT'), current_setting('work_mem')").await, "t|7MB");
             assert_eq!(

@@ -3,6 +3,7 @@
 //! `ALTER DATABASE … RENAME` may stand in a transaction (only CREATE and DROP may not), so there is no moment without a database, and
 //! after a crash one look tells which of the two is in place.
 
+mod attributes;
 mod copy;
 mod rights;
 mod sweep;
@@ -183,6 +184,8 @@ async fn discard_role(client: &Client, role: &str) -> Result<(), TargetError> {
 
 async fn drop_database(client: &Client, database: &str) -> Result<(), TargetError> {
     if exists(client, database).await? {
+        // what is a template is not dropped (PostgreSQL manual, DROP DATABASE)
+        client.batch_execute(&format!("ALTER DATABASE {} WITH IS_TEMPLATE false", escape_identifier(database))).await?;
         alone(client, &[database], &format!("DROP DATABASE {}", escape_identifier(database))).await?;
     }
     Ok(())

@@ -2,7 +2,7 @@
 //! servers, and what the operator's own scripts see to. What the database of before granted is granted again.
 
 use super::{
-    MAINTENANCE, Postgres, connect,
+    MAINTENANCE, Postgres, attributes, connect,
     copy::{hand_over, throw_away},
     discard_role, literals, owner, refused,
     rights::{self, Right, Rights},
@@ -15,7 +15,7 @@ use crate::{
     programs::{Workshop, run},
 };
 use daypass_core::movement::Swept;
-use postgres_protocol::escape::{escape_identifier, escape_literal};
+use postgres_protocol::escape::escape_identifier;
 use std::path::{Path, PathBuf};
 use tokio_postgres::Client;
 
@@ -25,10 +25,10 @@ pub async fn sweep(target: &Postgres, movement: &Move<'_>, scripts: &[PathBuf]) 
     let admin = connect(target, MAINTENANCE).await?;
     // whoever filled it may have set how names are resolved in it: that would count for whatever runs there from here on
     admin.batch_execute(&format!("ALTER DATABASE {} RESET ALL", escape_identifier(scratch))).await?;
-    let mut kept = settings(&admin, database, scratch).await?;
+    // scripts run with what counts when it is open; what cannot be carried over is said then
+    attributes::settings(&admin, database, scratch).await?;
     let client = connect(target, scratch).await?;
     let mut swept = strangers(&admin, &client, database).await?;
-    swept.append(&mut kept);
     swept.extend(everybody(&client).await?);
     swept.extend(passwords(&client).await?);
     drop(client);
@@ -45,10 +45,11 @@ pub async fn sweep(target: &Postgres, movement: &Move<'_>, scripts: &[PathBuf]) 
 pub async fn carry_over(target: &Postgres, movement: &Move<'_>) -> Result<Vec<Swept>, TargetError> {
     let (database, scratch) = (movement.environment.spec.database.as_str(), movement.names.scratch.as_str());
     let admin = connect(target, MAINTENANCE).await?;
-    let given = rights::carry(&connect(target, database).await?, &connect(target, scratch).await?).await?;
+    let mut report = rights::carry(&connect(target, database).await?, &connect(target, scratch).await?).await?;
+    report.extend(attributes::left_behind(target, database, scratch).await?);
     // who may connect comes last: until here it is nobody
-    rights_on_the_database(&admin, database, scratch).await?;
-    Ok(given)
+    report.extend(attributes::carry(&admin, database, scratch).await?);
+    Ok(report)
 }
 
 /// Takes every right in the copy from roles that have nothing in the database of before: accounts of passes of other environments
@@ -171,40 +172,6 @@ async fn passwords(client: &Client) -> Result<Vec<Swept>, TargetError> {
         let whom = if user == "public" { "PUBLIC".to_owned() } else { escape_identifier(&user) };
         client.batch_execute(&format!("DROP USER MAPPING FOR {whom} SERVER {}", escape_identifier(&server))).await?;
         swept.push(Swept { what: format!("password of {user} for the foreign server {server}"), done: "removed".to_owned() });
-    }
-    Ok(swept)
-}
-
-/// Who may connect: that hangs on the database, not on what is in it.
-async fn rights_on_the_database(admin: &Client, database: &str, scratch: &str) -> Result<(), TargetError> {
-    let rights = "SELECT pg_catalog.format('GRANT %s ON DATABASE %I TO %s%s', x.privilege_type, $2::text, \
-                  CASE x.grantee WHEN 0 THEN 'PUBLIC' ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(x.grantee)) END, \
-                  CASE WHEN x.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END) \
-                  FROM pg_catalog.pg_database d, pg_catalog.aclexplode(coalesce(d.datacl, pg_catalog.acldefault('d', d.datdba))) x \
-                  WHERE d.datname = $1 AND x.grantee <> d.datdba";
-    for row in admin.query(rights, &[&database, &scratch]).await? {
-        let sql: String = row.try_get(0)?;
-        admin.batch_execute(&sql).await?;
-    }
-    Ok(())
-}
-
-/// The settings of the database of before: scripts run with them, and everybody afterwards.
-async fn settings(admin: &Client, database: &str, scratch: &str) -> Result<Vec<Swept>, TargetError> {
-    let settings = "SELECT c FROM pg_catalog.pg_db_role_setting s, pg_catalog.unnest(s.setconfig) c \
-                    WHERE s.setrole = 0 AND s.setdatabase = (SELECT oid FROM pg_catalog.pg_database WHERE datname = $1)";
-    let mut swept = Vec::new();
-    for row in admin.query(settings, &[&database]).await? {
-        let setting: String = row.try_get(0)?;
-        let Some((name, value)) = setting.split_once('=') else { continue };
-        // a list keeps its form only this way
-        let set = format!("SELECT pg_catalog.set_config({}, {}, true)", escape_literal(name), escape_literal(value));
-        let quoted = name.split('.').map(escape_identifier).collect::<Vec<_>>().join(".");
-        let keep = format!("ALTER DATABASE {} SET {quoted} FROM CURRENT", escape_identifier(scratch));
-        if let Err(error) = admin.batch_execute(&format!("BEGIN; {set}; {keep}; COMMIT")).await {
-            admin.batch_execute("ROLLBACK").await?;
-            swept.push(Swept { what: format!("setting {name} of the database of before"), done: format!("NOT carried over: {}", TargetError::from(error)) });
-        }
     }
     Ok(swept)
 }
