@@ -64,6 +64,8 @@ impl MovementKind {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
+    /// What could stand in the way is looked for.
+    Check,
     /// The new database is made, beside the old one.
     Copy,
     /// What came inside the copy is found and disabled; the operator's scripts run.
@@ -77,7 +79,7 @@ pub enum Phase {
 }
 
 impl Phase {
-    pub const ALL: [Phase; 5] = [Phase::Copy, Phase::Sweep, Phase::Ready, Phase::Freeze, Phase::Swap];
+    pub const ALL: [Phase; 6] = [Phase::Check, Phase::Copy, Phase::Sweep, Phase::Ready, Phase::Freeze, Phase::Swap];
 
     /// The steps of a movement of this kind, in order.
     pub fn of(kind: &MovementKind) -> &'static [Phase] {
@@ -91,6 +93,7 @@ impl Phase {
 
     pub fn as_str(self) -> &'static str {
         match self {
+            Phase::Check => "check",
             Phase::Copy => "copy",
             Phase::Sweep => "sweep",
             Phase::Ready => "ready",

@@ -242,6 +242,7 @@ pub fn cut(kind: &MovementKind, cuts_at: Time) -> String {
 /// What happens in a phase.
 pub fn doing(phase: Phase) -> &'static str {
     match phase {
+        Phase::Check => "what could stand in the way is looked for",
         Phase::Copy => "the new database is made",
         Phase::Sweep => "what came inside it is swept",
         Phase::Ready => "the new database is ready",

@@ -160,6 +160,12 @@ impl Target for AnyTarget {
     async fn sweep(&self, movement: &Move<'_>, scripts: &[PathBuf]) -> Result<Vec<Swept>, TargetError> {
         delegate!(self, target => target.sweep(movement, scripts))
     }
+    async fn look_ahead(&self, movement: &Move<'_>, source: Option<&Source<'_>>) -> Result<Vec<Check>, TargetError> {
+        delegate!(self, target => target.look_ahead(movement, source))
+    }
+    async fn in_the_way(&self, movement: &Move<'_>) -> Result<Vec<Check>, TargetError> {
+        delegate!(self, target => target.in_the_way(movement))
+    }
     async fn carry_over(&self, movement: &Move<'_>) -> Result<Vec<Swept>, TargetError> {
         delegate!(self, target => target.carry_over(movement))
     }

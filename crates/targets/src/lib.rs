@@ -241,6 +241,17 @@ pub trait Target: Send + Sync {
 
     // What follows is for movements; the steps of one are called in this order.
 
+    /// What would stand in the way of the movement, and what is worth knowing before it: a row for each thing that was looked for. `source` is
+    /// none where nothing is copied.
+    fn look_ahead(&self, movement: &Move<'_>, source: Option<&Source<'_>>) -> impl Future<Output = Result<Vec<Check>, TargetError>> + Send {
+        let _ = (movement, source);
+        async { movement::not_here() }
+    }
+    /// The rows of it that come and go: what would keep the names from being exchanged at this moment.
+    fn in_the_way(&self, movement: &Move<'_>) -> impl Future<Output = Result<Vec<Check>, TargetError>> + Send {
+        let _ = movement;
+        async { movement::not_here() }
+    }
     /// Makes the new database beside the old one, under the movement's scratch name, closed to everybody.
     fn copy(&self, movement: &Move<'_>, source: &Source<'_>) -> impl Future<Output = Result<(), TargetError>> + Send {
         let _ = (movement, source);

@@ -12,7 +12,7 @@ use daypass_core::{
     secret::Secret,
 };
 use daypass_targets::{
-    AccountSpec, AnyTarget, Estate, Target, TargetError, Verdict,
+    AccountSpec, AnyTarget, Check, Estate, Target, TargetError, Verdict,
     movement::{Move, Progress, Source, Standing, Tools},
     postgres::Postgres as OnPostgres,
 };
@@ -564,6 +564,110 @@ async fn everybody_may_what_they_might_before_and_what_the_source_refuses_stays_
             server.sql("uat", "GRANT ALL ON FUNCTION sales.wipe() TO PUBLIC; GRANT USAGE ON TYPE sales.mood TO PUBLIC; DROP FUNCTION sales.fresh()").await;
             assert_eq!(server.sql("uat", WHO_MAY).await, kept, "{way}");
         }
+    })
+    .await;
+    std::fs::remove_dir_all(&work).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_stands_in_the_way_of_a_movement_is_named_before_anything_is_done() {
+    let work = std::env::temp_dir().join(format!("daypass-obstacles-{}", std::process::id()));
+    std::fs::create_dir_all(&work).unwrap();
+    each(async |server| {
+        for database in ["golden", "uat"] {
+            server.postgres.database(database).await.unwrap();
+        }
+        server.sql("postgres", "GRANT uat_owner TO daypass_admin WITH ADMIN OPTION").await;
+        let env = environment("uat");
+        let from = AnyTarget::Postgres(OnPostgres::new(server.spec.clone(), Secret::new("admin-secret"), server.tls.clone(), StoreId::new(Uuid::from_u128(1))));
+        let golden: DatabaseName = "golden".parse().unwrap();
+        let names = Names::of(&env, MovementId::new(Uuid::from_u128(290))).unwrap();
+        let tools = Tools { postgres: Some(server.postgres.program("")), jobs: 3, work: work.join(names.role.as_str()), ..Tools::default() };
+        let progress = Progress::default();
+        let movement = Move { environment: &env, names: &names, tools: &tools, progress: &progress };
+        let look =
+            async |same_server| server.target.look_ahead(&movement, Some(&Source::Database { target: &from, database: &golden, same_server })).await.unwrap();
+        let checks = look(true).await;
+        assert!(checks.iter().all(|check| check.verdict == Verdict::Fine) && checks.len() >= 14, "{checks:#?}");
+        let has = |checks: &[Check], verdict, what: &str, helps: &str| {
+            assert!(checks.iter().any(|check| check.verdict == verdict && check.what.contains(what) && check.remedy.contains(helps)), "{what}: {checks:#?}");
+        };
+        // somebody whom the administrator may not end
+        let mut psql = std::process::Command::new(server.postgres.psql());
+        psql.args(["-X", "-q", "-U", "postgres", "-p", &server.postgres.port.to_string(), "-h"]).arg(server.postgres.path("")).args([
+            "-d",
+            "uat",
+            "-c",
+            "SELECT pg_sleep(600)",
+        ]);
+        let mut session = psql.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().unwrap();
+        let pid = "SELECT pid FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(600)'";
+        let deadline = std::time::Instant::now() + Duration::from_secs(30);
+        while server.sql("postgres", pid).await.is_empty() {
+            assert!(std::time::Instant::now() < deadline, "psql does not come in");
+        }
+        let pid = server.sql("postgres", pid).await;
+        has(&look(true).await, Verdict::Missing, "only a superuser ends such a session", &format!("SELECT pg_terminate_backend({pid});"));
+        has(&server.target.in_the_way(&movement).await.unwrap(), Verdict::Missing, &pid, "pg_terminate_backend");
+        server.sql("postgres", &format!("SELECT pg_terminate_backend({pid})")).await;
+        session.wait().unwrap();
+        // the source keeps everybody out; it holds what pg_dump does not read; the languages differ
+        server.sql("postgres", "ALTER DATABASE golden ALLOW_CONNECTIONS false").await;
+        has(&look(true).await, Verdict::Missing, "the source golden takes no connections", "ALTER DATABASE \"golden\" ALLOW_CONNECTIONS true");
+        server.sql("postgres", "ALTER DATABASE golden ALLOW_CONNECTIONS true").await;
+        let hidden = "SET ROLE golden_owner; CREATE TABLE sales.hidden (x int); ALTER TABLE sales.hidden ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY; \
+                      RESET ROLE; CREATE TABLE sales.theirs (x int)";
+        server.sql("golden", hidden).await;
+        // the server's own copy asks for neither
+        for (same_server, verdict) in [(true, Verdict::Note), (false, Verdict::Missing)] {
+            let checks = look(same_server).await;
+            has(&checks, verdict, "sales.hidden has row level security", "BYPASSRLS");
+            has(&checks, verdict, "sales.theirs cannot be read", "GRANT postgres TO daypass_admin");
+        }
+        server.sql("postgres", "CREATE DATABASE old_bytes TEMPLATE template0 ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C'").await;
+        let bytes: DatabaseName = "old_bytes".parse().unwrap();
+        let checks = server.target.look_ahead(&movement, Some(&Source::Database { target: &from, database: &bytes, same_server: true })).await.unwrap();
+        has(&checks, Verdict::Missing, "the source is in SQL_ASCII and the database in UTF8", "Convert the source");
+        let nowhere: DatabaseName = "nowhere".parse().unwrap();
+        let checks = server.target.look_ahead(&movement, Some(&Source::Database { target: &from, database: &nowhere, same_server: true })).await.unwrap();
+        has(&checks, Verdict::Missing, "there is no source nowhere", "Name another");
+        // files of ten kinds that are no dump
+        let packed = [0x1f, 0x8b, 8, 0];
+        let mut tar = vec![b'a'; 257];
+        tar.extend_from_slice(b"ustar\0");
+        let files: [(&[u8], &str); 8] = [
+            (b"CREATE TABLE x ();", "to restore it is to execute"),
+            (&packed, "packed by gzip"),
+            (b"PK\x03\x04...", "a zip file"),
+            (b"", "it is empty"),
+            (&tar, "a tar file"),
+            (b"Salted__12345678", "encrypted"),
+            (b"TAPE....", "backup of SQL Server"),
+            (b"PGDMP and then nothing", "pg_restore --list"),
+        ];
+        for (content, words) in files {
+            let file = work.join("dump");
+            std::fs::write(&file, content).unwrap();
+            let checks = server.target.look_ahead(&movement, Some(&Source::File(&file))).await.unwrap();
+            has(&checks, Verdict::Missing, "the file cannot be imported", words);
+        }
+        let dump = |name: &str, options: &[&str]| {
+            let file = work.join(name);
+            let mut command = std::process::Command::new(server.postgres.program("pg_dump"));
+            command
+                .args(["-Fc", "-U", "postgres", "-p", &server.postgres.port.to_string(), "-h"])
+                .arg(server.postgres.path(""))
+                .args(options)
+                .arg("-f")
+                .arg(&file)
+                .arg("golden");
+            assert!(command.status().unwrap().success());
+            file
+        };
+        let checks = server.target.look_ahead(&movement, Some(&Source::File(&dump("rows", &["--data-only"])))).await.unwrap();
+        has(&checks, Verdict::Missing, "the file cannot be imported", "--data-only");
+        let checks = server.target.look_ahead(&movement, Some(&Source::File(&dump("whole", &[])))).await.unwrap();
+        has(&checks, Verdict::Fine, "the file is a dump that pg_restore reads", "");
     })
     .await;
     std::fs::remove_dir_all(&work).unwrap();

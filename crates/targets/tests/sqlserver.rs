@@ -584,3 +584,30 @@ async fn client(standin: &StandIn, user: &str, password: &str) -> Result<Client,
     let tcp = tokio::net::TcpStream::connect(("127.0.0.1", standin.port)).await.unwrap();
     Client::connect(config, tcp.compat_write()).await
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_stands_in_the_way_of_a_movement_is_named_before_anything_is_done() {
+    let server = serve(Options::default(), verified);
+    let moving = Moving::new(90);
+    let from = AnyTarget::SqlServer(administrator(&server.standin, verified, 1));
+    let golden = "golden".parse().unwrap();
+    let look = async || server.target.look_ahead(&moving.get(), Some(&Source::Database { target: &from, database: &golden, same_server: true })).await.unwrap();
+    let checks = look().await;
+    assert!(checks.iter().all(|check| check.verdict == Verdict::Fine) && checks.len() >= 10, "{checks:#?}");
+    for (column, verdict, helps) in [
+        ("group_database_id", Verdict::Missing, "REMOVE DATABASE [uat]"),
+        ("is_published", Verdict::Missing, "sp_removedbreplication"),
+        ("is_cdc_enabled", Verdict::Note, "sys.sp_cdc_enable_db"),
+    ] {
+        server.standin.mark("uat", column);
+        let checks = look().await;
+        assert!(checks.iter().any(|check| check.verdict == verdict && check.remedy.contains(helps)), "{column}: {checks:#?}");
+    }
+    let elsewhere = Source::Database { target: &from, database: &golden, same_server: false };
+    let checks = server.target.look_ahead(&moving.get(), Some(&elsewhere)).await.unwrap();
+    assert!(checks.iter().any(|check| check.verdict == Verdict::Missing && check.remedy.contains("export FILE.bacpac")), "{checks:#?}");
+    let managed = serve(Options { edition: Edition::Managed, ..Options::default() }, verified);
+    let from = AnyTarget::SqlServer(administrator(&managed.standin, verified, 1));
+    let checks = managed.target.look_ahead(&moving.get(), Some(&Source::Database { target: &from, database: &golden, same_server: true })).await.unwrap();
+    assert!(checks.iter().any(|check| check.verdict == Verdict::Missing && check.remedy.contains("daypass move ENVIRONMENT external")), "{checks:#?}");
+}

@@ -30,7 +30,7 @@ impl From<NoSuchStep> for String {
 
 /// What has to be made first is made at once.
 fn planned(kind: &MovementKind, cuts_at: Time, exactly: bool) -> MovementState {
-    let phase = if kind.is_prepared() { Phase::Copy } else { Phase::Ready };
+    let phase = if kind.is_prepared() { Phase::Check } else { Phase::Ready };
     MovementState::Planned { cuts_at, exactly, phase }
 }
 
@@ -293,7 +293,7 @@ impl Ledger {
             Event::MovementReached { movement, phase: reached } => {
                 let known = self.movement_mut(*movement)?;
                 // another copy is made: what was swept from the one before is no matter
-                if *reached == Phase::Copy {
+                if *reached == Phase::Check {
                     known.swept.clear();
                 }
                 match &mut known.state {

@@ -187,6 +187,13 @@ pub async fn run(verb: Verb, client: &Client, show: Show) -> Result<(), Failure>
     }
 }
 
+/// A row of what could stand in the way.
+fn looked_for(check: &CheckView) -> String {
+    let mark = if check.verdict == "missing" { "MISSING" } else { &check.verdict };
+    let remedy = if check.remedy.is_empty() { String::new() } else { format!("\n         {}", check.remedy) };
+    format!("{mark:<8} {}{remedy}", check.what)
+}
+
 /// A moment to come: written whole, or as an hour of today or tomorrow, in UTC as all times here.
 fn coming(text: &str) -> Result<String, String> {
     if text.parse::<jiff::Timestamp>().is_ok() {
@@ -208,7 +215,8 @@ async fn begin(client: &Client, environment: &str, asked: NewMovement, how: &How
     if how.dry_run {
         let preview: MovementPreview = client.post(&["environments", environment, "movements", "preview"], Some(&asked)).await?;
         show.one(&preview, |preview| {
-            let mut lines = vec![preview.outcome.clone()];
+            let mut lines: Vec<String> = preview.checks.iter().map(looked_for).collect();
+            lines.push(preview.outcome.clone());
             lines.extend(preview.ends.iter().map(|end| format!("Ends: {end}")));
             if preview.allowed && preview.ends.is_empty() && asked.kind != "export" {
                 lines.push("Nobody has access now.".to_owned());

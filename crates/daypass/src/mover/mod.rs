@@ -13,11 +13,12 @@ use daypass_core::{
     ids::*,
     movement::{Kept, Made, Movement, MovementKind, MovementState, Names, Phase, Swept},
     names::{DatabaseName, FileName, Reason},
+    time::Time,
 };
 use daypass_gateway::World;
 use daypass_targets::{
-    Target as _, TargetError,
-    movement::{Move, Progress, Standing, Tools},
+    Check, Target as _, TargetError, Verdict,
+    movement::{Move, Progress, Source, Standing, Tools},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -28,6 +29,9 @@ use std::{
 
 /// The longest pause between tries of what has to be done in the end.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// How long what is ready waits for what is in the way of the exchange.
+const WAITING: Duration = Duration::from_secs(600);
+const NO_SOURCE: &str = "the environment to copy from is not there any more";
 /// How often the way back is looked at: whether its time is over.
 const LOOK: Duration = Duration::from_secs(30);
 
@@ -36,11 +40,13 @@ pub struct Mover {
     settings: config::Movement,
     data_dir: PathBuf,
     running: Mutex<BTreeMap<MovementId, Arc<Progress>>>,
+    /// Movements whose time has come and that are held up: since when, and by what.
+    held_up: Mutex<BTreeMap<MovementId, (Time, String)>>,
 }
 
 impl Mover {
     pub fn new(settings: config::Movement, data_dir: &Path) -> Mover {
-        Mover { settings, data_dir: data_dir.to_owned(), running: Mutex::default() }
+        Mover { settings, data_dir: data_dir.to_owned(), running: Mutex::default(), held_up: Mutex::default() }
     }
 
     fn running(&self) -> MutexGuard<'_, BTreeMap<MovementId, Arc<Progress>>> {
@@ -50,6 +56,15 @@ impl Mover {
     /// How far a movement is, while it runs here.
     pub fn progress(&self, id: MovementId) -> Option<Arc<Progress>> {
         self.running().get(&id).cloned()
+    }
+
+    fn held_up(&self) -> MutexGuard<'_, BTreeMap<MovementId, (Time, String)>> {
+        self.held_up.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What a movement waits for, whose time has come.
+    pub fn waits_for(&self, id: MovementId) -> Option<String> {
+        self.held_up().get(&id).map(|(_, why)| why.clone())
     }
 
     /// Whether an operator's command restores this environment.
@@ -92,6 +107,38 @@ impl Mover {
             swept.extend(target.run_scripts(&job, &scripts).await.map_err(|e| words(&e))?);
         }
         Ok(())
+    }
+
+    /// What would stand in the way of a movement.
+    pub async fn look_ahead(&self, node: &Node, env: &Environment, kind: &MovementKind, id: MovementId) -> Result<Vec<Check>, String> {
+        let (names, tools, progress) = (Names::of(env, id)?, self.tools(id), Progress::default());
+        let job = Move { environment: env, names: &names, tools: &tools, progress: &progress };
+        let target = node.target(env.target).await.map_err(|e| words(&e))?;
+        let looked = match kind {
+            MovementKind::Refresh { from } => {
+                let source = node.ledger(|ledger| ledger.environment(*from).cloned()).ok_or(NO_SOURCE)?;
+                let from = node.target(source.target).await.map_err(|e| words(&e))?;
+                let same_server = source.target == env.target;
+                target.look_ahead(&job, Some(&Source::Database { target: &from, database: &source.spec.database, same_server })).await
+            }
+            MovementKind::Import { file } => match self.dump(file) {
+                Ok(path) => target.look_ahead(&job, Some(&Source::File(&path))).await,
+                Err(why) => return Ok(vec![Check::missing("the file is not there", why)]),
+            },
+            // what the command brings up is seen when it is up
+            MovementKind::Restore { .. } => target.look_ahead(&job, Some(&Source::Server(BTreeMap::new()))).await,
+            MovementKind::Undo { .. } => target.look_ahead(&job, None).await,
+            MovementKind::External | MovementKind::Export { .. } => Ok(Vec::new()),
+        };
+        looked.map_err(|e| words(&e))
+    }
+
+    /// Where a dump lies.
+    fn dump(&self, file: &FileName) -> Result<PathBuf, String> {
+        let path = self.file(file);
+        // a link would lead out of the folder
+        let plain = std::fs::symlink_metadata(&path).is_ok_and(|meta| meta.is_file() || meta.is_dir());
+        if plain { Ok(path) } else { Err(format!("there is no file {file} in {}", self.files().display())) }
     }
 
     fn tools(&self, id: MovementId) -> Tools {
@@ -153,7 +200,11 @@ pub async fn run(node: Arc<Node>, control: Control, mover: Arc<Mover>) {
                     // the ledger says whether it is
                     let due = Command::Observed(Observed::Due { movement: movement.id });
                     if node.ledger(|ledger| ledger.decide(&due, Actor::System, now)).is_ok_and(|events| !events.is_empty()) {
-                        let _ = control.run(due, Actor::System).await;
+                        if movement.kind.is_ours() {
+                            begin(&node, &control, &mover, movement);
+                        } else {
+                            let _ = control.run(due, Actor::System).await;
+                        }
                     }
                 }
                 MovementState::Running { .. } => start(&node, &control, &mover, movement),
@@ -190,6 +241,49 @@ fn start(node: &Arc<Node>, control: &Control, mover: &Arc<Mover>, movement: Move
     {
         tokio::spawn(carry.carry_out());
     }
+}
+
+/// Ends access, when nothing is seen that would keep the names from being exchanged after it; else it is tried again for a while.
+fn begin(node: &Arc<Node>, control: &Control, mover: &Arc<Mover>, movement: Movement) {
+    if mover.progress(movement.id).is_some() {
+        return;
+    }
+    let Some(carry) = Carry::of(node, control, mover, movement) else { return };
+    tokio::spawn(async move {
+        let id = carry.movement.id;
+        let looked = async { carry.node.target(carry.env.target).await?.in_the_way(&carry.job()).await };
+        let why = match looked.await {
+            Ok(checks) => in_the_way(&checks),
+            Err(error) => Some(words(&error)),
+        };
+        let now = carry.node.now();
+        match why {
+            None => {
+                carry.mover.held_up().remove(&id);
+                let _ = carry.report(Observed::Due { movement: id }).await;
+            }
+            Some(why) => {
+                let since = carry.mover.held_up().entry(id).or_insert((now, String::new())).0;
+                carry.mover.held_up().insert(id, (since, why.clone()));
+                if now.since(since) > WAITING.as_micros() as i64 {
+                    carry.mover.held_up().remove(&id);
+                    carry.fail(&format!("its time had come, and for {} minutes this was in the way: {why}", WAITING.as_secs() / 60)).await;
+                } else {
+                    // whoever is in the way may go by themselves; the next look is that of the next second
+                    tokio::time::sleep(Duration::from_millis(500)).await;
+                }
+            }
+        }
+        carry.mover.running().remove(&id);
+        carry.node.wake();
+    });
+}
+
+/// What is missing, in a sentence.
+fn in_the_way(checks: &[Check]) -> Option<String> {
+    let missing = checks.iter().filter(|check| check.verdict == Verdict::Missing).map(|check| format!("{}: {}", check.what, check.remedy));
+    let missing = missing.collect::<Vec<_>>();
+    (!missing.is_empty()).then(|| missing.join(" · "))
 }
 
 /// Whether the process before may have left something that nobody goes on with. What was being prepared is prepared anew, and who was

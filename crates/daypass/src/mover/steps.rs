@@ -1,6 +1,6 @@
 //! The steps of one movement, in order. Each says in the log that it begins.
 
-use super::{Carry, Done, restored::Restored, words};
+use super::{Carry, Done, NO_SOURCE, in_the_way, restored::Restored, words};
 use daypass_core::{
     command::Observed,
     movement::{MovementKind, MovementState, Phase, Swept},
@@ -40,12 +40,34 @@ impl Carry {
 
     /// The new database is made beside the old one, in which people work.
     async fn prepare(&self, target: &AnyTarget) -> Result<(), String> {
+        self.reach(Phase::Check).await?;
+        let checks = self.mover.look_ahead(&self.node, &self.env, &self.movement.kind, self.movement.id).await?;
+        if let Some(why) = in_the_way(&checks) {
+            return Err(why);
+        }
+        self.source_in_place().await;
         self.reach(Phase::Copy).await?;
         self.copy(target).await?;
         self.reach(Phase::Sweep).await?;
         let swept = target.sweep(&self.job(), &self.mover.scripts(self.env.spec.name.as_str())).await.map_err(|e| words(&e))?;
         self.swept(swept).await?;
         self.reach(Phase::Ready).await
+    }
+
+    /// While the source's own database is exchanged, which takes seconds, there is nothing to copy.
+    async fn source_in_place(&self) {
+        let MovementKind::Refresh { from } = self.movement.kind else { return };
+        let mut changes = self.node.changes();
+        loop {
+            changes.borrow_and_update();
+            let exchanging = self.node.ledger(|ledger| {
+                let source = ledger.environment(from)?;
+                ledger.movement(source.frozen_by?).map(|movement| matches!(movement.state, MovementState::Running { .. }) && movement.kind.is_ours())
+            });
+            if exchanging != Some(true) || changes.changed().await.is_err() {
+                return;
+            }
+        }
     }
 
     async fn swept(&self, swept: Vec<Swept>) -> Result<(), String> {
@@ -87,19 +109,14 @@ impl Carry {
         let job = self.job();
         match &self.movement.kind {
             MovementKind::Refresh { from } => {
-                let source = self.node.ledger(|ledger| ledger.environment(*from).cloned()).ok_or("the environment to copy from is not there any more")?;
+                let source = self.node.ledger(|ledger| ledger.environment(*from).cloned()).ok_or(NO_SOURCE)?;
                 let same_server = source.target == self.env.target;
                 let from = self.node.target(source.target).await.map_err(|e| words(&e))?;
                 let source = Source::Database { target: &from, database: &source.spec.database, same_server };
                 target.copy(&job, &source).await.map_err(|e| words(&e))
             }
             MovementKind::Import { file } => {
-                let path = self.mover.file(file);
-                // a link would lead out of the folder
-                let plain = std::fs::symlink_metadata(&path).is_ok_and(|meta| meta.is_file() || meta.is_dir());
-                if !plain {
-                    return Err(format!("there is no file {file} in {}", self.mover.files().display()));
-                }
+                let path = self.mover.dump(file)?;
                 target.copy(&job, &Source::File(&path)).await.map_err(|e| words(&e))
             }
             MovementKind::Restore { to } => {

@@ -525,6 +525,14 @@ impl Target for Postgres {
         movement::sweep(self, movement, scripts).await
     }
 
+    async fn look_ahead(&self, movement: &Move<'_>, source: Option<&Source<'_>>) -> Result<Vec<Check>, TargetError> {
+        movement::look_ahead(self, movement, source).await
+    }
+
+    async fn in_the_way(&self, movement: &Move<'_>) -> Result<Vec<Check>, TargetError> {
+        movement::in_the_way(self, movement).await
+    }
+
     async fn carry_over(&self, movement: &Move<'_>) -> Result<Vec<Swept>, TargetError> {
         movement::carry_over(self, movement).await
     }

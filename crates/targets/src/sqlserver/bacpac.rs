@@ -30,8 +30,9 @@ use tokio::{io::AsyncReadExt, process::Command};
 const ZIP: &[u8] = b"PK\x03\x04";
 
 /// Fills the scratch database from a file.
-pub async fn import(target: &SqlServer, movement: &Move<'_>, file: &Path) -> Result<(), TargetError> {
-    let (program, workshop) = (find(movement.tools)?, Workshop::open(&movement.tools.work)?);
+/// Whether a file looks like a BACPAC, and the program that reads it is here.
+pub async fn inspect(tools: &Tools, file: &Path) -> Result<(), TargetError> {
+    find(tools)?;
     let mut head = [0; ZIP.len()];
     let read = async { tokio::fs::File::open(file).await?.read_exact(&mut head).await };
     if read.await.is_err() || head != ZIP {
@@ -39,6 +40,12 @@ pub async fn import(target: &SqlServer, movement: &Move<'_>, file: &Path) -> Res
             "this file is no BACPAC. A backup (.bak) lies on the server, not here: use `daypass move ENV external begin`, restore it, then `external finish`",
         ));
     }
+    Ok(())
+}
+
+pub async fn import(target: &SqlServer, movement: &Move<'_>, file: &Path) -> Result<(), TargetError> {
+    inspect(movement.tools, file).await?;
+    let (program, workshop) = (find(movement.tools)?, Workshop::open(&movement.tools.work)?);
     let (database, scratch) = (movement.environment.spec.database.as_str(), movement.names.scratch.as_str());
     let mut link = target.connect_long(MASTER).await?;
     let collation = link.maybe(&format!("SELECT CAST(DATABASEPROPERTYEX({}, 'Collation') AS nvarchar(128))", text(database))).await?;

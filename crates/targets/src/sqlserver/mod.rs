@@ -12,6 +12,7 @@ mod drift;
 mod identity;
 mod link;
 mod movement;
+mod obstacles;
 mod recipe;
 mod removal;
 mod rights;
@@ -345,6 +346,14 @@ impl Target for SqlServer {
 
     async fn sweep(&self, movement: &Move<'_>, scripts: &[PathBuf]) -> Result<Vec<Swept>, TargetError> {
         sweep::sweep(self, movement, scripts).await
+    }
+
+    async fn look_ahead(&self, movement: &Move<'_>, source: Option<&Source<'_>>) -> Result<Vec<Check>, TargetError> {
+        movement::look_ahead(self, movement, source).await
+    }
+
+    async fn in_the_way(&self, movement: &Move<'_>) -> Result<Vec<Check>, TargetError> {
+        movement::in_the_way(self, movement).await
     }
 
     async fn carry_over(&self, movement: &Move<'_>) -> Result<Vec<Swept>, TargetError> {

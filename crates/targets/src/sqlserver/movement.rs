@@ -7,9 +7,10 @@
 use super::{
     MASTER, SqlServer, bacpac, column,
     link::{Edition, Link, name, text},
+    obstacles,
 };
 use crate::{
-    AnyTarget, TargetError,
+    AnyTarget, Check, TargetError,
     movement::{Move, Progress, Source, Standing},
 };
 use daypass_core::names::DatabaseName;
@@ -17,6 +18,9 @@ use std::{
     sync::atomic::Ordering,
     time::{Duration, Instant},
 };
+
+pub const ANOTHER_SERVER: &str = "the two databases lie on different servers, and a backup of one is no file of the other. `daypass move SOURCE export FILE.bacpac`, then `import FILE.bacpac` here";
+pub const BY_AZURE: &str = "Azure SQL Managed Instance neither takes a database out of use nor restores one beside it. Replace the database with Azure's own tools, and tell Daypass: daypass move ENVIRONMENT external";
 
 /// How often what takes long is asked about.
 const LOOK: Duration = Duration::from_secs(2);
@@ -34,6 +38,16 @@ async fn state(link: &mut Link, database: &str) -> Result<String, TargetError> {
     Ok(link.rows(&look).await?.first().map(|row| column(row, 0)).unwrap_or_default())
 }
 
+/// What would stand in the way, and what is worth knowing: by the pages of the reference that each row names.
+pub async fn look_ahead(target: &SqlServer, movement: &Move<'_>, source: Option<&Source<'_>>) -> Result<Vec<Check>, TargetError> {
+    obstacles::look(target, movement, source).await
+}
+
+/// An exchange shows everybody out by itself (SINGLE_USER WITH ROLLBACK IMMEDIATE, or KILL on Azure).
+pub async fn in_the_way(_target: &SqlServer, _movement: &Move<'_>) -> Result<Vec<Check>, TargetError> {
+    Ok(Vec::new())
+}
+
 /// Makes the scratch database.
 pub async fn copy(target: &SqlServer, movement: &Move<'_>, source: &Source<'_>) -> Result<(), TargetError> {
     let (from, same_server) = match source {
@@ -45,17 +59,13 @@ pub async fn copy(target: &SqlServer, movement: &Move<'_>, source: &Source<'_>) 
         Source::Database { .. } | Source::Server(_) => return Err(refused("the source is of another engine")),
     };
     if !same_server {
-        return Err(refused(
-            "the two databases lie on different servers, and a backup of one is no file of the other. `daypass move SOURCE export FILE.bacpac`, then `import FILE.bacpac` here",
-        ));
+        return Err(refused(ANOTHER_SERVER));
     }
     let mut link = target.connect_long(MASTER).await?;
     let scratch = movement.names.scratch.as_str();
     if link.edition == Edition::Managed {
         // no SINGLE_USER, no RESTORE … WITH MOVE, backups to a URL only (ALTER DATABASE, RESTORE and BACKUP, their parts on Managed Instance)
-        return Err(refused(
-            "Azure SQL Managed Instance neither takes a database out of use nor restores one beside it. Replace the database with Azure's own tools, and tell Daypass: daypass move ENVIRONMENT external",
-        ));
+        return Err(refused(BY_AZURE));
     }
     drop_database(&mut link, scratch).await?;
     if link.azure {
@@ -88,7 +98,7 @@ async fn folder(link: &mut Link, property: &str) -> Result<String, TargetError> 
 }
 
 /// Bytes of a page (Pages and extents architecture guide).
-const PAGE: u64 = 8_192;
+pub const PAGE: u64 = 8_192;
 
 /// What takes long, with somebody beside it who says how far it is.
 struct Work<'a> {

@@ -166,6 +166,7 @@ impl StandIn {
                 statistics_async: false,
                 offline: false,
                 trustworthy: false,
+                marks: Default::default(),
                 triggers: Vec::new(),
                 folder: folder.clone(),
             };
@@ -292,6 +293,15 @@ impl StandIn {
     /// Whether a database takes one user only.
     pub fn is_single_user(&self, database: &str) -> bool {
         self.server.with(|state| state.databases.get(&key(database)).is_some_and(|db| db.single_user))
+    }
+
+    /// Something is so of a database: a column of sys.databases.
+    pub fn mark(&self, database: &str, column: &'static str) {
+        self.server.with(|state| {
+            if let Some(db) = state.databases.get_mut(&key(database)) {
+                db.marks.insert(column);
+            }
+        });
     }
 
     /// Plants a trigger on a database, as somebody may who owns it.

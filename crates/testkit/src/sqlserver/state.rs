@@ -69,6 +69,8 @@ pub struct Database {
     pub statistics_async: bool,
     pub offline: bool,
     pub trustworthy: bool,
+    /// Columns of sys.databases that are so.
+    pub marks: BTreeSet<&'static str>,
     /// On the database itself: their names, and whether they are disabled.
     pub triggers: Vec<(String, bool)>,
     pub folder: PathBuf,

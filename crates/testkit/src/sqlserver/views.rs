@@ -98,6 +98,7 @@ fn rows(state: &State, asker: &Asker<'_>, view: &str) -> Vec<Row> {
         "databases" => databases
             .map(|db| {
                 let user_access = i64::from(db.single_user);
+                let marked = |column: &str| number(i64::from(db.marks.contains(column)));
                 vec![
                     ("name", text(&db.name)),
                     // on Azure this is not the number that DB_ID() and other views say
@@ -111,6 +112,10 @@ fn rows(state: &State, asker: &Asker<'_>, view: &str) -> Vec<Row> {
                     ("is_auto_update_stats_async_on", number(i64::from(db.statistics_async))),
                     ("is_trustworthy_on", number(i64::from(db.trustworthy))),
                     ("is_db_chaining_on", number(0)),
+                    ("is_published", marked("is_published")),
+                    ("is_merge_published", marked("is_merge_published")),
+                    ("is_cdc_enabled", marked("is_cdc_enabled")),
+                    ("group_database_id", if db.marks.contains("group_database_id") { text(db.guid.to_string().to_uppercase()) } else { Value::Null }),
                     ("service_broker_guid", text(db.broker.to_string().to_uppercase())),
                 ]
             })

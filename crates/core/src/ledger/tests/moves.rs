@@ -60,7 +60,7 @@ fn holders_keep_their_access_until_the_moment_they_were_told() {
     let pass = office.maria_is_in();
     let movement = office.moves(import(), Some(Ttl::minutes(10)));
     let cuts_at = office.now.after(Ttl::minutes(10));
-    assert_eq!(office.movement_state(movement), MovementState::Planned { cuts_at, exactly: false, phase: Phase::Copy });
+    assert_eq!(office.movement_state(movement), MovementState::Planned { cuts_at, exactly: false, phase: Phase::Check });
     assert_eq!(office.state(pass), "ready");
     // people go on working, and others come: what they have ends with the database
     let ask = Command::RequestPass {
@@ -118,7 +118,7 @@ fn what_fails_while_the_new_database_is_made_costs_nobody_anything() {
     let pass = office.maria_is_in();
     let movement = office.moves(import(), None);
     office.done(Command::FailMovement { movement, why: "no space left".parse().unwrap() }, Actor::System);
-    assert!(matches!(office.movement_state(movement), MovementState::Failed { phase: Phase::Copy, .. }));
+    assert!(matches!(office.movement_state(movement), MovementState::Failed { phase: Phase::Check, .. }));
     assert_eq!(office.state(pass), "ready");
     assert_eq!(office.closed_by(), (None, None));
     // nothing is to be opened; it can be tried again, once, and not beside another
@@ -215,6 +215,7 @@ fn a_database_is_not_replaced_while_it_is_copied_into_another_environment() {
     // each is copied into the other: both copies are made, then both take their places
     let (one, command) = begin(&mut office, uat, MovementKind::Refresh { from: golden });
     office.done(command, manager);
+    office.seen(Observed::Reached { movement: one, phase: Phase::Copy });
     let (other, command) = begin(&mut office, golden, MovementKind::Refresh { from: uat });
     office.done(command, manager);
     office.seen(Observed::Reached { movement: other, phase: Phase::Ready });
@@ -227,6 +228,7 @@ fn a_database_is_not_replaced_while_it_is_copied_into_another_environment() {
     // another tool is asked to wait
     let (copy, command) = begin(&mut office, uat, MovementKind::Refresh { from: golden });
     office.done(command, manager);
+    office.seen(Observed::Reached { movement: copy, phase: Phase::Copy });
     let (_, external) = begin(&mut office, golden, MovementKind::External);
     let refusal = office.refused(external.clone(), office.manager);
     assert!(refusal.message.contains("copied into uat") && refusal.remedy.contains("daypass move uat cancel"), "{refusal}");

@@ -289,7 +289,7 @@ pub async fn test(State(app): State<App>, caller: Caller, Path(name): Path<Strin
     Ok(Json(checks.into_iter().map(shown).collect()))
 }
 
-fn shown(check: Check) -> CheckView {
+pub fn shown(check: Check) -> CheckView {
     let verdict = match check.verdict {
         Verdict::Fine => "ok",
         Verdict::Note => "note",

@@ -22,6 +22,7 @@ use daypass_core::{
     words,
 };
 use daypass_gateway::World;
+use daypass_targets::Verdict;
 use std::sync::atomic::Ordering;
 
 /// Begins a movement: the new database is made beside the old one; when it is ready, and after the notice, all access to the environment ends.
@@ -47,8 +48,15 @@ pub async fn preview(
     let command = command(&app, &caller, &env, &asked, MovementId::new(crate::random::id()))?;
     let now = app.node.now();
     let decided = app.node.ledger(|ledger| ledger.decide(&command, caller.actor(), now));
+    let kind = if let Command::BeginMovement { movement, kind, .. } = &command { Some((*movement, kind.clone())) } else { None };
+    let checks = match (&decided, kind) {
+        (Ok(_), Some((movement, kind))) => app.mover.look_ahead(&app.node, &env, &kind, movement).await.map_err(Problem::unavailable)?,
+        _ => Vec::new(),
+    };
+    let stops = checks.iter().filter(|check| check.verdict == Verdict::Missing).map(|check| format!("{}: {}", check.what, check.remedy)).collect::<Vec<_>>();
     let (allowed, outcome) = match decided {
         Err(refusal) => (false, refusal.to_string()),
+        Ok(_) if !stops.is_empty() => (false, format!("It would stop before anybody's access ends. {}", stops.join(" "))),
         Ok(events) => match events.first() {
             Some(Event::MovementPlanned { kind, cuts_at, .. }) => {
                 let made = if kind.is_prepared() { "The new database is made while people work. " } else { "" };
@@ -62,7 +70,8 @@ pub async fn preview(
         "export" => (Vec::new(), Vec::new()),
         _ => (ends(&app, &env), app.mover.scripts(&name).iter().filter_map(|path| Some(path.file_name()?.to_string_lossy().into_owned())).collect()),
     };
-    Ok(Json(MovementPreview { allowed, outcome, ends, scripts }))
+    let checks = checks.into_iter().map(super::environments::shown).collect();
+    Ok(Json(MovementPreview { allowed, outcome, checks, ends, scripts }))
 }
 
 /// Movements of an environment, newest first.
@@ -306,7 +315,9 @@ pub fn view(app: &App, ledger: &Ledger, movement: &Movement) -> MovementView {
     let still_in = if running && replaces { still_in(app, ledger, movement.environment) } else { 0 };
     let state = match &movement.state {
         MovementState::Planned { cuts_at, phase, .. } if movement.kind.is_prepared() => {
+            let waits = app.mover.waits_for(movement.id).map(|why| format!("ready, and held up: {why}"));
             let made = match phase {
+                Phase::Ready if waits.is_some() => waits.as_deref().unwrap_or_default(),
                 Phase::Ready => "ready: the new database waits for its time",
                 other => &format!("preparing: {}", words::doing(*other)),
             };

@@ -93,6 +93,8 @@ fn confirm(env: &Environment, asked: &NewMovement, preview: &MovementPreview, fi
     if export {
         return form;
     }
+    let noted = preview.checks.iter().filter(|check| check.verdict != "ok").map(|check| format!("Note: {}. {}", check.what, check.remedy));
+    form = noted.fold(form, Form::fact);
     form = preview.ends.iter().fold(form, |form, end| form.fact(format!("Ends: {end}")));
     if preview.ends.is_empty() {
         form = form.fact("Nobody holds access now");

@@ -107,6 +107,8 @@ pub struct MovementPreview {
     pub allowed: bool,
     /// What would happen, or why it would be refused.
     pub outcome: String,
+    /// What was looked for that could stand in the way, with what helps. What is `missing` stops the movement before anybody's access ends.
+    pub checks: Vec<super::CheckView>,
     /// Each account, address entry and session that would end.
     pub ends: Vec<String>,
     /// The scripts that would run before the environment opens.

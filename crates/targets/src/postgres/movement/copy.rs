@@ -34,6 +34,7 @@ pub async fn copy(target: &Postgres, movement: &Move<'_>, source: &Source<'_>) -
         return Err(refused(format!("there already is a database {}", names.old)));
     }
     if let Source::Database { target: AnyTarget::Postgres(from), database: template, same_server: true } = source
+        && speaks_alike(&admin, template.as_str(), database).await?
         && beside(target, &admin, from, template, movement, &owner).await?
     {
         return Ok(());
@@ -187,6 +188,15 @@ SELECT pg_catalog.format('ALTER LARGE OBJECT %s OWNER TO %I', oid, $1::text) FRO
                 AND pg_catalog.pg_get_userbyid(s.refobjid) <> 'pg_database_owner'";
     let left: i64 = client.query_one(left, &[&owner]).await?.try_get(0)?;
     Ok(left == 0)
+}
+
+/// Whether two databases of this server have the same encoding and the same rules of language: the server's own copy has those of the source,
+/// and a movement leaves a database as it was.
+pub async fn speaks_alike(admin: &Client, one: &str, other: &str) -> Result<bool, TargetError> {
+    // which columns there are depends on the version; what a copy changes is left out
+    let look = "SELECT count(DISTINCT pg_catalog.to_jsonb(d) - '{oid,datname,datdba,datistemplate,datallowconn,datconnlimit,datfrozenxid,datminmxid,dattablespace,datacl,datcollversion,dathasloginevt}'::text[]) \
+                FROM pg_catalog.pg_database d WHERE datname IN ($1, $2)";
+    Ok(admin.query_one(look, &[&one, &other]).await?.try_get::<_, i64>(0)? == 1)
 }
 
 async fn close_to_strangers(admin: &Client, database: &str) -> Result<(), TargetError> {
@@ -371,7 +381,16 @@ fn size(folder: &Path) -> u64 {
 /// What a dump is: custom format begins with these letters, a directory has a table of contents (pg_backup_archiver.h).
 const CUSTOM: &[u8] = b"PGDMP";
 
-async fn restore_file(programs: &Programs, into: &Login, file: &Path, movement: &Move<'_>) -> Result<(), TargetError> {
+/// A dump that can be restored.
+pub struct Dump {
+    is_folder: bool,
+    bytes: u64,
+    /// Tables with rows.
+    pub tables: usize,
+}
+
+/// Looks whether a file is a dump that pg_restore reads, and how much is in it. Without the programs, its first bytes only.
+pub async fn inspect(programs: Option<&Programs>, file: &Path) -> Result<Dump, TargetError> {
     let cannot = |e: std::io::Error| refused(format!("the file {} cannot be read: {e}", file.display()));
     let meta = tokio::fs::metadata(file).await.map_err(cannot)?;
     if meta.is_dir() {
@@ -380,22 +399,52 @@ async fn restore_file(programs: &Programs, into: &Login, file: &Path, movement: 
         }
         contained(file)?;
     } else {
-        let mut head = [0; CUSTOM.len()];
-        let read = async { tokio::fs::File::open(file).await?.read_exact(&mut head).await };
-        if read.await.is_err() || head != CUSTOM {
-            return Err(refused(
-                "this file is no dump in PostgreSQL's custom format. A dump in plain SQL is not taken: to restore it is to execute whatever it says, as whoever restores it. Make it with pg_dump --format=custom or --format=directory",
-            ));
+        let (mut head, mut open) = (Vec::new(), tokio::fs::File::open(file).await.map_err(cannot)?.take(512));
+        open.read_to_end(&mut head).await.map_err(cannot)?;
+        if !head.starts_with(CUSTOM) {
+            return Err(refused(format!(
+                "this file is no dump in PostgreSQL's custom format: {}. Make it with pg_dump --format=custom or --format=directory",
+                kind(&head)
+            )));
         }
     }
+    let Some(programs) = programs else { return Ok(Dump { is_folder: meta.is_dir(), bytes: meta.len(), tables: 0 }) };
     // the list is read first: a file that is damaged stops here
-    let mut list = programs.command("pg_restore", into);
+    let mut list = programs.alone("pg_restore");
     list.arg("--list").arg(file);
     let list = run("pg_restore --list", list, None).await?;
-    let tables = list.lines().filter(|line| line.contains(" TABLE DATA ")).count();
-    movement.progress.expect(if meta.is_dir() { size(file) } else { meta.len() }, tables as u64);
+    let entries = |kind: &str| list.lines().filter(|line| !line.starts_with(';') && line.contains(kind)).count();
+    let tables = entries(" TABLE DATA ");
+    if tables > 0 && entries(" TABLE ") == tables {
+        return Err(refused("this dump has rows and no tables: it was made with --data-only. Make a whole one"));
+    }
+    Ok(Dump { is_folder: meta.is_dir(), bytes: if meta.is_dir() { size(file) } else { meta.len() }, tables })
+}
+
+/// What a file looks like that is no dump, by its first bytes.
+fn kind(head: &[u8]) -> &'static str {
+    match head {
+        [] => "it is empty",
+        [0x1f, 0x8b, ..] => "it is packed by gzip; unpack it first",
+        [b'P', b'K', 3, 4, ..] => "it is a zip file, or a BACPAC of SQL Server",
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => "it is packed by zstd; unpack it first",
+        [0xfd, b'7', b'z', b'X', b'Z', ..] | [b'B', b'Z', b'h', ..] => "it is packed; unpack it first",
+        _ if head.starts_with(b"TAPE") => "it is a backup of SQL Server",
+        _ if head.starts_with(b"Salted__") || head.starts_with(b"age-encryption") || head.starts_with(b"-----BEGIN PGP") => "it is encrypted; decrypt it first",
+        _ if head.get(257..262) == Some(b"ustar") => "it is a tar file, which is not taken",
+        _ if std::str::from_utf8(&head[..head.len().min(200)]).is_ok() => {
+            "it is text. A dump in plain SQL is not taken: to restore it is to execute whatever it says, as whoever restores it"
+        }
+        _ => "nobody here knows what it is",
+    }
+}
+
+async fn restore_file(programs: &Programs, into: &Login, file: &Path, movement: &Move<'_>) -> Result<(), TargetError> {
+    let cannot = |e: std::io::Error| refused(format!("the file {} cannot be read: {e}", file.display()));
+    let dump = inspect(Some(programs), file).await?;
+    movement.progress.expect(dump.bytes, dump.tables as u64);
     let mut command = restore(programs, into);
-    if movement.tools.jobs > 1 || meta.is_dir() {
+    if movement.tools.jobs > 1 || dump.is_folder {
         command.args(["--jobs", &movement.tools.jobs.max(1).to_string()]).arg(file);
         run("pg_restore", command, Some(movement.progress)).await?;
         movement.progress.bytes.store(movement.progress.total_bytes.load(Ordering::Relaxed), Ordering::Relaxed);

@@ -5,14 +5,15 @@
 
 mod attributes;
 mod copy;
+mod obstacles;
 mod rights;
 mod sweep;
 pub mod tools;
 
 use super::{MAINTENANCE, Postgres};
 use crate::{
-    TargetError,
-    movement::{Move, Standing},
+    Check, TargetError,
+    movement::{Move, Source, Standing},
 };
 use daypass_core::names::DatabaseName;
 use postgres_protocol::escape::{escape_identifier, escape_literal};
@@ -29,14 +30,10 @@ fn refused(why: impl Into<String>) -> TargetError {
     TargetError::Refused(why.into())
 }
 
-/// A connection for work that may take long, and that may lie idle over what somebody else does. Which limits there are depends on the
-/// server's version.
+/// A connection for work that may take long, and that may lie idle over what somebody else does.
 async fn connect(target: &Postgres, database: &str) -> Result<Client, TargetError> {
     let client = target.connect(database).await?;
-    let unlimited = "SELECT pg_catalog.set_config(name, '0', false) FROM pg_catalog.pg_settings \
-                     WHERE name IN ('statement_timeout', 'idle_in_transaction_session_timeout', 'idle_session_timeout', 'transaction_timeout')";
-    // the database may have a search_path of its own, by whoever owns it
-    client.batch_execute(&format!("SET search_path = pg_catalog; SET lock_timeout = '30s'; {unlimited}")).await?;
+    client.batch_execute("SET statement_timeout = 0; SET lock_timeout = '30s'; SET idle_in_transaction_session_timeout = 0").await?;
     Ok(client)
 }
 
@@ -78,7 +75,7 @@ async fn owner(client: &Client, database: &str) -> Result<String, TargetError> {
 /// session only another superuser ends.
 async fn end_sessions(client: &Client, databases: &[&str]) -> Result<(), TargetError> {
     let kill = "SELECT pg_catalog.pg_terminate_backend(a.pid) FROM pg_catalog.pg_stat_activity a JOIN pg_catalog.pg_roles r ON r.oid = a.usesysid \
-                WHERE a.datname = ANY ($1) AND a.pid <> pg_catalog.pg_backend_pid() AND a.backend_type = 'client backend' \
+                WHERE a.datname = ANY ($1) AND a.pid <> pg_catalog.pg_backend_pid() AND coalesce(a.backend_type, 'client backend') = 'client backend' \
                 AND (NOT r.rolsuper OR (SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user))";
     client.query(kill, &[&databases]).await.map(drop).map_err(TargetError::from)
 }
@@ -107,6 +104,16 @@ async fn alone(client: &Client, databases: &[&str], sql: &str) -> Result<(), Tar
 
 async fn allow_connections(client: &Client, database: &str, allow: bool) -> Result<(), TargetError> {
     Ok(client.batch_execute(&format!("ALTER DATABASE {} ALLOW_CONNECTIONS {allow}", escape_identifier(database))).await?)
+}
+
+/// What would stand in the way, all of it.
+pub async fn look_ahead(target: &Postgres, movement: &Move<'_>, source: Option<&Source<'_>>) -> Result<Vec<Check>, TargetError> {
+    obstacles::look(target, movement, source).await
+}
+
+/// What would keep the names from being exchanged at this moment.
+pub async fn in_the_way(target: &Postgres, movement: &Move<'_>) -> Result<Vec<Check>, TargetError> {
+    obstacles::in_the_way(&connect(target, MAINTENANCE).await?, movement.environment.spec.database.as_str()).await
 }
 
 /// `incoming` takes the name of the database, which is put aside as the movement names it. All or nothing.

@@ -7,7 +7,7 @@ use super::{
     discard_role, literals, owner, refused,
     rights::{self, Right, Rights},
     server,
-    tools::{Login, Programs},
+    tools::{Login, Programs, TOOLS},
 };
 use crate::{
     TargetError,
@@ -209,7 +209,7 @@ async fn with_scripts(
     let login = Login::to(target, workshop, "script", names.scratch.as_str(), Some((&names.role, &password)))?
         .with("DAYPASS_ENVIRONMENT", movement.environment.spec.name.as_str())
         // what a script makes is the owner's
-        .with("PGOPTIONS", &format!("-c role={}", owner.replace('\\', "\\\\").replace(' ', "\\ ")));
+        .with("PGOPTIONS", &format!("{TOOLS} -c role={}", owner.replace('\\', "\\\\").replace(' ', "\\ ")));
     let mut swept = Vec::new();
     for script in scripts {
         swept.push(run_script(programs, &login, script).await?);

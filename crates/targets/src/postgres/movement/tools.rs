@@ -51,6 +51,13 @@ impl Programs {
         }
     }
 
+    /// One that talks to no server.
+    pub fn alone(&self, program: &str) -> Command {
+        let mut command = bare(&self.folder.join(program));
+        command.env("LC_ALL", "C.UTF-8").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        command
+    }
+
     /// Nothing of our own surroundings reaches it but the path.
     pub fn command(&self, program: &str, login: &Login) -> Command {
         let mut command = bare(&self.folder.join(program));
@@ -73,6 +80,10 @@ fn installed() -> Vec<PathBuf> {
     versions.chain(on_path).filter(|folder| folder.join("pg_restore").exists() && folder.join("pg_dump").exists()).collect()
 }
 
+/// What whoever owns a database may have set for everybody who connects there, and a program of a movement is not held up by; the programs
+/// set the rest themselves.
+pub const TOOLS: &str = "-c default_transaction_read_only=off -c statement_timeout=0 -c lock_timeout=0";
+
 /// How a program logs in: environment variables of libpq, with the password in a file that only we read.
 #[derive(Clone)]
 pub struct Login {
@@ -93,6 +104,7 @@ impl Login {
             ("PGCONNECT_TIMEOUT".to_owned(), "10".to_owned()),
             ("PGAPPNAME".to_owned(), "daypass movement".to_owned()),
             ("PGGSSENCMODE".to_owned(), "disable".to_owned()),
+            ("PGOPTIONS".to_owned(), TOOLS.to_owned()),
         ]);
         let ca = match &target.spec.tls {
             TargetTls::Off => None,
