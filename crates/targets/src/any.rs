@@ -2,7 +2,7 @@
 
 use crate::{
     AccountSpec, Check, Estate, Known, SessionAt, Taken, Target, TargetError,
-    movement::{Move, Source, Standing},
+    movement::{Move, Scripts, Source, Standing},
     postgres::Postgres,
     sqlserver::SqlServer,
 };
@@ -17,11 +17,7 @@ use daypass_core::{
     plan::{Backend, Observation},
     secret::Secret,
 };
-use std::{
-    collections::BTreeSet,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{collections::BTreeSet, path::Path, sync::Arc};
 
 #[expect(clippy::large_enum_variant, reason = "one for each target, not one for each of many")]
 pub enum AnyTarget {
@@ -151,13 +147,13 @@ impl Target for AnyTarget {
     async fn forget(&self, environment: EnvironmentId, database: &DatabaseName) -> Result<(), TargetError> {
         delegate!(self, target => target.forget(environment, database))
     }
-    async fn run_scripts(&self, movement: &Move<'_>, scripts: &[PathBuf]) -> Result<Vec<Swept>, TargetError> {
+    async fn run_scripts(&self, movement: &Move<'_>, scripts: &Scripts) -> Result<Vec<Swept>, TargetError> {
         delegate!(self, target => target.run_scripts(movement, scripts))
     }
     async fn copy(&self, movement: &Move<'_>, source: &Source<'_>) -> Result<(), TargetError> {
         delegate!(self, target => target.copy(movement, source))
     }
-    async fn sweep(&self, movement: &Move<'_>, scripts: &[PathBuf]) -> Result<Vec<Swept>, TargetError> {
+    async fn sweep(&self, movement: &Move<'_>, scripts: &Scripts) -> Result<Vec<Swept>, TargetError> {
         delegate!(self, target => target.sweep(movement, scripts))
     }
     async fn look_ahead(&self, movement: &Move<'_>, source: Option<&Source<'_>>) -> Result<Vec<Check>, TargetError> {

@@ -25,14 +25,8 @@ use daypass_core::{
     policy::Extra,
     secret::Secret,
 };
-use movement::{Move, Source, Standing};
-use std::{
-    collections::BTreeSet,
-    future::Future,
-    net::IpAddr,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use movement::{Move, Scripts, Source, Standing};
+use std::{collections::BTreeSet, future::Future, net::IpAddr, path::Path, time::Duration};
 
 /// How far taking an account back is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -258,12 +252,12 @@ pub trait Target: Send + Sync {
         async { movement::not_here() }
     }
     /// Runs the operator's scripts in the movement's scratch database.
-    fn run_scripts(&self, movement: &Move<'_>, scripts: &[PathBuf]) -> impl Future<Output = Result<Vec<Swept>, TargetError>> + Send {
+    fn run_scripts(&self, movement: &Move<'_>, scripts: &Scripts) -> impl Future<Output = Result<Vec<Swept>, TargetError>> + Send {
         let _ = (movement, scripts);
         async { movement::not_here() }
     }
     /// Disables what came inside the copy, runs the operator's scripts, and says what it did. People work in the database of before.
-    fn sweep(&self, movement: &Move<'_>, scripts: &[PathBuf]) -> impl Future<Output = Result<Vec<Swept>, TargetError>> + Send {
+    fn sweep(&self, movement: &Move<'_>, scripts: &Scripts) -> impl Future<Output = Result<Vec<Swept>, TargetError>> + Send {
         let _ = (movement, scripts);
         async { movement::not_here() }
     }

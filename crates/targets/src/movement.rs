@@ -3,7 +3,7 @@
 use crate::{AnyTarget, TargetError};
 use daypass_core::{
     environment::Environment,
-    movement::{Kept, Names},
+    movement::{Kept, Names, Swept},
     names::DatabaseName,
     time::Time,
 };
@@ -90,6 +90,79 @@ impl Progress {
             number.store(0, Ordering::Relaxed);
         }
     }
+}
+
+/// The operator's scripts for one environment.
+#[derive(Clone, Debug, Default)]
+pub struct Scripts {
+    /// Change what is in the copy, in this order.
+    pub run: Vec<PathBuf>,
+    /// Look at it afterwards: each row that one gives is a failure.
+    pub checks: Vec<PathBuf>,
+    /// What lies beside them and does not run, and why.
+    pub skipped: Vec<Swept>,
+}
+
+/// The folder, beside the scripts, of those that look at the copy.
+pub const CHECKS: &str = "checks";
+
+impl Scripts {
+    /// All that lies in a folder; there need be none. What cannot be read is no script that is left out, but an error.
+    pub fn in_folder(folder: &Path) -> Result<Scripts, TargetError> {
+        let mut scripts = Scripts::default();
+        for path in entries(folder)? {
+            let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+            if path.is_dir() && name == CHECKS {
+                for path in entries(&path)? {
+                    if is_script(&path) { scripts.checks.push(path) } else { scripts.skip(format!("{CHECKS}/{}", file_name(&path)), &path) }
+                }
+            } else if is_script(&path) {
+                scripts.run.push(path);
+            } else {
+                scripts.skip(name, &path);
+            }
+        }
+        Ok(scripts)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.run.is_empty() && self.checks.is_empty()
+    }
+
+    /// As people read them, in the order in which they run.
+    pub fn names(&self) -> Vec<String> {
+        let checks = self.checks.iter().map(|path| format!("{CHECKS}/{}", file_name(path)));
+        self.run.iter().map(|path| file_name(path)).chain(checks).collect()
+    }
+
+    fn skip(&mut self, name: String, path: &Path) {
+        let why = if path.is_dir() { "a folder" } else { "its name does not end in .sql" };
+        self.skipped.push(Swept { what: format!("{name}, beside the scripts"), done: format!("did NOT run: {why}") });
+    }
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+fn is_script(path: &Path) -> bool {
+    path.is_file() && path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("sql"))
+}
+
+/// What lies in a folder, in the order of names; nothing, when there is none.
+fn entries(folder: &Path) -> Result<Vec<PathBuf>, TargetError> {
+    let cannot = |e: std::io::Error| TargetError::Refused(format!("the scripts in {} cannot be read: {e}", folder.display()));
+    let mut found = match std::fs::read_dir(folder) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+        read => read.map_err(cannot)?.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>, _>>().map_err(cannot)?,
+    };
+    // what an editor leaves behind is nobody's script
+    found.retain(|path| !file_name(path).starts_with('.') && !file_name(path).ends_with('~'));
+    found.sort();
+    for path in found.iter().filter(|path| is_script(path)) {
+        std::fs::File::open(path).map_err(|e| TargetError::Refused(format!("the script {} cannot be read: {e}", path.display())))?;
+    }
+    Ok(found)
 }
 
 /// Where a movement stands that was interrupted.

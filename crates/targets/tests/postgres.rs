@@ -13,7 +13,7 @@ use daypass_core::{
 };
 use daypass_targets::{
     AccountSpec, AnyTarget, Check, Estate, Target, TargetError, Verdict,
-    movement::{Move, Progress, Source, Standing, Tools},
+    movement::{Move, Progress, Scripts, Source, Standing, Tools},
     postgres::Postgres as OnPostgres,
 };
 use daypass_testkit::postgres::{Postgres, other_binaries};
@@ -460,7 +460,7 @@ async fn a_database_is_copied_swept_and_exchanged_on_each_version() {
             let movement = Move { environment: &env, names: &names, tools: &tools, progress: &progress };
             let golden: DatabaseName = "golden".parse().unwrap();
             server.target.copy(&movement, &Source::Database { target: &from, database: &golden, same_server }).await.unwrap();
-            server.target.sweep(&movement, std::slice::from_ref(&script)).await.unwrap();
+            server.target.sweep(&movement, &Scripts { run: vec![script.clone()], ..Scripts::default() }).await.unwrap();
             let said = format!("{:?}", server.target.carry_over(&movement).await.unwrap());
             assert_eq!(said.contains("extension citext of the database of before\", done: \"NOT in the new one"), n == 0, "{said}");
             server.target.swap(&movement, &names.scratch).await.unwrap();
@@ -549,7 +549,7 @@ async fn everybody_may_what_they_might_before_and_what_the_source_refuses_stays_
                 server.target.export(&Move { environment: &export, ..movement }, &dump).await.unwrap();
             }
             server.target.copy(&movement, &source).await.unwrap();
-            server.target.sweep(&movement, &[]).await.unwrap();
+            server.target.sweep(&movement, &Scripts::default()).await.unwrap();
             let report = server.target.carry_over(&movement).await.unwrap();
             server.target.swap(&movement, &names.scratch).await.unwrap();
             let now = server.sql("uat", WHO_MAY).await;
@@ -607,7 +607,7 @@ async fn what_stands_in_the_way_of_a_movement_is_named_before_anything_is_done()
             assert!(std::time::Instant::now() < deadline, "psql does not come in");
         }
         let pid = server.sql("postgres", pid).await;
-        has(&look(true).await, Verdict::Missing, "only a superuser ends such a session", &format!("SELECT pg_terminate_backend({pid});"));
+        has(&look(true).await, Verdict::Note, "only a superuser ends such a session", &format!("SELECT pg_terminate_backend({pid});"));
         has(&server.target.in_the_way(&movement).await.unwrap(), Verdict::Missing, &pid, "pg_terminate_backend");
         server.sql("postgres", &format!("SELECT pg_terminate_backend({pid})")).await;
         session.wait().unwrap();
@@ -671,4 +671,102 @@ async fn what_stands_in_the_way_of_a_movement_is_named_before_anything_is_done()
     })
     .await;
     std::fs::remove_dir_all(&work).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn scripts_stay_in_their_database_and_checks_say_whether_it_is_masked() {
+    let work = std::env::temp_dir().join(format!("daypass-scripts-{}", std::process::id()));
+    let folder = work.join("uat");
+    std::fs::create_dir_all(folder.join("checks")).unwrap();
+    std::fs::create_dir_all(folder.join("more")).unwrap();
+    std::fs::write(folder.join("10-MASK.SQL"), "UPDATE orders SET customer = 'masked';\n").unwrap();
+    std::fs::write(folder.join("notes.txt"), "what we mask").unwrap();
+    std::fs::write(folder.join(".10-mask.sql.swp"), "").unwrap();
+    let check = |sql: &str| std::fs::write(folder.join("checks/masked.sql"), sql).unwrap();
+    check("SELECT customer FROM sales.orders WHERE customer <> 'masked';\n");
+    each(async |server| {
+        for database in ["golden", "uat"] {
+            server.postgres.database(database).await.unwrap();
+        }
+        server.sql("postgres", "GRANT uat_owner TO daypass_admin WITH ADMIN OPTION; ALTER DATABASE uat SET search_path = sales").await;
+        server.sql("uat", "ALTER DATABASE uat SET default_transaction_read_only = on").await;
+        let source = "SET ROLE golden_owner; CREATE MATERIALIZED VIEW sales.names AS SELECT DISTINCT customer FROM sales.orders; CREATE TABLE sales.hidden (name text); \
+                      INSERT INTO sales.hidden VALUES ('Ada'); ALTER TABLE sales.hidden ENABLE ROW LEVEL SECURITY; CREATE TABLE public.orders (customer text)";
+        server.sql("golden", &format!("GRANT CREATE ON SCHEMA public TO golden_owner; {source}")).await;
+        let env = environment("uat");
+        let from = AnyTarget::Postgres(OnPostgres::new(server.spec.clone(), Secret::new("admin-secret"), server.tls.clone(), StoreId::new(Uuid::from_u128(1))));
+        let golden: DatabaseName = "golden".parse().unwrap();
+        let names = Names::of(&env, MovementId::new(Uuid::from_u128(390))).unwrap();
+        let tools = Tools { postgres: Some(server.postgres.program("")), jobs: 1, work: work.join(names.role.as_str()), ..Tools::default() };
+        let progress = Progress::default();
+        let movement = Move { environment: &env, names: &names, tools: &tools, progress: &progress };
+        let copy = async || server.target.copy(&movement, &Source::Database { target: &from, database: &golden, same_server: true }).await.unwrap();
+        copy().await;
+        let scripts = Scripts::in_folder(&folder).unwrap();
+        assert_eq!(scripts.names(), ["10-MASK.SQL", "checks/masked.sql"]);
+        let report = format!("{:?}", server.target.sweep(&movement, &scripts).await.unwrap());
+        for said in ["ran: UPDATE 400", "1 materialized views", "check masked.sql", "found nothing", "more, beside the scripts", "notes.txt, beside the scripts"] {
+            assert!(report.contains(said), "{said}: {report}");
+        }
+        let scratch = names.scratch.as_str();
+        assert_eq!(server.sql(scratch, "SELECT string_agg(customer, ' ') FROM sales.names").await, "masked");
+        let known = "SELECT count(*) FROM pg_stats WHERE schemaname = 'sales' AND tablename = 'orders' AND attname = 'customer' AND most_common_vals::text = '{masked}'";
+        assert_eq!(server.sql(scratch, known).await, "1", "statistics know nothing of what was there");
+        // what a check finds, what it may not do, and what it is not to overlook
+        for (sql, words) in [
+            ("SELECT id, customer FROM sales.orders ORDER BY id LIMIT 2;", "found what should not be there, and the new database does not open: 1|masked"),
+            ("DELETE FROM sales.orders;", "read-only transaction"),
+            ("SELECT 1 FROM nowhere;", "nowhere"),
+            ("SELECT repeat('x', 100) FROM generate_series(1, 1000000);", "the check masked.sql found"),
+        ] {
+            check(sql);
+            let failed = server.target.sweep(&movement, &Scripts::in_folder(&folder).unwrap()).await.unwrap_err().to_string();
+            assert!(failed.contains(words) && failed.len() < 2_000, "{sql}: {failed}");
+        }
+        check("SELECT name FROM sales.hidden;");
+        let failed = server.target.sweep(&movement, &Scripts::in_folder(&folder).unwrap()).await.unwrap_err().to_string();
+        assert!(failed.contains("Ada"), "the owner's check sees behind row level security: {failed}");
+        check("SELECT 1 WHERE false;");
+        // a script that goes elsewhere masks nothing there
+        let rows = server.sql("uat", "SELECT count(*) FROM sales.orders WHERE customer = 'gone'").await;
+        for leaving in ["\\c uat\nUPDATE sales.orders SET customer = 'gone';\n", "\\connect uat\nUPDATE sales.orders SET customer = 'gone';\n"] {
+            std::fs::write(folder.join("20-leaves.sql"), leaving).unwrap();
+            let failed = server.target.sweep(&movement, &Scripts::in_folder(&folder).unwrap()).await.unwrap_err().to_string();
+            assert!(failed.contains("a script stays in its database"), "{failed}");
+            assert_eq!(server.sql("uat", "SELECT count(*) FROM sales.orders WHERE customer = 'gone'").await, rows);
+        }
+        std::fs::remove_file(folder.join("20-leaves.sql")).unwrap();
+        check("SELECT customer FROM sales.orders WHERE customer <> 'masked';\n");
+        server.target.discard(&movement).await.unwrap();
+    })
+    .await;
+    std::fs::remove_dir_all(&work).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_extension_with_types_of_its_own_comes_with_the_servers_own_copy() {
+    let work = std::env::temp_dir().join(format!("daypass-extension-{}", std::process::id()));
+    each(async |server| {
+        for database in ["golden", "uat"] {
+            server.postgres.database(database).await.unwrap();
+        }
+        server.sql("postgres", "GRANT uat_owner TO daypass_admin WITH ADMIN OPTION").await;
+        server.sql("golden", "CREATE EXTENSION dblink").await;
+        let env = environment("uat");
+        let from = AnyTarget::Postgres(OnPostgres::new(server.spec.clone(), Secret::new("admin-secret"), server.tls.clone(), StoreId::new(Uuid::from_u128(1))));
+        let golden: DatabaseName = "golden".parse().unwrap();
+        let names = Names::of(&env, MovementId::new(Uuid::from_u128(490))).unwrap();
+        let tools = Tools { postgres: Some(server.postgres.program("")), jobs: 1, work: work.join(names.role.as_str()), ..Tools::default() };
+        let progress = Progress::default();
+        let movement = Move { environment: &env, names: &names, tools: &tools, progress: &progress };
+        for (same_server, verdict) in [(true, Verdict::Note), (false, Verdict::Missing)] {
+            let checks = server.target.look_ahead(&movement, Some(&Source::Database { target: &from, database: &golden, same_server })).await.unwrap();
+            assert!(checks.iter().any(|check| check.verdict == verdict && check.what.contains("dblink is made by superusers only")), "{checks:#?}");
+        }
+        server.target.copy(&movement, &Source::Database { target: &from, database: &golden, same_server: true }).await.unwrap();
+        server.target.sweep(&movement, &Scripts::default()).await.unwrap();
+        assert_eq!(server.sql(names.scratch.as_str(), "SELECT count(*) FROM pg_extension WHERE extname = 'dblink'").await, "1");
+        server.target.discard(&movement).await.unwrap();
+    })
+    .await;
 }

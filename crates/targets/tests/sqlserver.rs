@@ -17,7 +17,7 @@ use daypass_core::{
 };
 use daypass_targets::{
     AccountSpec, AnyTarget, Estate, Target, TargetError, Verdict,
-    movement::{Move, Progress, Source, Standing, Tools},
+    movement::{Move, Progress, Scripts, Source, Standing, Tools},
     sqlserver::SqlServer,
 };
 use daypass_testkit::sqlserver::{ADMIN, Edition, Encryption, Fault, Options, StandIn, documented::EDITIONS};
@@ -468,7 +468,7 @@ async fn a_refresh_leaves_no_database_to_a_single_user_whoever_waits_for_the_pla
     let moving = Moving::new(90);
     let (movement, names) = (moving.get(), &moving.names);
     server.copy(&movement).await.unwrap();
-    server.target.sweep(&movement, &[]).await.unwrap();
+    server.target.sweep(&movement, &Scripts::default()).await.unwrap();
     server.target.carry_over(&movement).await.unwrap();
     // an application that connects again and again to both, and statistics that are updated beside
     for database in ["uat", names.scratch.as_str(), names.old.as_str()] {
@@ -498,7 +498,7 @@ async fn without_a_right_of_the_recipe_something_fails() {
             server.remove("jit_maria_aaaa").await?;
             drop(held);
             server.copy(&moving.get()).await?;
-            server.target.sweep(&moving.get(), &[]).await?;
+            server.target.sweep(&moving.get(), &Scripts::default()).await?;
             server.target.carry_over(&moving.get()).await?;
             server.target.swap(&moving.get(), &moving.names.scratch).await?;
             server.target.drop_kept(&moving.names.old).await
@@ -526,15 +526,21 @@ async fn an_operators_script_may_answer_with_anything() {
         script("3-many.sql", "SELECT value, REPLICATE('x', 4) AS filler FROM GENERATE_SERIES(1, 1000000)\n"),
         script("4-nothing.sql", "PRINT 'done'\n"),
     ];
-    let swept = server.target.run_scripts(&moving.get(), &scripts).await.unwrap();
+    let swept = server.target.run_scripts(&moving.get(), &Scripts { run: scripts.to_vec(), ..Scripts::default() }).await.unwrap();
     let done: Vec<&str> = swept.iter().map(|swept| swept.done.as_str()).collect();
     assert_eq!(done[0], "ran: 400");
     assert!(done[1].starts_with("ran: golden 2 20") && done[1].ends_with(" 0"), "{}", done[1]);
     assert!(done[2].ends_with("20 xxxx; and 999980 rows more"), "{}", done[2]);
     assert_eq!(done[3], "ran, and said nothing");
     let wrong = script("5-wrong.sql", "SELECT id FROM nowhere\n");
-    let failed = server.target.run_scripts(&moving.get(), &[wrong]).await.unwrap_err().to_string();
+    let failed = server.target.run_scripts(&moving.get(), &Scripts { run: vec![wrong], ..Scripts::default() }).await.unwrap_err().to_string();
     assert!(failed.contains("the script 5-wrong.sql: 208: Invalid object name 'nowhere'"), "{failed}");
+    // a check is silent, or the movement stops
+    let check = |sql: &str| Scripts { checks: vec![script("masked.sql", sql)], ..Scripts::default() };
+    let swept = server.target.run_scripts(&moving.get(), &check("SELECT customer FROM sales.orders WHERE customer <> 'masked'\n")).await.unwrap();
+    assert_eq!((swept[0].what.as_str(), swept[0].done.as_str()), ("check masked.sql", "found nothing"));
+    let found = server.target.run_scripts(&moving.get(), &check("SELECT TOP 2 customer FROM sales.orders\n")).await.unwrap_err().to_string();
+    assert!(found.contains("the check masked.sql found what should not be there") && found.contains("masked; masked"), "{found}");
     std::fs::remove_dir_all(&folder).unwrap();
 }
 
@@ -544,7 +550,7 @@ async fn a_copy_whose_code_would_reach_beyond_it_is_not_taken() {
     let moving = Moving::new(90);
     server.copy(&moving.get()).await.unwrap();
     server.standin.sql("master", &format!("ALTER DATABASE {} SET TRUSTWORTHY ON", moving.names.scratch)).unwrap();
-    let failed = server.target.sweep(&moving.get(), &[]).await.unwrap_err().to_string();
+    let failed = server.target.sweep(&moving.get(), &Scripts::default()).await.unwrap_err().to_string();
     assert!(failed.contains("TRUSTWORTHY ON") && failed.contains("CONTROL SERVER"), "{failed}");
 }
 

@@ -18,7 +18,7 @@ use daypass_core::{
 use daypass_gateway::World;
 use daypass_targets::{
     Check, Target as _, TargetError, Verdict,
-    movement::{Move, Progress, Source, Standing, Tools},
+    movement::{Move, Progress, Scripts, Source, Standing, Tools},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -81,13 +81,10 @@ impl Mover {
         self.files().join(name.as_str())
     }
 
-    /// The operator's scripts for an environment, in the order of their names.
-    pub fn scripts(&self, environment: &str) -> Vec<PathBuf> {
+    /// The operator's scripts for an environment.
+    pub fn scripts(&self, environment: &str) -> Result<Scripts, String> {
         let folder = self.settings.scripts.clone().unwrap_or_else(|| self.data_dir.join("scripts")).join(environment);
-        let entries = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
-        let mut scripts: Vec<PathBuf> = entries.filter(|path| path.extension().is_some_and(|ending| ending == "sql")).collect();
-        scripts.sort();
-        scripts
+        Scripts::in_folder(&folder).map_err(|e| words(&e))
     }
 
     /// After a movement of others: what bears our mark and is none of this environment's loses its rights, and the operator's scripts run.
@@ -102,8 +99,8 @@ impl Mover {
         // nobody has a pass here by now
         let theirs = drift::theirs(node, |_| BTreeSet::new());
         swept.extend(target.sweep_marked(env.id, &env.spec.database, &theirs).await.map_err(|e| words(&e))?);
-        let scripts = self.scripts(env.spec.name.as_str());
-        if !scripts.is_empty() {
+        let scripts = self.scripts(env.spec.name.as_str())?;
+        if !scripts.is_empty() || !scripts.skipped.is_empty() {
             swept.extend(target.run_scripts(&job, &scripts).await.map_err(|e| words(&e))?);
         }
         Ok(())
@@ -175,13 +172,25 @@ pub async fn run(node: Arc<Node>, control: Control, mover: Arc<Mover>) {
         }
     }
     let mut changes = node.changes();
-    let mut told = BTreeSet::new();
+    let (mut told, mut prepared) = (BTreeSet::new(), BTreeSet::new());
     loop {
         changes.borrow_and_update();
         let now = node.now();
         let under_way: Vec<Movement> = node.ledger(|ledger| {
             let moving = ledger.environments().filter_map(|env| ledger.movement(env.moving?));
             moving.filter(|movement| movement.kind.is_ours() || matches!(movement.state, MovementState::Planned { .. })).cloned().collect()
+        });
+        // what was given up while it waited for its time has no task that would clean up behind it
+        prepared.extend(under_way.iter().filter(|movement| movement.kind.is_prepared()).map(|movement| movement.id));
+        prepared.retain(|id| {
+            let known = node.ledger(|ledger| ledger.movement(*id).cloned());
+            let Some(known) = known.filter(|known| !known.is_under_way() && mover.progress(*id).is_none()) else { return true };
+            if needs_settling(&known)
+                && let Some(carry) = Carry::of(&node, &control, &mover, known)
+            {
+                tokio::spawn(carry.settle_interrupted());
+            }
+            false
         });
         let mut next = LOOK;
         for movement in under_way {

@@ -45,11 +45,14 @@ impl Carry {
         if let Some(why) = in_the_way(&checks) {
             return Err(why);
         }
+        self.mover.scripts(self.env.spec.name.as_str())?;
         self.source_in_place().await;
         self.reach(Phase::Copy).await?;
         self.copy(target).await?;
         self.reach(Phase::Sweep).await?;
-        let swept = target.sweep(&self.job(), &self.mover.scripts(self.env.spec.name.as_str())).await.map_err(|e| words(&e))?;
+        // as they are now that the copy is made
+        let scripts = self.mover.scripts(self.env.spec.name.as_str())?;
+        let swept = target.sweep(&self.job(), &scripts).await.map_err(|e| words(&e))?;
         self.swept(swept).await?;
         self.reach(Phase::Ready).await
     }

@@ -326,7 +326,7 @@ async fn a_manager_moves_a_database_watches_it_and_goes_back() {
     sam.click("Look at what will end").await;
     sam.sees(&format!("Ends: account {} of maria", account.name)).await;
     assert!(house.psql(&account, "SELECT 1").await.0, "nothing has happened yet");
-    sam.click("End all access and begin").await;
+    sam.click("Begin the movement").await;
     sam.sees("refresh from golden: Completed").await;
     assert!(!house.psql(&account, "SELECT 1").await.0);
     assert_eq!(house.server.sql("uat", "SELECT count(*) FROM sales.orders").await.unwrap(), "7");
@@ -340,7 +340,7 @@ async fn a_manager_moves_a_database_watches_it_and_goes_back() {
     sam.choose("What is done", "Go back to the database of before").await;
     sam.click("Look at what will end").await;
     sam.sees("Nobody holds access now").await;
-    sam.click("End all access and begin").await;
+    sam.click("Begin the movement").await;
     sam.sees("back to the database of before: RollbackCompleted").await;
     assert_eq!(house.server.sql("uat", "SELECT count(*) FROM sales.orders").await.unwrap(), "400");
     sam.close().await;

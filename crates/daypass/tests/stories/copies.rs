@@ -244,3 +244,33 @@ async fn whoever_fetches_a_dump_is_on_record() {
     let log = String::from_utf8_lossy(&log.stdout).into_owned();
     assert!(log.contains("fetched the dump golden.dump") && log.contains("sam"), "{log}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_may_not_be_shown_out_holds_up_what_is_ready_and_puts_nobody_out() {
+    let house = House::open().await;
+    let hers = house.account("maria", "read", "1h").await;
+    house.server.sql("golden", "DELETE FROM sales.orders WHERE id > 7").await.unwrap();
+    // the server's own administrator looks at something, and only another such ends that
+    let holding = crate::movement::held(&house, "uat", "SELECT 1").await;
+    let preview = String::from_utf8(house.daypass("sam", &["move", "uat", "refresh", "--from", "golden", "--dry-run"]).await.stdout).unwrap();
+    for row in [
+        "ok       both databases are in UTF8",
+        "note     postgres (process ",
+        "SELECT pg_terminate_backend(",
+        "ok       no prepared transaction is open",
+        "ok       room on the server",
+    ] {
+        assert!(preview.contains(row), "{row}: {preview}");
+    }
+    house.json("sam", &["move", "uat", "refresh", "--from", "golden", "--no-wait"]).await;
+    let held =
+        |found: &Value| found[0]["state"].as_str().is_some_and(|state| state.contains("held up: postgres (process ") && state.contains("pg_terminate_backend"));
+    house.until_json("sam", &["move", "uat", "status"], held).await;
+    assert_eq!(house.psql(&hers, "SELECT count(*) FROM sales.orders").await, (true, "400\n".to_owned()));
+    crate::movement::let_go(&house).await;
+    drop(holding);
+    assert_eq!(settled(&house).await["status"], "Completed");
+    assert!(!house.psql(&hers, "SELECT 1").await.0);
+    let fresh = house.account("maria", "read", "1h").await;
+    assert_eq!(house.psql(&fresh, "SELECT count(*) FROM sales.orders").await, (true, "7\n".to_owned()));
+}

@@ -18,7 +18,7 @@ pub use removal::by_hand;
 
 use crate::{
     AccountSpec, Check, Estate, Known, Taken, Target, TargetError,
-    movement::{Move, Source, Standing},
+    movement::{Move, Scripts, Source, Standing},
 };
 use daypass_core::{
     drift::Finding,
@@ -34,7 +34,7 @@ use postgres_protocol::escape::{escape_identifier, escape_literal};
 use std::{
     collections::{BTreeSet, HashMap},
     future::Future,
-    path::{Path, PathBuf},
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -513,7 +513,7 @@ impl Target for Postgres {
         grants::forget(self, environment, database).await
     }
 
-    async fn run_scripts(&self, movement: &Move<'_>, scripts: &[PathBuf]) -> Result<Vec<Swept>, TargetError> {
+    async fn run_scripts(&self, movement: &Move<'_>, scripts: &Scripts) -> Result<Vec<Swept>, TargetError> {
         movement::run_scripts(self, movement, scripts).await
     }
 
@@ -521,7 +521,7 @@ impl Target for Postgres {
         movement::copy(self, movement, source).await
     }
 
-    async fn sweep(&self, movement: &Move<'_>, scripts: &[PathBuf]) -> Result<Vec<Swept>, TargetError> {
+    async fn sweep(&self, movement: &Move<'_>, scripts: &Scripts) -> Result<Vec<Swept>, TargetError> {
         movement::sweep(self, movement, scripts).await
     }
 

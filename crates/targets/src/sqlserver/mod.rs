@@ -25,7 +25,7 @@ pub use removal::by_hand;
 
 use crate::{
     AccountSpec, Check, Estate, Known, SessionAt, Target, TargetError,
-    movement::{Move, Source, Standing},
+    movement::{Move, Scripts, Source, Standing},
 };
 use daypass_core::{
     drift::Finding,
@@ -41,7 +41,7 @@ use daypass_core::{
 use link::{Link, name, text};
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    path::{Path, PathBuf},
+    path::Path,
 };
 use tokio::sync::Mutex;
 
@@ -336,7 +336,7 @@ impl Target for SqlServer {
         recipe::look_around(self, account, password, database, access).await
     }
 
-    async fn run_scripts(&self, movement: &Move<'_>, scripts: &[PathBuf]) -> Result<Vec<Swept>, TargetError> {
+    async fn run_scripts(&self, movement: &Move<'_>, scripts: &Scripts) -> Result<Vec<Swept>, TargetError> {
         sweep::run_scripts(self, movement, scripts).await
     }
 
@@ -344,7 +344,7 @@ impl Target for SqlServer {
         movement::copy(self, movement, source).await
     }
 
-    async fn sweep(&self, movement: &Move<'_>, scripts: &[PathBuf]) -> Result<Vec<Swept>, TargetError> {
+    async fn sweep(&self, movement: &Move<'_>, scripts: &Scripts) -> Result<Vec<Swept>, TargetError> {
         sweep::sweep(self, movement, scripts).await
     }
 

@@ -7,16 +7,16 @@ use super::{
     removal::drop_user,
     rights,
 };
-use crate::{Known, Target as _, TargetError, movement::Move};
+use crate::{
+    Known, Target as _, TargetError,
+    movement::{Move, Scripts},
+};
 use daypass_core::{
     firewall::{Rule, is_ours},
     movement::Swept,
     names::DatabaseName,
 };
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    path::PathBuf,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Users of a database and the roles that each is a member of.
 async fn users(link: &mut Link) -> Result<BTreeMap<String, BTreeSet<String>>, TargetError> {
@@ -34,7 +34,7 @@ async fn users(link: &mut Link) -> Result<BTreeMap<String, BTreeSet<String>>, Ta
 
 /// Nobody stays in the copy but those who are in the database of before, and without any rights: they get theirs when nobody is in the
 /// database of before any more, as they are then.
-pub async fn sweep(target: &SqlServer, movement: &Move<'_>, scripts: &[PathBuf]) -> Result<Vec<Swept>, TargetError> {
+pub async fn sweep(target: &SqlServer, movement: &Move<'_>, scripts: &Scripts) -> Result<Vec<Swept>, TargetError> {
     let (database, scratch) = (movement.environment.spec.database.as_str(), movement.names.scratch.as_str());
     let (home, granted) = before(target, database).await?;
     let mut master = target.connect_long(MASTER).await?;
@@ -154,15 +154,18 @@ async fn confine(master: &mut Link, scratch: &str) -> Result<(), TargetError> {
 
 /// The operator's scripts, as the user who owns the database: what came inside the copy, a trigger for example, runs as whoever sets it off, and
 /// the rights of that user end at the database.
-pub async fn run_scripts(target: &SqlServer, movement: &Move<'_>, scripts: &[PathBuf]) -> Result<Vec<Swept>, TargetError> {
-    let mut swept = Vec::new();
+pub async fn run_scripts(target: &SqlServer, movement: &Move<'_>, scripts: &Scripts) -> Result<Vec<Swept>, TargetError> {
+    let mut swept = scripts.skipped.clone();
     if scripts.is_empty() {
         return Ok(swept);
     }
     let mut link = target.connect_long(movement.names.scratch.as_str()).await?;
     link.run("EXECUTE AS USER = N'dbo'").await?;
-    for script in scripts {
+    for script in &scripts.run {
         swept.push(run_script(&mut link, script).await?);
+    }
+    for check in &scripts.checks {
+        swept.push(run_check(&mut link, check).await?);
     }
     // what else it could do ends with its connection
     Ok(swept)
@@ -262,6 +265,21 @@ async fn rules_of_before(target: &SqlServer, movement: &Move<'_>, link: &mut Lin
 
 /// Rows of a batch's last result that are shown.
 const SHOWN: usize = 20;
+
+/// A check: any row that it gives is a failure.
+async fn run_check(link: &mut Link, check: &std::path::Path) -> Result<Swept, TargetError> {
+    let file = check.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let sql = tokio::fs::read_to_string(check).await.map_err(|e| refused(format!("the check {file} cannot be read: {e}")))?;
+    for batch in batches(&sql) {
+        let (rows, count) = link.some(&batch, SHOWN).await.map_err(|error| refused(format!("the check {file}: {error}")))?;
+        if count > 0 {
+            let shown: Vec<String> = rows.into_iter().map(|row| row.into_iter().flatten().collect::<Vec<_>>().join(" ")).collect();
+            let shown: String = shown.join("; ").chars().take(500).collect();
+            return Err(refused(format!("the check {file} found what should not be there, and the new database does not open: {shown}")));
+        }
+    }
+    Ok(took(format!("check {file}"), "found nothing"))
+}
 
 /// An operator's script: batches with GO between them, as every tool of SQL Server reads it.
 async fn run_script(link: &mut Link, script: &std::path::Path) -> Result<Swept, TargetError> {

@@ -22,7 +22,7 @@ use daypass_core::{
     words,
 };
 use daypass_gateway::World;
-use daypass_targets::Verdict;
+use daypass_targets::{Check, Verdict};
 use std::sync::atomic::Ordering;
 
 /// Begins a movement: the new database is made beside the old one; when it is ready, and after the notice, all access to the environment ends.
@@ -49,7 +49,7 @@ pub async fn preview(
     let now = app.node.now();
     let decided = app.node.ledger(|ledger| ledger.decide(&command, caller.actor(), now));
     let kind = if let Command::BeginMovement { movement, kind, .. } = &command { Some((*movement, kind.clone())) } else { None };
-    let checks = match (&decided, kind) {
+    let mut checks = match (&decided, kind) {
         (Ok(_), Some((movement, kind))) => app.mover.look_ahead(&app.node, &env, &kind, movement).await.map_err(Problem::unavailable)?,
         _ => Vec::new(),
     };
@@ -66,9 +66,11 @@ pub async fn preview(
             _ => (true, "All access ends at once.".to_owned()),
         },
     };
+    let scripts = app.mover.scripts(&name).map_err(Problem::unavailable)?;
+    checks.extend(scripts.skipped.iter().map(|line| Check::note(line.what.clone(), line.done.clone())));
     let (ends, scripts) = match asked.kind.as_str() {
         "export" => (Vec::new(), Vec::new()),
-        _ => (ends(&app, &env), app.mover.scripts(&name).iter().filter_map(|path| Some(path.file_name()?.to_string_lossy().into_owned())).collect()),
+        _ => (ends(&app, &env), scripts.names()),
     };
     let checks = checks.into_iter().map(super::environments::shown).collect();
     Ok(Json(MovementPreview { allowed, outcome, checks, ends, scripts }))

@@ -84,7 +84,7 @@ fn asked(fields: &Fields) -> Result<NewMovement, Problem> {
 fn confirm(env: &Environment, asked: &NewMovement, preview: &MovementPreview, fields: &Fields) -> Form {
     let name = &env.spec.name;
     let export = asked.kind == "export";
-    let submit = if export { "Make the dump" } else { "Begin" };
+    let submit = if export { "Make the dump" } else { "Begin the movement" };
     let mut form = Form::new(&format!("Move the database of {name}"), &format!("/environments/{name}/move"), submit)
         .line(preview.outcome.clone())
         .back(format!("/environments/{name}/move"));

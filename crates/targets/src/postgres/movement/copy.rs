@@ -162,7 +162,9 @@ SELECT pg_catalog.format('ALTER %s %I.%I OWNER TO %I',
  FROM o, pg_catalog.pg_class c JOIN n ON n.oid = c.relnamespace
  WHERE c.relowner <> heir AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S', 'c')
    AND NOT (c.relkind = 'S' AND EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = c.oid AND d.deptype IN ('a', 'i')))
-   AND NOT EXISTS (SELECT FROM ext WHERE classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND objid = c.oid)
+   AND NOT EXISTS (SELECT FROM ext WHERE classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND objid = c.oid
+     -- that a composite type is an extension's stands at the type, not at its relation
+     OR classid = 'pg_catalog.pg_type'::pg_catalog.regclass AND c.relkind = 'c' AND objid = c.reltype)
 UNION ALL
 SELECT pg_catalog.format('ALTER %s %I.%I(%s) OWNER TO %I', CASE p.prokind WHEN 'a' THEN 'AGGREGATE' ELSE 'ROUTINE' END,
   n.nspname, p.proname, pg_catalog.pg_get_function_identity_arguments(p.oid), $1::text)

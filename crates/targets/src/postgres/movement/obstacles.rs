@@ -16,6 +16,8 @@ struct Row {
     /// What those that are found do.
     does: &'static str,
     verdict: Verdict,
+    /// It may be gone by itself when the time of the exchange has come, which waits for that: no reason not to prepare.
+    may_go: bool,
     /// Gives a name and a statement for each; $1 is the database.
     look: &'static str,
 }
@@ -27,6 +29,7 @@ const EXCHANGE: &[Row] = &[
         fine: "nobody is connected whom the administrator may not end",
         does: "is connected, and only a superuser ends such a session",
         verdict: Verdict::Missing,
+        may_go: true,
         look: "SELECT format('%s (process %s)', a.usename, a.pid), format('SELECT pg_terminate_backend(%s)', a.pid) FROM pg_stat_activity a JOIN pg_roles r ON r.oid = a.usesysid \
                JOIN pg_roles me ON me.rolname = current_user WHERE a.datname = $1 AND coalesce(a.backend_type, 'client backend') = 'client backend' AND NOT me.rolsuper \
                AND (r.rolsuper OR NOT pg_has_role(me.oid, r.oid, 'USAGE') AND NOT pg_has_role(me.oid, 'pg_signal_backend', 'USAGE')) ORDER BY 1",
@@ -35,24 +38,28 @@ const EXCHANGE: &[Row] = &[
         fine: "no prepared transaction is open",
         does: "is a prepared transaction, which no end of a session ends",
         verdict: Verdict::Missing,
+        may_go: false,
         look: "SELECT gid, format('ROLLBACK PREPARED %L', gid) FROM pg_prepared_xacts WHERE database = $1 ORDER BY 1",
     },
     Row {
         fine: "no subscription is applied here",
         does: "is a subscription whose worker is connected",
         verdict: Verdict::Missing,
+        may_go: false,
         look: "SELECT s.subname, format('ALTER SUBSCRIPTION %I DISABLE', s.subname) FROM pg_subscription s JOIN pg_database d ON d.oid = s.subdbid WHERE d.datname = $1 AND s.subenabled ORDER BY 1",
     },
     Row {
         fine: "nobody reads changes through a replication slot",
         does: "is a replication slot whose consumer is connected",
         verdict: Verdict::Missing,
+        may_go: true,
         look: "SELECT slot_name, format('SELECT pg_terminate_backend(%s)', active_pid) FROM pg_replication_slots WHERE database = $1 AND active ORDER BY 1",
     },
     Row {
         fine: "no process of an extension is connected",
         does: "is connected and no session of a person",
         verdict: Verdict::Missing,
+        may_go: true,
         look: "SELECT format('%s (process %s)', backend_type, pid), format('SELECT pg_terminate_backend(%s)', pid) FROM pg_stat_activity WHERE datname = $1 AND backend_type NOT IN \
                ('client backend', 'walsender', 'autovacuum worker', 'parallel worker') AND backend_type NOT LIKE 'logical replication%' ORDER BY 1",
     },
@@ -64,12 +71,14 @@ const BEFORE: &[Row] = &[
         fine: "no replication slot would stay behind",
         does: "is a replication slot: it stays with the database that is put aside, and holds back the server's log until somebody drops it",
         verdict: Verdict::Note,
+        may_go: false,
         look: "SELECT slot_name, format('SELECT pg_drop_replication_slot(%L)', slot_name) FROM pg_replication_slots WHERE database = $1 AND NOT active ORDER BY 1",
     },
     Row {
         fine: "nobody holds a lock on the database itself",
         does: "holds a lock on the database itself: the exchange waits for the end of that transaction, 30 seconds at most",
         verdict: Verdict::Note,
+        may_go: false,
         look: "SELECT DISTINCT format('process %s', l.pid), format('SELECT pg_terminate_backend(%s)', l.pid) FROM pg_locks l JOIN pg_database d ON d.oid = l.objid \
                WHERE d.datname = $1 AND l.locktype = 'object' AND l.classid = 'pg_database'::regclass AND l.granted AND l.mode <> 'RowExclusiveLock' AND l.pid <> pg_backend_pid() ORDER BY 1",
     },
@@ -81,12 +90,14 @@ const READING: &[Row] = &[
         fine: "row level security hides nothing of the source from the administrator",
         does: "has row level security that counts for the administrator, so that pg_dump refuses",
         verdict: Verdict::Missing,
+        may_go: false,
         look: "SELECT c.oid::regclass::text, format('ALTER ROLE %I BYPASSRLS', current_user) FROM pg_class c WHERE c.relrowsecurity AND row_security_active(c.oid) AND $1 = current_database() ORDER BY 1",
     },
     Row {
         fine: "the administrator reads each table of the source",
         does: "cannot be read by the administrator",
         verdict: Verdict::Missing,
+        may_go: false,
         look: "SELECT c.oid::regclass::text, format('GRANT %I TO %I', pg_get_userbyid(c.relowner), current_user) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
                WHERE c.relkind IN ('r', 'p', 'S', 'm') AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema' AND $1 = current_database() \
                AND NOT (CASE c.relkind WHEN 'S' THEN has_sequence_privilege(c.oid, 'SELECT') ELSE has_table_privilege(c.oid, 'SELECT') END) ORDER BY 1",
@@ -120,7 +131,9 @@ pub async fn look(target: &Postgres, movement: &Move<'_>, source: Option<&Source
     }
     let standby: bool = admin.query_one("SELECT pg_is_in_recovery()", &[]).await?.try_get(0)?;
     checks.push(Check::needs(!standby, "the server can be written to", "It is a standby: name the primary (daypass env set)."));
-    checks.extend(in_the_way(&admin, database).await?);
+    for row in EXCHANGE {
+        checks.push(row.look(&admin, database, row.may_go).await?);
+    }
     for row in BEFORE {
         checks.push(row.look(&admin, database, false).await?);
     }

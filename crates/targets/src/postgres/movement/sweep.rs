@@ -11,16 +11,17 @@ use super::{
 };
 use crate::{
     TargetError,
-    movement::Move,
+    movement::{Move, Scripts},
     programs::{Workshop, run},
 };
 use daypass_core::movement::Swept;
 use postgres_protocol::escape::escape_identifier;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use tokio::process::Command;
 use tokio_postgres::Client;
 
 /// Sweeps the scratch database. `scripts` run in the order of their names, before anybody else may connect.
-pub async fn sweep(target: &Postgres, movement: &Move<'_>, scripts: &[PathBuf]) -> Result<Vec<Swept>, TargetError> {
+pub async fn sweep(target: &Postgres, movement: &Move<'_>, scripts: &Scripts) -> Result<Vec<Swept>, TargetError> {
     let (database, scratch) = (movement.environment.spec.database.as_str(), movement.names.scratch.as_str());
     let admin = connect(target, MAINTENANCE).await?;
     // whoever filled it may have set how names are resolved in it: that would count for whatever runs there from here on
@@ -32,11 +33,13 @@ pub async fn sweep(target: &Postgres, movement: &Move<'_>, scripts: &[PathBuf]) 
     swept.extend(everybody(&client).await?);
     swept.extend(passwords(&client).await?);
     drop(client);
+    swept.extend(scripts.skipped.iter().cloned());
     if !scripts.is_empty() {
         let workshop = Workshop::open(&movement.tools.work)?;
         let programs = Programs::find(movement.tools, &[server(&admin).await?.0]).await?;
         swept.extend(with_scripts(target, &admin, movement, &programs, &workshop, scripts).await?);
     }
+    analyze(target, scratch).await?;
     rights::rehearse(&connect(target, database).await?, &connect(target, scratch).await?).await?;
     Ok(swept)
 }
@@ -180,49 +183,96 @@ async fn passwords(client: &Client) -> Result<Vec<Swept>, TargetError> {
 const MOST_SAID: usize = 1_500;
 
 /// The operator's scripts in a database that is in place already.
-pub async fn run_scripts(target: &Postgres, movement: &Move<'_>, scripts: &[PathBuf]) -> Result<Vec<Swept>, TargetError> {
+pub async fn run_scripts(target: &Postgres, movement: &Move<'_>, scripts: &Scripts) -> Result<Vec<Swept>, TargetError> {
     let admin = connect(target, MAINTENANCE).await?;
     let workshop = Workshop::open(&movement.tools.work)?;
     let programs = Programs::find(movement.tools, &[server(&admin).await?.0]).await?;
-    with_scripts(target, &admin, movement, &programs, &workshop, scripts).await
+    let mut swept = scripts.skipped.clone();
+    swept.extend(with_scripts(target, &admin, movement, &programs, &workshop, scripts).await?);
+    Ok(swept)
 }
 
+/// What a check may take.
+const CHECK: &str = "-c default_transaction_read_only=on -c row_security=off -c statement_timeout=600s";
+
 /// The operator's scripts, as a throw-away role that has the rights of the database's owner and no others: what came inside the copy, a
-/// trigger for example, runs as whoever sets it off, and gets no further than the database.
+/// trigger for example, runs as whoever sets it off, and gets no further than the database. The role has one connection: a script that goes
+/// to another database (`\\c`) would need a second.
 async fn with_scripts(
     target: &Postgres,
     admin: &Client,
     movement: &Move<'_>,
     programs: &Programs,
     workshop: &Workshop<'_>,
-    scripts: &[PathBuf],
+    scripts: &Scripts,
 ) -> Result<Vec<Swept>, TargetError> {
     let (names, database) = (movement.names, movement.environment.spec.database.as_str());
     let (owner, (version, superuser)) = (owner(admin, database).await?, server(admin).await?);
     discard_role(admin, &names.role).await?;
     let password = throw_away(admin, &names.role, superuser, version).await?;
     let member = if version >= 16 { " WITH INHERIT TRUE, SET TRUE" } else { "" };
-    admin.batch_execute(&format!("GRANT {} TO {}{member}", escape_identifier(&owner), escape_identifier(&names.role))).await.map_err(|e| {
+    let role = escape_identifier(&names.role);
+    admin.batch_execute(&format!("ALTER ROLE {role} CONNECTION LIMIT 1; GRANT {} TO {role}{member}", escape_identifier(&owner))).await.map_err(|e| {
         let me = &target.spec.admin;
         refused(format!("scripts run with the rights of {owner}, which {me} cannot lend ({}): GRANT {owner} TO {me} WITH ADMIN OPTION", TargetError::from(e)))
     })?;
+    // what a script makes is the owner's
+    let options = format!("{TOOLS} -c role={}", owner.replace('\\', "\\\\").replace(' ', "\\ "));
     let login = Login::to(target, workshop, "script", names.scratch.as_str(), Some((&names.role, &password)))?
-        .with("DAYPASS_ENVIRONMENT", movement.environment.spec.name.as_str())
-        // what a script makes is the owner's
-        .with("PGOPTIONS", &format!("{TOOLS} -c role={}", owner.replace('\\', "\\\\").replace(' ', "\\ ")));
+        .with("DAYPASS_ENVIRONMENT", movement.environment.spec.name.as_str());
+    let (running, checking) = (login.clone().with("PGOPTIONS", &options), login.with("PGOPTIONS", &format!("{options} {CHECK}")));
     let mut swept = Vec::new();
-    for script in scripts {
-        swept.push(run_script(programs, &login, script).await?);
+    for script in &scripts.run {
+        swept.push(run_script(programs, &running, script).await?);
+    }
+    if !scripts.run.is_empty() {
+        swept.extend(views_anew(target, names.scratch.as_str()).await?);
+    }
+    for check in &scripts.checks {
+        swept.push(run_check(programs, &checking, check).await?);
     }
     hand_over(target, admin, names.scratch.as_str(), &names.role, &owner).await?;
     Ok(swept)
 }
 
-async fn run_script(programs: &Programs, login: &Login, script: &Path) -> Result<Swept, TargetError> {
-    let name = script.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+/// A materialized view keeps the rows of before until somebody makes it anew. One that reads another was made after it.
+async fn views_anew(target: &Postgres, scratch: &str) -> Result<Option<Swept>, TargetError> {
+    let client = connect(target, scratch).await?;
+    let look = "SELECT pg_catalog.format('%I.%I', n.nspname, c.relname) FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+                WHERE c.relkind = 'm' AND c.relispopulated ORDER BY c.oid";
+    let views = client.query(look, &[]).await?.iter().map(|row| row.try_get(0)).collect::<Result<Vec<String>, _>>()?;
+    for view in &views {
+        client.batch_execute(&format!("REFRESH MATERIALIZED VIEW {view}")).await.map_err(|e| {
+            refused(format!("the materialized view {view} holds what was there before the scripts, and cannot be made anew: {}", TargetError::from(e)))
+        })?;
+    }
+    Ok((!views.is_empty()).then(|| Swept { what: format!("{} materialized views", views.len()), done: "made anew after the scripts".to_owned() }))
+}
+
+/// What the server knows of the values, for queries to be fast from the start, and nothing of values that scripts have changed.
+async fn analyze(target: &Postgres, scratch: &str) -> Result<(), TargetError> {
+    Ok(connect(target, scratch).await?.batch_execute("ANALYZE").await?)
+}
+
+fn psql(programs: &Programs, login: &Login, script: &Path) -> Command {
     let mut command = programs.command("psql", login);
-    command.args(["--no-psqlrc", "--no-password", "--quiet", "--single-transaction", "--set", "ON_ERROR_STOP=1", "--file"]).arg(script);
-    let said = run(&format!("the script {name}"), command, None).await?;
+    command.args(["--no-psqlrc", "--no-password", "--single-transaction", "--set", "ON_ERROR_STOP=1", "--file"]).arg(script);
+    command
+}
+
+fn name_of(script: &Path) -> String {
+    script.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+/// psql says how many rows each statement touched.
+async fn run_script(programs: &Programs, login: &Login, script: &Path) -> Result<Swept, TargetError> {
+    let name = name_of(script);
+    let said = run(&format!("the script {name}"), psql(programs, login, script), None).await.map_err(|error| match error {
+        TargetError::Refused(why) if why.contains("too many connections for role") => {
+            refused(format!("{why} (a script stays in its database and its session: \\c and the like are not for it)"))
+        }
+        other => other,
+    })?;
     let said = said.trim();
     let done = match said.chars().count() {
         0 => "ran, and said nothing".to_owned(),
@@ -230,4 +280,17 @@ async fn run_script(programs: &Programs, login: &Login, script: &Path) -> Result
         _ => format!("ran: {said}"),
     };
     Ok(Swept { what: format!("script {name}"), done })
+}
+
+async fn run_check(programs: &Programs, login: &Login, check: &Path) -> Result<Swept, TargetError> {
+    let name = name_of(check);
+    let mut command = psql(programs, login, check);
+    command.args(["--quiet", "--tuples-only", "--no-align"]);
+    let rows = run(&format!("the check {name}"), command, None).await?;
+    let rows = rows.trim();
+    if !rows.is_empty() {
+        let shown: String = rows.chars().take(MOST_SAID / 3).collect();
+        return Err(refused(format!("the check {name} found what should not be there, and the new database does not open: {shown}")));
+    }
+    Ok(Swept { what: format!("check {name}"), done: "found nothing".to_owned() })
 }
