@@ -21,6 +21,9 @@ use daypass_wire::pg::scram::{ITERATIONS, Verifier};
 use std::{sync::Arc, time::Duration};
 use uuid::Uuid;
 
+#[path = "postgres/rights.rs"]
+mod rights;
+
 /// A database whose every name tries to break out of the statement it stands in.
 const HOSTILE: &str = "we\"ird'; DROP ROLE postgres; --\\";
 const PASSWORD: &str = "what the gateway uses";
