@@ -247,6 +247,14 @@ pub async fn hand_over(target: &Postgres, admin: &Client, scratch: &str, role: &
     let client = connect(target, scratch).await?;
     // it owns nothing elsewhere: it was made for this
     let (quoted, heir) = (escape_identifier(role), escape_identifier(owner));
+    // whoever is given an object may have to CREATE where it lies, and REASSIGN OWNED goes in the order of the catalog's pages: so places first
+    admin.batch_execute(&format!("ALTER DATABASE {} OWNER TO {heir}", escape_identifier(scratch))).await?;
+    let places = "SELECT pg_catalog.format('ALTER SCHEMA %I OWNER TO %I', n.nspname, $2::text) FROM pg_catalog.pg_namespace n \
+                  WHERE n.nspowner = (SELECT oid FROM pg_catalog.pg_roles WHERE rolname = $1)";
+    for row in client.query(places, &[&role, &owner]).await? {
+        let sql: String = row.try_get(0)?;
+        client.batch_execute(&sql).await?;
+    }
     client.batch_execute(&format!("REASSIGN OWNED BY {quoted} TO {heir}; DROP OWNED BY {quoted}")).await?;
     drop(client);
     admin.query("SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity WHERE usename = $1", &[&role]).await?;

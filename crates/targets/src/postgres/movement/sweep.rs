@@ -136,15 +136,15 @@ pub async fn sweep_marked(target: &Postgres, store: &str, ours: &[String], datab
     Ok(strangers.into_iter().map(|name| Swept { what: what(name), done: "its rights in the database were taken away".to_owned() }).collect())
 }
 
-/// The statements that take every right in this database from these roles, written by the server itself.
+/// The statements that take every right in this database from these roles, with what they have passed on, written by the server itself.
 pub async fn rights_of(client: &Client, roles: &[String]) -> Result<Vec<String>, TargetError> {
     let statements = format!(
         "
 WITH n AS (SELECT oid, nspname FROM pg_catalog.pg_namespace WHERE nspname !~ '^pg_' AND nspname <> 'information_schema'),
  who AS (SELECT rolname FROM pg_catalog.pg_roles WHERE rolname IN ({}))
 SELECT pg_catalog.format(what, nspname, rolname) FROM n, who, (VALUES
-  ('REVOKE ALL ON ALL TABLES IN SCHEMA %I FROM %I'), ('REVOKE ALL ON ALL SEQUENCES IN SCHEMA %I FROM %I'),
-  ('REVOKE ALL ON ALL ROUTINES IN SCHEMA %I FROM %I'), ('REVOKE ALL ON SCHEMA %I FROM %I')) AS w (what)",
+  ('REVOKE ALL ON ALL TABLES IN SCHEMA %I FROM %I CASCADE'), ('REVOKE ALL ON ALL SEQUENCES IN SCHEMA %I FROM %I CASCADE'),
+  ('REVOKE ALL ON ALL ROUTINES IN SCHEMA %I FROM %I CASCADE'), ('REVOKE ALL ON SCHEMA %I FROM %I CASCADE')) AS w (what)",
         literals(roles)
     );
     let rows = client.query(&statements, &[]).await?;
