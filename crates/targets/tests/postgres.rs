@@ -451,7 +451,7 @@ async fn a_database_is_copied_swept_and_exchanged_on_each_version() {
         server.sql("postgres", "GRANT uat_owner TO daypass_admin WITH ADMIN OPTION; CREATE ROLE app LOGIN; GRANT CONNECT ON DATABASE uat TO app").await;
         server.sql("uat", "GRANT USAGE ON SCHEMA sales TO app; GRANT SELECT ON sales.orders TO app; ALTER DATABASE uat SET work_mem = '7MB'").await;
         server.sql("uat", "ALTER DATABASE uat CONNECTION LIMIT 40; COMMENT ON DATABASE uat IS 'it''s ours'; ALTER DATABASE uat IS_TEMPLATE true").await;
-        server.sql("uat", "ALTER ROLE app IN DATABASE uat SET search_path = sales, public; CREATE PUBLICATION ours; CREATE EXTENSION IF NOT EXISTS citext").await;
+        server.sql("uat", "CREATE PUBLICATION ours; CREATE EXTENSION IF NOT EXISTS citext").await;
         server.sql("golden", "CREATE ROLE stranger; GRANT SELECT ON sales.orders TO stranger; DELETE FROM sales.orders WHERE id > 7").await;
         let env = environment("uat");
         let from = AnyTarget::Postgres(OnPostgres::new(server.spec.clone(), Secret::new("admin-secret"), server.tls.clone(), StoreId::new(Uuid::from_u128(1))));
@@ -464,6 +464,8 @@ async fn a_database_is_copied_swept_and_exchanged_on_each_version() {
             let golden: DatabaseName = "golden".parse().unwrap();
             server.target.copy(&movement, &Source::Database { target: &from, database: &golden, same_server }).await.unwrap();
             server.target.sweep(&movement, &Scripts { run: vec![script.clone()], ..Scripts::default() }).await.unwrap();
+            // from 16 on the administrator may set this only for roles that are given to it; then the report says so
+            server.sql("uat", "ALTER ROLE app IN DATABASE uat SET search_path = sales, public").await;
             let said = format!("{:?}", server.target.carry_over(&movement).await.unwrap());
             assert_eq!(said.contains("extension citext of the database of before\", done: \"NOT in the new one"), n == 0, "{said}");
             server.target.swap(&movement, &names.scratch).await.unwrap();
