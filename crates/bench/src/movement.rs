@@ -1,11 +1,13 @@
 //! A refresh through Daypass beside `pg_dump | pg_restore` by hand, one after the other in the same run; and the server's own copy,
-//! which Daypass takes when nobody is connected to the source. `DAYPASS_BENCH_GIGABYTES` (1) says how large the source is: the bar is
+//! which Daypass takes when nobody is connected to the source; and how long people are out of the door.
+//! `DAYPASS_BENCH_GIGABYTES` (1) says how large the source is: the bar is
 //! about 10, which needs 35 GB of disk.
 
 use crate::{
     api::Api,
     report::{Report, median},
-    stage::{daypass, rss_kib, settle},
+    sessions::connect,
+    stage::{Way, account, daypass, rss_kib, settle},
 };
 use anyhow::{Context, Result, ensure};
 use daypass_testkit::postgres::Postgres;
@@ -31,34 +33,44 @@ pub async fn measure(report: &mut Report, rounds: u64, gigabytes: u64) -> Result
     fill(&postgres, gigabytes).await?;
     postgres.sql("postgres", "CREATE ROLE hand LOGIN SUPERUSER PASSWORD 'hand-secret'").await?;
     let size: f64 = postgres.sql("postgres", "SELECT pg_database_size('golden')").await?.parse()?;
-    let (mut child, api_port, ..) = daypass(&directory).await?;
+    let (mut child, api_port, gateway, _) = daypass(&directory).await?;
     let environments = ["golden", "uat"].map(|name| {
         json!({ "name": name, "project": "main", "engine": "postgres", "host": "127.0.0.1", "port": postgres.port, "database": name,
                 "admin": "daypass_admin", "password": "admin-secret", "ca": postgres.ca })
     });
-    let (_, manager) = settle(&directory, api_port, environments.to_vec()).await?;
+    let (maria, manager) = settle(&directory, api_port, environments.to_vec()).await?;
+    let ca = directory.join("data/ca.pem");
 
     report.title(&format!("a refresh of {:.1} GB, {rounds} rounds, one after the other", size / 1e9));
-    let (mut by_hand, mut through, mut beside, mut held) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let (mut by_hand, mut through, mut beside, mut held, mut door) = (Vec::new(), Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let before = rss_kib(child.id().unwrap_or_default());
     for _ in 0..rounds {
         by_hand.push(hand(&postgres, &directory).await?);
         // somebody at work in the source, so that the server does not copy it by itself
         let dumps = times_dumped(&directory)?;
         let working = session(&postgres).await?;
-        let (seconds, most) = refresh(&manager, &child).await?;
+        let people = busy(&maria, gateway, &ca).await?;
+        let (seconds, most, closed) = refresh(&manager, &child).await?;
+        door.push(closed);
+        drop(people);
         ensure!(times_dumped(&directory)? == dumps + 1, "the server copied the database by itself: pg_dump was not measured");
         through.push(seconds);
         held.push(most - before);
         drop(working);
         postgres.sql("postgres", "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'hand'").await?;
-        beside.push(refresh(&manager, &child).await?.0);
+        let people = busy(&maria, gateway, &ca).await?;
+        let (seconds, _, closed) = refresh(&manager, &child).await?;
+        beside.push(seconds);
+        door.push(closed);
+        drop(people);
         ensure!(times_dumped(&directory)? == dumps + 1, "the server did not copy the database by itself");
     }
     let rate = |seconds: &[f64]| size / 1e6 / median(seconds);
     report.row("by hand: pg_dump -Fc -Z0 | pg_restore", rate(&by_hand), "MB/s");
-    report.row("Daypass: a refresh with the same tools, frozen to open", rate(&through), "MB/s");
-    report.row("Daypass: the server's own copy, frozen to open", rate(&beside), "MB/s");
+    report.row("Daypass: a refresh with the same tools, command to open", rate(&through), "MB/s");
+    report.row("Daypass: the server's own copy, command to open", rate(&beside), "MB/s");
+    report.row(&format!("people out, with {BUSY} busy sessions: median"), median(&door), "ms");
+    report.bar("ms that people are out, the most", door.iter().copied().fold(0.0, f64::max), 2_000.0);
     report.row("Daypass holds more than before, at most", held.iter().copied().fold(0.0, f64::max) / 1024.0, "MiB");
     report.bar_least("a refresh, as a part of the speed by hand", median(&by_hand) / median(&through), 0.8);
     report.bar("MiB that a refresh adds to Daypass's memory", held.iter().copied().fold(0.0, f64::max) / 1024.0, 16.0);
@@ -111,8 +123,29 @@ async fn session(postgres: &Postgres) -> Result<Child> {
     Ok(child)
 }
 
-/// A refresh through Daypass: the seconds from the command to the open environment, and the most KiB that Daypass held meanwhile.
-async fn refresh(manager: &Api, daypass: &Child) -> Result<(f64, f64)> {
+/// Sessions of people who read a row of 8 KB twenty times a second.
+const BUSY: usize = 50;
+/// Of one account, as many as a policy allows at first.
+const EACH: usize = 10;
+
+async fn busy(maria: &Api, gateway: u16, ca: &Path) -> Result<Vec<tokio::task::JoinHandle<()>>> {
+    let mut people = Vec::new();
+    for _ in 0..BUSY / EACH {
+        let (user, password) = account(maria, "uat", 3_600).await?;
+        let way = Way { name: "daypass", port: gateway, user, password, database: "uat", ca: ca.to_owned(), pid: None };
+        for _ in 0..EACH {
+            let client = connect(&way).await?;
+            people.push(tokio::spawn(async move {
+                let _ = client.batch_execute("SELECT repeat('x', 8000), pg_sleep(0.05) FROM generate_series(1, 10000000)").await;
+            }));
+        }
+    }
+    Ok(people)
+}
+
+/// A refresh through Daypass: the seconds from the command to the open environment, the most KiB that Daypass held meanwhile, and the
+/// milliseconds in which nobody had access, by its log.
+async fn refresh(manager: &Api, daypass: &Child) -> Result<(f64, f64, f64)> {
     let pid = daypass.id().context("Daypass runs")?;
     let began = Instant::now();
     let begun = manager.post("environments/uat/movements", json!({ "kind": "refresh", "from": "golden", "why": "the bench" })).await?;
@@ -122,7 +155,11 @@ async fn refresh(manager: &Api, daypass: &Child) -> Result<(f64, f64)> {
         most = most.max(rss_kib(pid));
         let mine: &Value = known.as_array().and_then(|all| all.iter().find(|known| known["id"] == begun["id"])).context("the movement is known")?;
         match mine["status"].as_str() {
-            Some("Completed") => return Ok((began.elapsed().as_secs_f64(), most)),
+            Some("Completed") => {
+                let at = |name: &str| mine[name].as_str().and_then(|at| at.parse::<jiff::Timestamp>().ok()).context("the movement says when");
+                let closed = at("over_at")?.duration_since(at("begun_at")?).as_secs_f64() * 1_000.0;
+                return Ok((began.elapsed().as_secs_f64(), most, closed));
+            }
             Some("Failed" | "Aborted") | None => anyhow::bail!("the refresh did not end well: {mine}"),
             Some(_) => tokio::time::sleep(Duration::from_millis(50)).await,
         }

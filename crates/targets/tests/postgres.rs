@@ -756,7 +756,9 @@ async fn an_extension_with_types_of_its_own_comes_with_the_servers_own_copy() {
             server.postgres.database(database).await.unwrap();
         }
         server.sql("postgres", "GRANT uat_owner TO daypass_admin WITH ADMIN OPTION").await;
-        server.sql("golden", "CREATE EXTENSION dblink").await;
+        server.sql("golden", "CREATE EXTENSION dblink; CREATE PUBLICATION theirs; ALTER PUBLICATION theirs OWNER TO golden_owner").await;
+        let watching = "CREATE FUNCTION watch() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END'; CREATE EVENT TRIGGER watching ON ddl_command_end EXECUTE FUNCTION watch(); ALTER FUNCTION watch() OWNER TO golden_owner";
+        server.sql("golden", watching).await;
         let env = environment("uat");
         let from = AnyTarget::Postgres(OnPostgres::new(server.spec.clone(), Secret::new("admin-secret"), server.tls.clone(), StoreId::new(Uuid::from_u128(1))));
         let golden: DatabaseName = "golden".parse().unwrap();
@@ -767,9 +769,12 @@ async fn an_extension_with_types_of_its_own_comes_with_the_servers_own_copy() {
         for (same_server, verdict) in [(true, Verdict::Note), (false, Verdict::Missing)] {
             let checks = server.target.look_ahead(&movement, Some(&Source::Database { target: &from, database: &golden, same_server })).await.unwrap();
             assert!(checks.iter().any(|check| check.verdict == verdict && check.what.contains("dblink is made by superusers only")), "{checks:#?}");
+            assert!(checks.iter().any(|check| check.verdict == verdict && check.what.contains("watching is an event trigger")), "{checks:#?}");
         }
         server.target.copy(&movement, &Source::Database { target: &from, database: &golden, same_server: true }).await.unwrap();
-        server.target.sweep(&movement, &Scripts::default()).await.unwrap();
+        let report = format!("{:?}", server.target.sweep(&movement, &Scripts::default()).await.unwrap());
+        assert!(report.contains("event trigger watching of the source") && report.contains("ALTER EVENT TRIGGER \\\"watching\\\" DISABLE;"), "{report}");
+        assert_eq!(server.sql(names.scratch.as_str(), "SELECT count(*) FROM pg_publication").await, "0");
         assert_eq!(server.sql(names.scratch.as_str(), "SELECT count(*) FROM pg_extension WHERE extname = 'dblink'").await, "1");
         server.target.discard(&movement).await.unwrap();
     })

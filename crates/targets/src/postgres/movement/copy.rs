@@ -120,12 +120,25 @@ async fn beside(target: &Postgres, admin: &Client, from: &Postgres, template: &D
     let whole = movement.progress.total_bytes.load(Ordering::Relaxed);
     movement.progress.add_bytes(whole);
     let client = connect(target, scratch).await?;
-    if !plain_rights(&client).await? || !give(&client, owner).await? {
+    if !unpublished(&client).await? || !plain_rights(&client).await? || !give(&client, owner).await? {
         drop(client);
         tracing::info!("something in the copy has an owner that cannot be changed one by one; it is dumped and restored");
         remove(admin, scratch, &movement.names.role).await?;
         movement.progress.reset();
         return Ok(false);
+    }
+    Ok(true)
+}
+
+/// Publications belong to whoever reads the source; the way through the programs leaves them behind as well.
+async fn unpublished(client: &Client) -> Result<bool, TargetError> {
+    let look = "SELECT pg_catalog.format('DROP PUBLICATION %I', pubname) FROM pg_catalog.pg_publication";
+    for row in client.query(look, &[]).await? {
+        let sql: String = row.try_get(0)?;
+        if let Err(error) = client.batch_execute(&sql).await {
+            tracing::info!(%error, sql, "a publication of the copy could not be taken away");
+            return Ok(false);
+        }
     }
     Ok(true)
 }

@@ -87,6 +87,13 @@ const BEFORE: &[Row] = &[
 /// What keeps pg_dump from reading all of the source; the server's own copy beside itself asks for none of it.
 const READING: &[Row] = &[
     Row {
+        fine: "no event trigger of the source would have to be made",
+        does: "is an event trigger, which only a superuser makes, so that pg_restore refuses",
+        verdict: Verdict::Missing,
+        may_go: false,
+        look: "SELECT evtname::text, format('DROP EVENT TRIGGER %I', evtname) FROM pg_event_trigger WHERE $1 = current_database() ORDER BY 1",
+    },
+    Row {
         fine: "row level security hides nothing of the source from the administrator",
         does: "has row level security that counts for the administrator, so that pg_dump refuses",
         verdict: Verdict::Missing,

@@ -32,6 +32,7 @@ pub async fn sweep(target: &Postgres, movement: &Move<'_>, scripts: &Scripts) ->
     let mut swept = strangers(&admin, &client, database).await?;
     swept.extend(everybody(&client).await?);
     swept.extend(passwords(&client).await?);
+    swept.extend(quiet(&client).await?);
     drop(client);
     swept.extend(scripts.skipped.iter().cloned());
     if !scripts.is_empty() {
@@ -164,6 +165,22 @@ SELECT DISTINCT pg_catalog.format('ALTER DEFAULT PRIVILEGES FOR ROLE %I%s REVOKE
  WHERE x.grantee <> a.defaclrole AND ($1::text[] IS NULL OR pg_catalog.pg_get_userbyid(x.grantee)::text = ANY ($1))";
     let rows = client.query(look, &[&from]).await?;
     Ok(rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?)
+}
+
+/// What runs by itself in the copy whenever somebody changes it: an event trigger, which only a superuser can have made.
+async fn quiet(client: &Client) -> Result<Vec<Swept>, TargetError> {
+    let look = "SELECT evtname::text FROM pg_catalog.pg_event_trigger WHERE evtenabled <> 'D' ORDER BY 1";
+    let mut swept = Vec::new();
+    for row in client.query(look, &[]).await? {
+        let name: String = row.try_get(0)?;
+        let off = format!("ALTER EVENT TRIGGER {} DISABLE", escape_identifier(&name));
+        let done = match client.batch_execute(&off).await {
+            Ok(()) => "switched off".to_owned(),
+            Err(error) => format!("NOT switched off ({}); a superuser can: {off};", TargetError::from(error)),
+        };
+        swept.push(Swept { what: format!("event trigger {name} of the source"), done });
+    }
+    Ok(swept)
 }
 
 /// Passwords that the copy holds for other servers.
