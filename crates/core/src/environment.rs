@@ -197,6 +197,13 @@ pub enum EpochEnd {
 }
 
 impl Environment {
+    /// This movement moves it no longer, and keeps it closed no longer.
+    pub fn release(&mut self, movement: MovementId) {
+        for held in [&mut self.moving, &mut self.frozen_by] {
+            held.take_if(|known| *known == movement);
+        }
+    }
+
     pub fn epoch(&self) -> u32 {
         self.ended_epochs.len() as u32
     }

@@ -209,6 +209,8 @@ pub struct Movement {
     /// When access ended by it; for an export, when it began.
     pub begun_at: Option<Time>,
     pub state: MovementState,
+    /// Before when access does not end, and whether not before that in any case either; as it was asked for.
+    pub wished: Option<(Time, bool)>,
     /// When it fails after access has ended, nobody gets in until a person says so.
     pub stay_closed: bool,
     pub swept: Vec<Swept>,
@@ -221,7 +223,7 @@ impl Movement {
     /// One that was just asked for.
     pub fn asked(id: MovementId, environment: EnvironmentId, kind: MovementKind, why: Reason, stay_closed: bool, at: Time) -> Movement {
         let state = MovementState::Running { phase: Phase::Freeze };
-        Movement { id, environment, kind, why, asked_at: at, begun_at: None, state, stay_closed, swept: Vec::new(), kept: None, made: None }
+        Movement { id, environment, kind, why, asked_at: at, begun_at: None, state, wished: None, stay_closed, swept: Vec::new(), kept: None, made: None }
     }
 
     /// When it was over, if it is.

@@ -112,7 +112,7 @@ impl Scripts {
         let mut scripts = Scripts::default();
         for path in entries(folder)? {
             let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-            if path.is_dir() && name == CHECKS {
+            if name == CHECKS {
                 for path in entries(&path)? {
                     if is_script(&path) { scripts.checks.push(path) } else { scripts.skip(format!("{CHECKS}/{}", file_name(&path)), &path) }
                 }
@@ -145,22 +145,27 @@ fn file_name(path: &Path) -> String {
     path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
+/// By its name alone: one that cannot be read, a link that leads nowhere, is an error, and not left out.
 fn is_script(path: &Path) -> bool {
-    path.is_file() && path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("sql"))
+    path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("sql"))
 }
 
 /// What lies in a folder, in the order of names; nothing, when there is none.
 fn entries(folder: &Path) -> Result<Vec<PathBuf>, TargetError> {
     let cannot = |e: std::io::Error| TargetError::Refused(format!("the scripts in {} cannot be read: {e}", folder.display()));
     let mut found = match std::fs::read_dir(folder) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound && std::fs::symlink_metadata(folder).is_err() => Vec::new(),
         read => read.map_err(cannot)?.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>, _>>().map_err(cannot)?,
     };
     // what an editor leaves behind is nobody's script
     found.retain(|path| !file_name(path).starts_with('.') && !file_name(path).ends_with('~'));
     found.sort();
     for path in found.iter().filter(|path| is_script(path)) {
-        std::fs::File::open(path).map_err(|e| TargetError::Refused(format!("the script {} cannot be read: {e}", path.display())))?;
+        let cannot = |e: std::io::Error| TargetError::Refused(format!("the script {} cannot be read: {e}", path.display()));
+        let meta = std::fs::File::open(path).and_then(|file| file.metadata()).map_err(cannot)?;
+        if !meta.is_file() {
+            return Err(TargetError::Refused(format!("{} has the name of a script and is none", path.display())));
+        }
     }
     Ok(found)
 }

@@ -273,7 +273,8 @@ impl Ledger {
             Event::MovementPlanned { movement, environment, kind, why, cuts_at, exactly, stay_closed } => {
                 self.environment_mut(*environment)?.moving = Some(*movement);
                 let fresh = Movement::asked(*movement, *environment, kind.clone(), why.clone(), *stay_closed, at);
-                self.movements.insert(*movement, Movement { state: planned(kind, *cuts_at, *exactly), ..fresh });
+                let wished = Some((*cuts_at, *exactly));
+                self.movements.insert(*movement, Movement { state: planned(kind, *cuts_at, *exactly), wished, ..fresh });
             }
             Event::MovementWithdrawn { movement, why } => self.movement_over(*movement, MovementState::Withdrawn { at, why: why.clone() })?,
             Event::MovementBegun { movement, environment, kind, why, stay_closed } => {
@@ -296,8 +297,10 @@ impl Ledger {
                 if *reached == Phase::Check {
                     known.swept.clear();
                 }
+                // in the log of a version that ended access first, one that was tried again went this way
+                let exchanging = matches!(reached, Phase::Freeze | Phase::Swap);
                 match &mut known.state {
-                    MovementState::Planned { phase, .. } => *phase = *reached,
+                    MovementState::Planned { phase, .. } if !exchanging => *phase = *reached,
                     state => *state = MovementState::Running { phase: *reached },
                 }
             }
@@ -315,12 +318,14 @@ impl Ledger {
                 let (stay_closed, environment) = (moved.stay_closed, moved.environment);
                 let env = self.environment_mut(environment)?;
                 if env.frozen_by != Some(*movement) || !stay_closed {
-                    (env.moving, env.frozen_by) = (None, None);
+                    env.release(*movement);
                 }
             }
             Event::MovementRetried { movement } => {
                 let moved = self.movement_mut(*movement)?;
-                moved.state = planned(&moved.kind, at, false);
+                // what was said beforehand counts for the second try as well
+                let (cuts_at, exactly) = moved.wished.filter(|(cuts_at, _)| *cuts_at > at).unwrap_or((at, false));
+                moved.state = planned(&moved.kind, cuts_at, exactly);
                 moved.swept.clear();
                 let environment = moved.environment;
                 self.environment_mut(environment)?.moving = Some(*movement);
@@ -371,9 +376,7 @@ impl Ledger {
         let moved = self.movement_mut(id)?;
         moved.state = state;
         let environment = moved.environment;
-        let env = self.environment_mut(environment)?;
-        env.moving = None;
-        env.frozen_by = None;
+        self.environment_mut(environment)?.release(id);
         Ok(())
     }
 

@@ -193,6 +193,10 @@ impl Ledger {
     pub(super) fn cancel_movement(&self, by: Actor, id: MovementId, why: &Reason) -> Decided {
         let movement = self.movement_for(by, id)?;
         match movement.state {
+            // one that keeps the environment closed and is tried again: given up, it keeps it closed as before
+            MovementState::Planned { .. } if self.environments.get(&movement.environment).is_some_and(|env| env.frozen_by == Some(id)) => {
+                Ok(vec![Event::MovementFailed { movement: id, why: why.clone() }])
+            }
             MovementState::Planned { .. } => Ok(vec![Event::MovementWithdrawn { movement: id, why: Some(why.clone()) }]),
             // it may be done already, and a swap is not half undone
             MovementState::Running { phase: Phase::Swap } if movement.kind.is_ours() => {
@@ -227,8 +231,11 @@ impl Ledger {
             }
             MovementState::Failed { .. } if movement.kind.replaces() => {
                 if let Some(env) = self.environments.get(&movement.environment) {
-                    if env.moving != Some(id) {
-                        self.not_moving(env)?;
+                    if env.moving.is_some_and(|moving| moving != id) {
+                        return Err(Refusal::state(
+                            format!("Another movement of {} is under way.", env.spec.name),
+                            format!("Try again when it is over: `daypass move {} status`.", env.spec.name),
+                        ));
                     }
                     self.check_movement(by, env, &movement.kind)?;
                 }

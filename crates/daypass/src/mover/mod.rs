@@ -185,6 +185,7 @@ pub async fn run(node: Arc<Node>, control: Control, mover: Arc<Mover>) {
         prepared.retain(|id| {
             let known = node.ledger(|ledger| ledger.movement(*id).cloned());
             let Some(known) = known.filter(|known| !known.is_under_way() && mover.progress(*id).is_none()) else { return true };
+            mover.held_up().remove(id);
             if needs_settling(&known)
                 && let Some(carry) = Carry::of(&node, &control, &mover, known)
             {
@@ -214,6 +215,9 @@ pub async fn run(node: Arc<Node>, control: Control, mover: Arc<Mover>) {
                         } else {
                             let _ = control.run(due, Actor::System).await;
                         }
+                    } else {
+                        // what is held up for another reason begins to count anew
+                        mover.held_up().remove(&movement.id);
                     }
                 }
                 MovementState::Running { .. } => start(&node, &control, &mover, movement),

@@ -32,6 +32,14 @@ async fn users(link: &mut Link) -> Result<BTreeMap<String, BTreeSet<String>>, Ta
     Ok(found)
 }
 
+/// Roles that are members of roles.
+async fn nested(link: &mut Link) -> Result<BTreeSet<(String, String)>, TargetError> {
+    let roles: BTreeSet<String> = link.rows("SELECT name FROM sys.database_principals WHERE type = 'R'").await?.iter().map(|row| column(row, 0)).collect();
+    let members = "SELECT USER_NAME(member_principal_id), USER_NAME(role_principal_id) FROM sys.database_role_members";
+    let all = link.rows(members).await?.iter().map(|row| (column(row, 0), column(row, 1))).collect::<BTreeSet<_>>();
+    Ok(all.into_iter().filter(|(member, _)| roles.contains(member)).collect())
+}
+
 /// Nobody stays in the copy but those who are in the database of before, and without any rights: they get theirs when nobody is in the
 /// database of before any more, as they are then.
 pub async fn sweep(target: &SqlServer, movement: &Move<'_>, scripts: &Scripts) -> Result<Vec<Swept>, TargetError> {
@@ -54,17 +62,18 @@ pub async fn sweep(target: &SqlServer, movement: &Move<'_>, scripts: &Scripts) -
             swept.push(took(what, "removed from the copy"));
             continue;
         };
-        // its login here has another SID than in the source, when it was made by itself
-        let login = format!("SELECT name FROM sys.sql_logins WHERE name = {}", text(&user));
-        if !link.azure && master.exists(&login).await? {
-            link.run(&format!("ALTER USER {} WITH LOGIN = {}", name(&user), name(&user))).await?;
-        }
         for role in roles.iter().filter(|_| !user.eq_ignore_ascii_case(admin)) {
             link.run(&format!("ALTER ROLE {} DROP MEMBER {}", name(role), name(&user))).await?;
             if !wanted.contains(role) {
                 swept.push(took(format!("{user} was a member of {role} in the source"), "taken away"));
             }
         }
+    }
+    // whoever is put into a role again gets what that role has
+    let known = nested(&mut target.connect_long(database).await?).await?;
+    for (member, role) in nested(&mut link).await?.difference(&known) {
+        link.run(&format!("ALTER ROLE {} DROP MEMBER {}", name(role), name(member))).await?;
+        swept.push(took(format!("the role {member} was a member of {role} in the source"), "taken away"));
     }
     swept.extend(passwords(&mut link, admin).await?);
     for right in rights::all(&mut link).await?.into_iter().filter(|right| right.allows() && !right.grantee.eq_ignore_ascii_case(admin)) {
@@ -80,11 +89,6 @@ pub async fn sweep(target: &SqlServer, movement: &Move<'_>, scripts: &Scripts) -
     }
     if link.azure {
         swept.extend(rules_of_before(target, movement, &mut link).await?);
-    } else if !home.keys().any(|user| user.eq_ignore_ascii_case(admin)) {
-        let owner = format!("SELECT SUSER_SNAME(owner_sid) FROM sys.databases WHERE name = {}", text(database));
-        if let Some(owner) = master.maybe(&owner).await? {
-            link.attempt(&format!("ALTER AUTHORIZATION ON DATABASE::{} TO {}", name(scratch), name(&owner))).await?;
-        }
     }
     drop(link);
     swept.extend(run_scripts(target, movement, scripts).await?);
@@ -107,6 +111,13 @@ pub async fn carry_over(target: &SqlServer, movement: &Move<'_>) -> Result<Vec<S
     let (home, granted) = before(target, database).await?;
     let (mut master, mut link) = (target.connect_long(MASTER).await?, target.connect_long(scratch).await?);
     let (here, admin, mut swept) = (users(&mut link).await?, target.spec.admin.as_str(), Vec::new());
+    for user in here.keys().filter(|user| home.contains_key(*user)) {
+        // its login here has another SID than in the source, when it was made by itself
+        let login = format!("SELECT name FROM sys.sql_logins WHERE name = {}", text(user));
+        if !link.azure && master.exists(&login).await? {
+            link.run(&format!("ALTER USER {} WITH LOGIN = {}", name(user), name(user))).await?;
+        }
+    }
     for (user, wanted) in home.iter().filter(|(user, _)| !user.starts_with("jit_")) {
         if !here.contains_key(user) {
             // whoever makes a database owns it, and then can be no user in it besides; without either it could not go in again
@@ -130,6 +141,12 @@ pub async fn carry_over(target: &SqlServer, movement: &Move<'_>) -> Result<Vec<S
     swept.extend(rights_as_before(&mut link, &granted).await?);
     if link.azure {
         swept.extend(rules_of_before(target, movement, &mut link).await?);
+    } else if !home.keys().any(|user| user.eq_ignore_ascii_case(admin)) {
+        // whoever owns a database is dbo in it: until here that is the administrator
+        let owner = format!("SELECT SUSER_SNAME(owner_sid) FROM sys.databases WHERE name = {}", text(database));
+        if let Some(owner) = master.maybe(&owner).await? {
+            link.attempt(&format!("ALTER AUTHORIZATION ON DATABASE::{} TO {}", name(scratch), name(&owner))).await?;
+        }
     }
     Ok(swept)
 }

@@ -169,7 +169,8 @@ fn who_wishes_so_has_it_stay_closed_when_it_fails_after_access_ended() {
     office.done(Command::RetryMovement { movement }, Actor::User(office.manager));
     assert_eq!(office.movement_state(movement).status(&import()), "InProgress");
     assert_eq!(office.closed_by(), (Some(movement), Some(movement)));
-    office.done(Command::FailMovement { movement, why: "no space left".parse().unwrap() }, Actor::System);
+    office.done(Command::CancelMovement { movement, why: "another week".parse().unwrap() }, Actor::User(office.manager));
+    assert_eq!(office.closed_by(), (Some(movement), Some(movement)), "given up, it keeps it closed as before");
     office.done(Command::FinishMovement { movement }, Actor::User(office.manager));
     assert_eq!(office.movement_state(movement).status(&import()), "SignedOff");
     office.done(again, Actor::User(office.manager));
@@ -197,6 +198,9 @@ fn a_time_that_was_said_beforehand_is_waited_for_though_nobody_is_in() {
     let command = begin(&mut office, import(), at);
     let Command::BeginMovement { movement, .. } = command else { unreachable!() };
     office.done(command, Actor::User(office.manager));
+    // a second try waits for it as well
+    office.done(Command::FailMovement { movement, why: "a script".parse().unwrap() }, Actor::System);
+    office.done(Command::RetryMovement { movement }, Actor::User(office.manager));
     office.seen(Observed::Reached { movement, phase: Phase::Ready });
     assert!(office.seen(Observed::Due { movement }).is_empty());
     office.wait(Ttl::hours(8));
@@ -237,6 +241,17 @@ fn a_database_is_not_replaced_while_it_is_copied_into_another_environment() {
 }
 
 #[test]
+fn a_movement_is_not_tried_again_beside_another_not_even_an_export() {
+    let mut office = Office::open();
+    let movement = office.moves(import(), None);
+    office.done(Command::FailMovement { movement, why: "no space left".parse().unwrap() }, Actor::System);
+    let export = office.moves(MovementKind::Export { file: "uat.dump".parse().unwrap() }, None);
+    assert!(office.refused(Command::RetryMovement { movement }, office.manager).message.contains("Another movement"));
+    office.seen(Observed::Moved { movement: export, kept: None, made: None });
+    office.done(Command::RetryMovement { movement }, Actor::User(office.manager));
+}
+
+#[test]
 fn a_log_of_the_version_that_ended_access_first_says_the_same() {
     let mut office = Office::open();
     let movement = MovementId::new(office.id());
@@ -250,6 +265,13 @@ fn a_log_of_the_version_that_ended_access_first_says_the_same() {
         office.ledger.apply(&entry).unwrap();
     }
     assert_eq!(office.closed_by(), (Some(movement), Some(movement)), "what failed then stays closed until a person says so");
+    // it was tried again, and was exchanging the names when the newer version came
+    for event in [Event::MovementRetried { movement }, Event::MovementReached { movement, phase: Phase::Swap }] {
+        let entry = Entry { seq: office.ledger.seq() + 1, at: office.ledger.clamp(office.now), by: Actor::System, event };
+        office.ledger.apply(&entry).unwrap();
+    }
+    assert_eq!(office.movement_state(movement), MovementState::Running { phase: Phase::Swap });
+    office.done(Command::FailMovement { movement, why: "Daypass was stopped".parse().unwrap() }, Actor::System);
     office.done(Command::FinishMovement { movement }, Actor::User(office.manager));
     assert_eq!(office.closed_by(), (None, None));
 }

@@ -345,7 +345,8 @@ pub fn view(app: &App, ledger: &Ledger, movement: &Movement) -> MovementView {
         MovementState::SignedOff { at } => format!("failed, and somebody opened the environment at {at}"),
         MovementState::Withdrawn { at, why } => {
             let why = why.as_ref().map(|why| format!(" ({why})")).unwrap_or_default();
-            format!("given up at {at}{why}: nobody's access ended")
+            let ended = if movement.begun_at.is_none() { ": nobody's access ended" } else { "" };
+            format!("given up at {at}{why}{ended}")
         }
     };
     let running = match movement.state {

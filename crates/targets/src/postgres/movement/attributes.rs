@@ -12,13 +12,14 @@ fn line(what: String, done: impl Into<String>) -> Swept {
 }
 
 /// The last thing before the names are exchanged: from here on others than the administrator may connect to the new database.
-pub async fn carry(admin: &Client, database: &str, scratch: &str) -> Result<Vec<Swept>, TargetError> {
+pub async fn carry(admin: &Client, database: &str, scratch: &str, owner: &str) -> Result<Vec<Swept>, TargetError> {
     let mut report = settings(admin, database, scratch).await?;
     report.extend(settings_of_roles(admin, database, scratch).await?);
     let look = "SELECT d.datconnlimit, d.datistemplate, pg_catalog.shobj_description(d.oid, 'pg_database') FROM pg_catalog.pg_database d WHERE d.datname = $1";
     let row = admin.query_one(look, &[&database]).await?;
     let (limit, template, comment): (i32, bool, Option<String>) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
-    let name = escape_identifier(scratch);
+    let (name, heir) = (escape_identifier(scratch), escape_identifier(owner));
+    admin.batch_execute(&format!("REVOKE ALL ON DATABASE {name} FROM {heir}; ALTER DATABASE {name} OWNER TO {heir}")).await?;
     let comment = comment.map_or_else(|| "NULL".to_owned(), |comment| escape_literal(&comment));
     admin
         .batch_execute(&format!("ALTER DATABASE {name} WITH CONNECTION LIMIT {limit} IS_TEMPLATE {template}; COMMENT ON DATABASE {name} IS {comment}"))

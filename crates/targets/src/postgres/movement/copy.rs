@@ -3,7 +3,7 @@
 
 use super::super::Use;
 use super::{
-    MAINTENANCE, Postgres, connect, exists, owner, refused, remove, rights, server,
+    MAINTENANCE, Postgres, connect, exists, named, owner, quiet, refused, remove, rights, server,
     tools::{Login, Programs},
 };
 use crate::{
@@ -26,8 +26,8 @@ const FOREIGN: [&str; 5] = ["--no-owner", "--no-privileges", "--no-publications"
 
 /// Makes the scratch database. Nobody but the administrator can connect to it.
 pub async fn copy(target: &Postgres, movement: &Move<'_>, source: &Source<'_>) -> Result<(), TargetError> {
-    let admin = connect(target, MAINTENANCE).await?;
     let (database, names) = (movement.environment.spec.database.as_str(), movement.names);
+    let admin = named(target, MAINTENANCE, &names.role).await?;
     let owner = owner(&admin, database).await?;
     remove(&admin, names.scratch.as_str(), &names.role).await?;
     if exists(&admin, names.old.as_str()).await? {
@@ -103,23 +103,27 @@ async fn beside(target: &Postgres, admin: &Client, from: &Postgres, template: &D
         movement.progress.reset();
         return Ok(false);
     }
-    let (version, _) = server(admin).await?;
+    let (version, superuser) = server(admin).await?;
+    // it would run as the administrator, at the first thing that is done to the copy, and only a superuser can switch it off
+    let watched = "SELECT EXISTS (SELECT FROM pg_catalog.pg_event_trigger WHERE evtenabled <> 'D')";
+    if !superuser && connect(from, template.as_str()).await?.query_one(watched, &[]).await?.try_get(0)? {
+        movement.progress.reset();
+        return Ok(false);
+    }
     let strategy = if version >= 15 { " STRATEGY FILE_COPY" } else { "" };
-    let sql = format!(
-        "CREATE DATABASE {} TEMPLATE {} OWNER {}{strategy}",
-        escape_identifier(scratch),
-        escape_identifier(template.as_str()),
-        escape_identifier(owner)
-    );
+    // it is the administrator's, and shut, until it takes the name: whoever owns a database may connect to it, or let himself
+    let sql = format!("CREATE DATABASE {} TEMPLATE {} ALLOW_CONNECTIONS false{strategy}", escape_identifier(scratch), escape_identifier(template.as_str()),);
     if let Err(error) = admin.batch_execute(&sql).await {
         tracing::info!(%error, "the server cannot copy the database beside itself at the moment; it is dumped and restored");
         movement.progress.reset();
         return Ok(false);
     }
     close_to_strangers(admin, scratch).await?;
+    lend_place(target, admin, scratch, owner).await?;
     let whole = movement.progress.total_bytes.load(Ordering::Relaxed);
     movement.progress.add_bytes(whole);
     let client = connect(target, scratch).await?;
+    quiet(&client).await?;
     if !unpublished(&client).await? || !plain_rights(&client).await? || !give(&client, owner).await? {
         drop(client);
         tracing::info!("something in the copy has an owner that cannot be changed one by one; it is dumped and restored");
@@ -214,8 +218,23 @@ pub async fn speaks_alike(admin: &Client, one: &str, other: &str) -> Result<bool
     Ok(admin.query_one(look, &[&one, &other]).await?.try_get::<_, i64>(0)? == 1)
 }
 
+/// A new database takes connections only when nobody but its owner, who is ours, may connect to it.
 async fn close_to_strangers(admin: &Client, database: &str) -> Result<(), TargetError> {
-    Ok(admin.batch_execute(&format!("REVOKE ALL ON DATABASE {} FROM PUBLIC", escape_identifier(database))).await?)
+    let name = escape_identifier(database);
+    admin.batch_execute(&format!("REVOKE ALL ON DATABASE {name} FROM PUBLIC")).await?;
+    Ok(admin.batch_execute(&format!("ALTER DATABASE {name} WITH ALLOW_CONNECTIONS true")).await?)
+}
+
+/// Whoever will own the database owns what is in it, and may make things in it, but not come in: see [`super::attributes::carry`].
+async fn lend_place(target: &Postgres, admin: &Client, database: &str, owner: &str) -> Result<(), TargetError> {
+    let heir = escape_identifier(owner);
+    admin.batch_execute(&format!("GRANT CREATE, TEMPORARY ON DATABASE {} TO {heir}", escape_identifier(database))).await?;
+    let client = connect(target, database).await?;
+    // before 15 the schema is a superuser's, and everybody may, or nobody
+    if let Err(error) = client.batch_execute(&format!("GRANT USAGE, CREATE ON SCHEMA public TO {heir}")).await {
+        tracing::debug!(%error, "the schema public of the copy is not the administrator's");
+    }
+    Ok(())
 }
 
 /// An empty database with the language of the old one, and a role that may do nothing but fill it. Gives the role's password.
@@ -236,7 +255,7 @@ async fn scratch(admin: &Client, like: &str, name: &str, role: &str, superuser: 
          FROM pg_catalog.pg_database WHERE datname = $1"
     );
     let language: String = admin.query_one(&look, &[&like]).await?.try_get(0)?;
-    admin.batch_execute(&format!("CREATE DATABASE {} TEMPLATE template0 OWNER {quoted} {language}", escape_identifier(name))).await?;
+    admin.batch_execute(&format!("CREATE DATABASE {} TEMPLATE template0 OWNER {quoted} {language} ALLOW_CONNECTIONS false", escape_identifier(name))).await?;
     close_to_strangers(admin, name).await?;
     Ok(password)
 }
@@ -261,7 +280,11 @@ pub async fn hand_over(target: &Postgres, admin: &Client, scratch: &str, role: &
     // it owns nothing elsewhere: it was made for this
     let (quoted, heir) = (escape_identifier(role), escape_identifier(owner));
     // whoever is given an object may have to CREATE where it lies, and REASSIGN OWNED goes in the order of the catalog's pages: so places first
-    admin.batch_execute(&format!("ALTER DATABASE {} OWNER TO {heir}", escape_identifier(scratch))).await?;
+    let filled = "SELECT d.datdba = r.oid FROM pg_catalog.pg_database d, pg_catalog.pg_roles r WHERE d.datname = $1 AND r.rolname = $2";
+    if admin.query_one(filled, &[&scratch, &role]).await?.try_get(0)? {
+        admin.batch_execute(&format!("ALTER DATABASE {} OWNER TO CURRENT_USER", escape_identifier(scratch))).await?;
+        lend_place(target, admin, scratch, owner).await?;
+    }
     let places = "SELECT pg_catalog.format('ALTER SCHEMA %I OWNER TO %I', n.nspname, $2::text) FROM pg_catalog.pg_namespace n \
                   WHERE n.nspowner = (SELECT oid FROM pg_catalog.pg_roles WHERE rolname = $1)";
     for row in client.query(places, &[&role, &owner]).await? {

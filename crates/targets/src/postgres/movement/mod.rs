@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 use tokio_postgres::Client;
 
 pub use copy::{copy, export};
+use sweep::quiet;
 pub use sweep::{carry_over, rights_of, run_scripts, sweep, sweep_marked};
 
 /// How long sessions of others get to end, before the names are exchanged.
@@ -35,6 +36,27 @@ async fn connect(target: &Postgres, database: &str) -> Result<Client, TargetErro
     let client = target.connect(database).await?;
     client.batch_execute("SET statement_timeout = 0; SET lock_timeout = '30s'; SET idle_in_transaction_session_timeout = 0").await?;
     Ok(client)
+}
+
+/// The same, by a name under which whoever cleans up finds it, should it outlive us.
+async fn named(target: &Postgres, database: &str, name: &str) -> Result<Client, TargetError> {
+    let client = connect(target, database).await?;
+    client.batch_execute(&format!("SET application_name = {}", escape_literal(name))).await?;
+    Ok(client)
+}
+
+/// Ends the connections of ours that have this name, and waits until they are gone: what they began would go on behind our back.
+async fn end_named(client: &Client, name: &str) -> Result<(), TargetError> {
+    let end = "SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity \
+               WHERE application_name = $1 AND usename = current_user AND pid <> pg_catalog.pg_backend_pid()";
+    let deadline = Instant::now() + PATIENCE;
+    while !client.query(end, &[&name]).await?.is_empty() {
+        if Instant::now() > deadline {
+            return Err(refused("a connection of the movement does not end"));
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    Ok(())
 }
 
 async fn exists(client: &Client, database: &str) -> Result<bool, TargetError> {
@@ -118,10 +140,8 @@ pub async fn in_the_way(target: &Postgres, movement: &Move<'_>) -> Result<Vec<Ch
 
 /// `incoming` takes the name of the database, which is put aside as the movement names it. All or nothing.
 pub async fn swap(target: &Postgres, movement: &Move<'_>, incoming: &DatabaseName) -> Result<(), TargetError> {
-    let client = connect(target, MAINTENANCE).await?;
+    let client = named(target, MAINTENANCE, &movement.names.role).await?;
     let (database, incoming, old) = (movement.environment.spec.database.as_str(), incoming.as_str(), movement.names.old.as_str());
-    // by which whoever settles an interruption finds this session, should it outlive us
-    client.batch_execute(&format!("SET application_name = {}", escape_literal(&movement.names.role))).await?;
     // nobody comes in between; whoever did before is shown out
     allow_connections(&client, database, false).await?;
     let done = exchange(&client, database, incoming, old).await;
@@ -149,14 +169,7 @@ pub async fn settle(target: &Postgres, movement: &Move<'_>, incoming: &DatabaseN
     let client = connect(target, MAINTENANCE).await?;
     let (database, names) = (movement.environment.spec.database.as_str(), movement.names);
     // an exchange of names that still waits for a lock would take place behind our back
-    let exchanging = "SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity WHERE application_name = $1 AND usename = current_user";
-    let deadline = Instant::now() + PATIENCE;
-    while !client.query(exchanging, &[&names.role]).await?.is_empty() {
-        if Instant::now() > deadline {
-            return Err(refused("the session that exchanges the names does not end"));
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    end_named(&client, &names.role).await?;
     if exists(&client, names.old.as_str()).await? && !exists(&client, incoming.as_str()).await? {
         return Ok(Standing::New);
     }
@@ -172,7 +185,10 @@ pub async fn settle(target: &Postgres, movement: &Move<'_>, incoming: &DatabaseN
 
 /// Removes what a copy made so far.
 pub async fn discard(target: &Postgres, movement: &Move<'_>) -> Result<(), TargetError> {
-    remove(&connect(target, MAINTENANCE).await?, movement.names.scratch.as_str(), &movement.names.role).await
+    let client = connect(target, MAINTENANCE).await?;
+    // a copy that the server goes on making would be there when nobody looks any more
+    end_named(&client, &movement.names.role).await?;
+    remove(&client, movement.names.scratch.as_str(), &movement.names.role).await
 }
 
 async fn remove(client: &Client, scratch: &str, role: &str) -> Result<(), TargetError> {

@@ -87,13 +87,6 @@ const BEFORE: &[Row] = &[
 /// What keeps pg_dump from reading all of the source; the server's own copy beside itself asks for none of it.
 const READING: &[Row] = &[
     Row {
-        fine: "no event trigger of the source would have to be made",
-        does: "is an event trigger, which only a superuser makes, so that pg_restore refuses",
-        verdict: Verdict::Missing,
-        may_go: false,
-        look: "SELECT evtname::text, format('DROP EVENT TRIGGER %I', evtname) FROM pg_event_trigger WHERE $1 = current_database() ORDER BY 1",
-    },
-    Row {
         fine: "row level security hides nothing of the source from the administrator",
         does: "has row level security that counts for the administrator, so that pg_dump refuses",
         verdict: Verdict::Missing,
@@ -110,6 +103,16 @@ const READING: &[Row] = &[
                AND NOT (CASE c.relkind WHEN 'S' THEN has_sequence_privilege(c.oid, 'SELECT') ELSE has_table_privilege(c.oid, 'SELECT') END) ORDER BY 1",
     },
 ];
+
+/// The server's own copy would bring it along, and it would run as the administrator at the first thing that is done to the copy.
+const EVENTS: Row = Row {
+    fine: "no event trigger of the source would run as the administrator",
+    does: "is an event trigger: pg_restore may not make it, and in the server's own copy it would run as the administrator",
+    verdict: Verdict::Missing,
+    may_go: false,
+    look: "SELECT evtname::text, format('DROP EVENT TRIGGER %I', evtname) FROM pg_event_trigger WHERE $1 = current_database() AND evtenabled <> 'D' \
+           AND NOT (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) ORDER BY 1",
+};
 
 /// Extensions of the source; what of them the target's server has, and what a role that is no superuser may make, is asked there.
 const EXTENSIONS: &str = "SELECT extname::text, extversion FROM pg_extension WHERE extname <> 'plpgsql' ORDER BY 1";
@@ -192,6 +195,7 @@ async fn of_source(admin: &Client, movement: &Move<'_>, source: &Source<'_>) -> 
     for row in READING {
         checks.push(row.look(&client, template, beside).await?);
     }
+    checks.push(EVENTS.look(&client, template, false).await?);
     checks.push(extensions(admin, &client, superuser, beside).await?);
     if movement.tools.jobs > 1 {
         checks.push(own_room(movement, &client, beside).await?);

@@ -19,6 +19,11 @@ pub struct Object {
 }
 
 impl Object {
+    /// A large object has a number for a name, which in another database is another's.
+    fn is_the_same_in(&self, rights: &Rights) -> bool {
+        self.kind != "LARGE OBJECT" && rights.objects.contains(self)
+    }
+
     fn words(&self) -> String {
         let column = self.column.as_ref().map(|column| format!(", column {column}")).unwrap_or_default();
         format!("{} {}{column}", self.kind.to_lowercase(), self.name)
@@ -65,7 +70,7 @@ impl Right {
         format!("REVOKE {} FROM {}", self.on(), self.whom())
     }
 
-    fn words(&self) -> String {
+    pub fn words(&self) -> String {
         let option = if self.grantable { ", with the option to pass it on" } else { "" };
         format!("{} on {} of {}{option}", self.privilege, self.object.words(), self.grantee.as_deref().unwrap_or("everybody"))
     }
@@ -146,6 +151,11 @@ impl Rights {
         self.given.keys().filter(theirs)
     }
 
+    /// What somebody else than `owner` has by name. What an extension gives is its own affair.
+    pub fn of_somebody(&self, owner: &str) -> impl Iterator<Item = &Right> {
+        self.given.keys().filter(move |right| right.grantee.as_ref().is_some_and(|grantee| grantee != owner) && !self.of_extensions.contains(&right.object))
+    }
+
     fn has(&self, right: &Right) -> bool {
         self.given.contains_key(right) || !right.grantable && self.given.contains_key(&Right { grantable: true, ..right.clone() })
     }
@@ -159,7 +169,7 @@ impl Rights {
     /// What the database of before gave on objects that are here as well, and this one does not give: whoever passes on comes after whoever
     /// gave it to them. What everybody has from the start, and does not have here, the source refuses: that stays so.
     fn lacks(&self, before: &Rights) -> Vec<(Right, Option<String>)> {
-        let wanted = |right: &&Right| self.objects.contains(&right.object) && !self.has(right) && !right.is_everybodys_from_the_start();
+        let wanted = |right: &&Right| right.object.is_the_same_in(self) && !self.has(right) && !right.is_everybodys_from_the_start();
         let mut left: Vec<(Right, Option<String>)> = before.given.iter().filter(|(right, _)| wanted(right)).map(|(r, by)| (r.clone(), by.clone())).collect();
         let mut ordered: Vec<(Right, Option<String>)> = Vec::new();
         let mut passing: BTreeSet<(Object, String, String)> = self.given.keys().filter_map(option).collect();
@@ -285,7 +295,7 @@ fn report(before: &Rights, source: &Rights, now: &Rights, instead: usize) -> Res
     let names = |text: &BTreeSet<String>, from: &BTreeSet<String>| text.difference(from).cloned().collect::<Vec<_>>();
     let mut lost: Vec<String> = now.lacks(before).iter().map(|(right, _)| right.words()).collect();
     lost.extend(names(&before.defaults, &now.defaults));
-    let gone = before.given.keys().filter(|right| !now.objects.contains(&right.object)).count();
+    let gone = before.given.keys().filter(|right| !right.object.is_the_same_in(now)).count();
     let given = source.lacks(before).len() + before.defaults.difference(&source.defaults).count() - lost.len();
     let mut swept = Vec::new();
     let mut line = |what: String, done: String| swept.push(Swept { what, done });
@@ -297,7 +307,7 @@ fn report(before: &Rights, source: &Rights, now: &Rights, instead: usize) -> Res
         line(format!("{} rights of the database of before: {}", lost.len(), named(&lost)), "LOST: the administrator may not give them".to_owned());
     }
     if gone > 0 {
-        line(format!("{gone} rights of the database of before on objects that the new one does not have"), "gone with them".to_owned());
+        line(format!("{gone} rights of the database of before on objects that the new one does not have, and on large objects"), "gone with them".to_owned());
     }
     let refusals: Vec<String> = before
         .given

@@ -29,10 +29,10 @@ pub async fn sweep(target: &Postgres, movement: &Move<'_>, scripts: &Scripts) ->
     // scripts run with what counts when it is open; what cannot be carried over is said then
     attributes::settings(&admin, database, scratch).await?;
     let client = connect(target, scratch).await?;
-    let mut swept = strangers(&admin, &client, database).await?;
+    let mut swept = quiet(&client).await?;
+    swept.extend(strangers(&admin, &client, database, &owner(&admin, database).await?).await?);
     swept.extend(everybody(&client).await?);
     swept.extend(passwords(&client).await?);
-    swept.extend(quiet(&client).await?);
     drop(client);
     swept.extend(scripts.skipped.iter().cloned());
     if !scripts.is_empty() {
@@ -40,43 +40,68 @@ pub async fn sweep(target: &Postgres, movement: &Move<'_>, scripts: &Scripts) ->
         let programs = Programs::find(movement.tools, &[server(&admin).await?.0]).await?;
         swept.extend(with_scripts(target, &admin, movement, &programs, &workshop, scripts).await?);
     }
-    analyze(target, scratch).await?;
+    swept.extend(analyze(target, scratch).await?);
     rights::rehearse(&connect(target, database).await?, &connect(target, scratch).await?).await?;
     Ok(swept)
+}
+
+/// What was lent in the copy to whoever will own it: see `copy::lend_place`.
+async fn take_place_back(new: &Client, owner: &str) -> Result<(), TargetError> {
+    let lent = "SELECT EXISTS (SELECT FROM pg_catalog.pg_namespace n, pg_catalog.aclexplode(n.nspacl) x WHERE n.nspname = 'public' AND n.nspowner <> x.grantee \
+                AND x.grantee = (SELECT oid FROM pg_catalog.pg_roles WHERE rolname = $1))";
+    if new.query_one(lent, &[&owner]).await?.try_get(0)? {
+        new.batch_execute(&format!("REVOKE ALL ON SCHEMA public FROM {}", escape_identifier(owner))).await?;
+    }
+    Ok(())
 }
 
 /// The rights of the database of before, as they are now that nobody is in it any more.
 pub async fn carry_over(target: &Postgres, movement: &Move<'_>) -> Result<Vec<Swept>, TargetError> {
     let (database, scratch) = (movement.environment.spec.database.as_str(), movement.names.scratch.as_str());
     let admin = connect(target, MAINTENANCE).await?;
-    let mut report = rights::carry(&connect(target, database).await?, &connect(target, scratch).await?).await?;
+    let (owner, new) = (owner(&admin, database).await?, connect(target, scratch).await?);
+    take_place_back(&new, &owner).await?;
+    let mut report = rights::carry(&connect(target, database).await?, &new).await?;
+    drop(new);
     report.extend(attributes::left_behind(target, database, scratch).await?);
     // who may connect comes last: until here it is nobody
-    report.extend(attributes::carry(&admin, database, scratch).await?);
+    report.extend(attributes::carry(&admin, database, scratch, &owner).await?);
     Ok(report)
 }
 
 /// Takes every right in the copy from roles that have nothing in the database of before: accounts of passes of other environments
 /// above all, and the people and programs of the source.
-async fn strangers(admin: &Client, client: &Client, before: &str) -> Result<Vec<Swept>, TargetError> {
+async fn strangers(admin: &Client, client: &Client, before: &str, owner: &str) -> Result<Vec<Swept>, TargetError> {
     let look = "SELECT DISTINCT r.rolname::text, coalesce(d.description LIKE 'daypass %', false) FROM pg_catalog.pg_shdepend s \
                 JOIN pg_catalog.pg_roles r ON r.oid = s.refobjid AND s.refclassid = 'pg_catalog.pg_authid'::pg_catalog.regclass \
                 LEFT JOIN pg_catalog.pg_shdescription d ON d.objoid = r.oid AND d.classoid = 'pg_catalog.pg_authid'::pg_catalog.regclass \
                 WHERE s.dbid = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()) AND s.deptype = 'a' \
                 ORDER BY 1";
-    let here: Vec<(String, bool)> =
+    let mut here: Vec<(String, bool)> =
         client.query(look, &[]).await?.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect::<Result<_, TargetError>>()?;
+    // what is lent to whoever will own it is taken back in the end
+    here.retain(|(name, _)| name != owner);
     let home = "SELECT DISTINCT r.rolname::text FROM pg_catalog.pg_shdepend s \
                 JOIN pg_catalog.pg_roles r ON r.oid = s.refobjid AND s.refclassid = 'pg_catalog.pg_authid'::pg_catalog.regclass \
                 WHERE s.dbid = (SELECT oid FROM pg_catalog.pg_database WHERE datname = $1)";
     let home: Vec<String> = admin.query(home, &[&before]).await?.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
     // rights are given anew by the database of before, so none of the copy's own are kept
     let (all, mut swept): (Vec<String>, Vec<Swept>) = (here.iter().map(|(name, _)| name.clone()).collect(), Vec::new());
-    if all.is_empty() {
-        return Ok(swept);
+    if !all.is_empty() {
+        for sql in rights_of(client, &all).await? {
+            client.batch_execute(&sql).await?;
+        }
     }
-    for sql in rights_of(client, &all).await? {
-        client.batch_execute(&sql).await?;
+    // the server's own roles (pg_monitor ...) stand in no list of dependencies
+    let take: Vec<String> = Rights::of(client).await?.of_somebody(owner).map(|right| format!("{} CASCADE", right.take())).collect();
+    if !take.is_empty() {
+        client.batch_execute(&take.join("; ")).await?;
+    }
+    if let Some(right) = Rights::of(client).await?.of_somebody(owner).next() {
+        return Err(refused(format!(
+            "{} is a right in the copy that the administrator cannot take away (somebody else than the owner gave it). Take it away in the source",
+            right.words()
+        )));
     }
     let left: Vec<String> = client.query(look, &[]).await?.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
     if let Some(name) = left.iter().find(|name| !home.contains(name)) {
@@ -168,7 +193,7 @@ SELECT DISTINCT pg_catalog.format('ALTER DEFAULT PRIVILEGES FOR ROLE %I%s REVOKE
 }
 
 /// What runs by itself in the copy whenever somebody changes it: an event trigger, which only a superuser can have made.
-async fn quiet(client: &Client) -> Result<Vec<Swept>, TargetError> {
+pub async fn quiet(client: &Client) -> Result<Vec<Swept>, TargetError> {
     let look = "SELECT evtname::text FROM pg_catalog.pg_event_trigger WHERE evtenabled <> 'D' ORDER BY 1";
     let mut swept = Vec::new();
     for row in client.query(look, &[]).await? {
@@ -225,11 +250,16 @@ async fn with_scripts(
 ) -> Result<Vec<Swept>, TargetError> {
     let (names, database) = (movement.names, movement.environment.spec.database.as_str());
     let (owner, (version, superuser)) = (owner(admin, database).await?, server(admin).await?);
+    let (role, scratch) = (escape_identifier(&names.role), escape_identifier(names.scratch.as_str()));
+    // one that a script which failed has left behind
+    if admin.query_opt("SELECT 1 FROM pg_catalog.pg_roles WHERE rolname = $1", &[&names.role]).await?.is_some() {
+        admin.batch_execute(&format!("REVOKE ALL ON DATABASE {scratch} FROM {role}")).await?;
+    }
     discard_role(admin, &names.role).await?;
     let password = throw_away(admin, &names.role, superuser, version).await?;
     let member = if version >= 16 { " WITH INHERIT TRUE, SET TRUE" } else { "" };
-    let role = escape_identifier(&names.role);
-    admin.batch_execute(&format!("ALTER ROLE {role} CONNECTION LIMIT 1; GRANT {} TO {role}{member}", escape_identifier(&owner))).await.map_err(|e| {
+    admin.batch_execute(&format!("ALTER ROLE {role} CONNECTION LIMIT 1; GRANT CONNECT ON DATABASE {scratch} TO {role}")).await?;
+    admin.batch_execute(&format!("GRANT {} TO {role}{member}", escape_identifier(&owner))).await.map_err(|e| {
         let me = &target.spec.admin;
         refused(format!("scripts run with the rights of {owner}, which {me} cannot lend ({}): GRANT {owner} TO {me} WITH ADMIN OPTION", TargetError::from(e)))
     })?;
@@ -252,23 +282,47 @@ async fn with_scripts(
     Ok(swept)
 }
 
-/// A materialized view keeps the rows of before until somebody makes it anew. One that reads another was made after it.
+/// A materialized view keeps the rows of before until somebody makes it anew.
 async fn views_anew(target: &Postgres, scratch: &str) -> Result<Option<Swept>, TargetError> {
     let client = connect(target, scratch).await?;
     let look = "SELECT pg_catalog.format('%I.%I', n.nspname, c.relname) FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
                 WHERE c.relkind = 'm' AND c.relispopulated ORDER BY c.oid";
     let views = client.query(look, &[]).await?.iter().map(|row| row.try_get(0)).collect::<Result<Vec<String>, _>>()?;
+    // first they are emptied, all of them: whichever reads another finds nothing of before in it, and an error until that one is filled
     for view in &views {
-        client.batch_execute(&format!("REFRESH MATERIALIZED VIEW {view}")).await.map_err(|e| {
-            refused(format!("the materialized view {view} holds what was there before the scripts, and cannot be made anew: {}", TargetError::from(e)))
-        })?;
+        client.batch_execute(&format!("REFRESH MATERIALIZED VIEW {view} WITH NO DATA")).await?;
+    }
+    let mut left: Vec<&String> = views.iter().collect();
+    while !left.is_empty() {
+        let (mut later, mut why) = (Vec::new(), None);
+        for view in &left {
+            if let Err(error) = client.batch_execute(&format!("REFRESH MATERIALIZED VIEW {view}")).await {
+                why = Some(TargetError::from(error));
+                later.push(*view);
+            }
+        }
+        if let Some(why) = why.filter(|_| later.len() == left.len()) {
+            return Err(refused(format!("the materialized view {} holds what was there before the scripts, and cannot be made anew: {why}", left[0])));
+        }
+        left = later;
     }
     Ok((!views.is_empty()).then(|| Swept { what: format!("{} materialized views", views.len()), done: "made anew after the scripts".to_owned() }))
 }
 
 /// What the server knows of the values, for queries to be fast from the start, and nothing of values that scripts have changed.
-async fn analyze(target: &Postgres, scratch: &str) -> Result<(), TargetError> {
-    Ok(connect(target, scratch).await?.batch_execute("ANALYZE").await?)
+async fn analyze(target: &Postgres, scratch: &str) -> Result<Option<Swept>, TargetError> {
+    let client = connect(target, scratch).await?;
+    client.batch_execute("ANALYZE").await?;
+    // of a table without rows the server keeps what it knew
+    let look = "SELECT DISTINCT pg_catalog.format('%I.%I', s.schemaname, s.tablename) FROM pg_catalog.pg_stats s JOIN pg_catalog.pg_namespace n ON n.nspname = s.schemaname \
+                JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = s.tablename \
+                WHERE n.nspname !~ '^pg_' AND n.nspname <> 'information_schema' AND c.relkind IN ('r', 'm') AND c.reltuples = 0 ORDER BY 1";
+    let known = client.query(look, &[]).await?.iter().map(|row| row.try_get(0)).collect::<Result<Vec<String>, _>>()?;
+    Ok((!known.is_empty()).then(|| Swept {
+        what: format!("statistics of tables that are empty now: {}", crate::some_of(&known)),
+        done: "KEPT by the server, with values of before: whoever may read the table sees them in pg_stats. Delete rows in the source, or drop and create the table in a script"
+            .to_owned(),
+    }))
 }
 
 fn psql(programs: &Programs, login: &Login, script: &Path) -> Command {
