@@ -292,6 +292,8 @@ pub async fn hand_over(target: &Postgres, admin: &Client, scratch: &str, role: &
         client.batch_execute(&sql).await?;
     }
     client.batch_execute(&format!("REASSIGN OWNED BY {quoted} TO {heir}; DROP OWNED BY {quoted}")).await?;
+    // by the same words as it was given: which of ours counts as who gives it depends on them (PostgreSQL manual, GRANT, Notes)
+    admin.batch_execute(&format!("REVOKE CONNECT ON DATABASE {} FROM {quoted}", escape_identifier(scratch))).await?;
     drop(client);
     admin.query("SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity WHERE usename = $1", &[&role]).await?;
     Ok(admin.batch_execute(&format!("DROP ROLE {quoted}")).await?)

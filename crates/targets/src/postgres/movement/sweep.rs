@@ -253,7 +253,7 @@ async fn with_scripts(
     let (role, scratch) = (escape_identifier(&names.role), escape_identifier(names.scratch.as_str()));
     // one that a script which failed has left behind
     if admin.query_opt("SELECT 1 FROM pg_catalog.pg_roles WHERE rolname = $1", &[&names.role]).await?.is_some() {
-        admin.batch_execute(&format!("REVOKE ALL ON DATABASE {scratch} FROM {role}")).await?;
+        admin.batch_execute(&format!("REVOKE CONNECT ON DATABASE {scratch} FROM {role}")).await?;
     }
     discard_role(admin, &names.role).await?;
     let password = throw_away(admin, &names.role, superuser, version).await?;
