@@ -117,6 +117,11 @@ pub fn ended(name: &str, status: std::process::ExitStatus, said: &str) -> Result
 
 /// Runs a program to its end; gives what it printed.
 pub async fn run(name: &str, command: Command, progress: Option<&Progress>) -> Result<String, TargetError> {
+    run_and_hear(name, command, progress).await.map(|(printed, _)| printed)
+}
+
+/// The same, with the last of what it said beside that.
+pub async fn run_and_hear(name: &str, command: Command, progress: Option<&Progress>) -> Result<(String, String), TargetError> {
     let mut child = start(command)?;
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     let read = async {
@@ -134,7 +139,7 @@ pub async fn run(name: &str, command: Command, progress: Option<&Progress>) -> R
     let (printed, said) = tokio::join!(read, heard);
     let status = child.wait().await.map_err(|e| refused(format!("{name}: {e}")))?;
     ended(name, status, &said)?;
-    Ok(printed)
+    Ok((printed, said))
 }
 
 /// The most that a list of a dump, or a script, may print.

@@ -721,6 +721,12 @@ async fn scripts_stay_in_their_database_and_checks_say_whether_it_is_masked() {
         assert_eq!(server.sql(scratch, "SELECT string_agg(customer, ' ') FROM sales.first").await, "masked");
         let known = "SELECT count(*) FROM pg_stats WHERE schemaname = 'sales' AND tablename = 'orders' AND attname = 'customer' AND most_common_vals::text = '{masked}'";
         assert_eq!(server.sql(scratch, known).await, "1", "statistics know nothing of what was there");
+        // rights that are not a script's to give or to take are no success that says nothing
+        std::fs::write(folder.join("20-rights.sql"), "REVOKE ALL ON SCHEMA public FROM PUBLIC;\n").unwrap();
+        let failed = server.target.sweep(&movement, &Scripts::in_folder(&folder).unwrap()).await.unwrap_err().to_string();
+        assert!(failed.contains("no privileges could be revoked") && failed.contains("not its to give or to take"), "{failed}");
+        std::fs::remove_file(folder.join("20-rights.sql")).unwrap();
+        assert_eq!(server.sql("postgres", "SELECT count(*) FROM pg_roles WHERE rolname LIKE 'daypass\\_in%'").await, "0", "a script that fails leaves no role");
         // what a check finds, what it may not do, and what it is not to overlook
         for (sql, words) in [
             ("SELECT id, customer FROM sales.orders ORDER BY id LIMIT 2;", "found what should not be there, and the new database does not open: 1|masked"),
@@ -757,6 +763,44 @@ async fn scripts_stay_in_their_database_and_checks_say_whether_it_is_masked() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_empty_database_and_one_of_the_administrators_own_are_filled() {
+    let work = std::env::temp_dir().join(format!("daypass-empty-{}", std::process::id()));
+    each(async |server| {
+        server.postgres.database("golden").await.unwrap();
+        let from = AnyTarget::Postgres(OnPostgres::new(server.spec.clone(), Secret::new("admin-secret"), server.tls.clone(), StoreId::new(Uuid::from_u128(1))));
+        let golden: DatabaseName = "golden".parse().unwrap();
+        for (n, owner) in ["uat_owner", "daypass_admin"].into_iter().enumerate() {
+            if n == 0 {
+                server.sql("postgres", "CREATE ROLE uat_owner; GRANT uat_owner TO daypass_admin WITH ADMIN OPTION").await;
+            }
+            server.sql("postgres", "DROP DATABASE IF EXISTS uat").await;
+            server.sql("postgres", &format!("CREATE DATABASE uat OWNER {owner}")).await;
+            server.sql("postgres", "REVOKE CONNECT ON DATABASE uat FROM PUBLIC").await;
+            for same_server in [true, false] {
+                let env = environment("uat");
+                let names = Names::of(&env, MovementId::new(Uuid::from_u128(590 + n as u128 * 2 + u128::from(same_server)))).unwrap();
+                let tools = Tools { postgres: Some(server.postgres.program("")), jobs: 1, work: work.join(names.role.as_str()), ..Tools::default() };
+                let progress = Progress::default();
+                let movement = Move { environment: &env, names: &names, tools: &tools, progress: &progress };
+                let told = |e: TargetError| panic!("{owner}, {same_server}: {e}");
+                server.target.copy(&movement, &Source::Database { target: &from, database: &golden, same_server }).await.unwrap_or_else(told);
+                server.target.sweep(&movement, &Scripts::default()).await.map(drop).unwrap_or_else(told);
+                server.target.carry_over(&movement).await.map(drop).unwrap_or_else(told);
+                server.target.swap(&movement, &names.scratch).await.unwrap_or_else(told);
+                let may = format!(
+                    "SELECT pg_get_userbyid(datdba), has_database_privilege('{owner}', oid, 'CONNECT'), has_database_privilege('{owner}', oid, 'CREATE'), \
+                     has_database_privilege('public', oid, 'CONNECT') FROM pg_database WHERE datname = 'uat'"
+                );
+                assert_eq!(server.sql("uat", &may).await, format!("{owner}|t|t|f"), "{same_server}");
+                assert_eq!(server.sql("uat", "SELECT count(*) FROM sales.orders").await, "400");
+                server.target.drop_kept(&names.old).await.unwrap();
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_extension_with_types_of_its_own_comes_with_the_servers_own_copy() {
     let work = std::env::temp_dir().join(format!("daypass-extension-{}", std::process::id()));
     each(async |server| {
@@ -782,7 +826,7 @@ async fn an_extension_with_types_of_its_own_comes_with_the_servers_own_copy() {
         let copy = async || server.target.copy(&movement, &Source::Database { target: &from, database: &golden, same_server: true }).await;
         assert!(copy().await.unwrap_err().to_string().contains("pg_restore"), "it does not run as the administrator");
         server.target.discard(&movement).await.unwrap();
-        server.sql("golden", "DROP EVENT TRIGGER watching").await;
+        server.sql("golden", "ALTER EVENT TRIGGER watching DISABLE").await;
         copy().await.unwrap();
         server.target.sweep(&movement, &Scripts::default()).await.unwrap();
         // whoever will own it does not come in before its time

@@ -277,7 +277,9 @@ impl Ledger {
                 begun.into_iter().collect()
             }
             Observed::Reached { movement, phase } => {
-                let known = under_way(movement).filter(|known| known.kind.is_ours());
+                // nobody exchanges names whose access has not ended
+                let may = |known: &&Movement| matches!(known.state, MovementState::Running { .. }) || !matches!(phase, Phase::Freeze | Phase::Swap);
+                let known = under_way(movement).filter(|known| known.kind.is_ours()).filter(may);
                 known.map(|_| Event::MovementReached { movement: *movement, phase: *phase }).into_iter().collect()
             }
             Observed::Swept { movement, swept } => under_way(movement)

@@ -78,7 +78,12 @@ impl Carry {
     }
 
     async fn reach(&self, phase: Phase) -> Result<(), String> {
-        self.report(Observed::Reached { movement: self.movement.id, phase }).await
+        self.report(Observed::Reached { movement: self.movement.id, phase }).await?;
+        // somebody may have stopped it, or begun it anew, in the meantime
+        match self.state() {
+            Some(MovementState::Planned { phase: now, .. } | MovementState::Running { phase: now }) if now == phase => Ok(()),
+            _ => Err("it was stopped".to_owned()),
+        }
     }
 
     /// Until no session is left and no account: what ended is gone from the target, not only from the gateway.

@@ -19,7 +19,7 @@ pub async fn carry(admin: &Client, database: &str, scratch: &str, owner: &str) -
     let row = admin.query_one(look, &[&database]).await?;
     let (limit, template, comment): (i32, bool, Option<String>) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
     let (name, heir) = (escape_identifier(scratch), escape_identifier(owner));
-    admin.batch_execute(&format!("REVOKE ALL ON DATABASE {name} FROM {heir}; ALTER DATABASE {name} OWNER TO {heir}")).await?;
+    admin.batch_execute(&format!("ALTER DATABASE {name} OWNER TO {heir}")).await?;
     let comment = comment.map_or_else(|| "NULL".to_owned(), |comment| escape_literal(&comment));
     admin
         .batch_execute(&format!("ALTER DATABASE {name} WITH CONNECTION LIMIT {limit} IS_TEMPLATE {template}; COMMENT ON DATABASE {name} IS {comment}"))

@@ -3,7 +3,7 @@
 
 use super::super::Use;
 use super::{
-    MAINTENANCE, Postgres, connect, exists, named, owner, quiet, refused, remove, rights, server,
+    MAINTENANCE, Postgres, connect, exists, named, owner, refused, remove, rights, server,
     tools::{Login, Programs},
 };
 use crate::{
@@ -103,10 +103,12 @@ async fn beside(target: &Postgres, admin: &Client, from: &Postgres, template: &D
         movement.progress.reset();
         return Ok(false);
     }
-    let (version, superuser) = server(admin).await?;
-    // it would run as the administrator, at the first thing that is done to the copy, and only a superuser can switch it off
-    let watched = "SELECT EXISTS (SELECT FROM pg_catalog.pg_event_trigger WHERE evtenabled <> 'D')";
-    if !superuser && connect(from, template.as_str()).await?.query_one(watched, &[]).await?.try_get(0)? {
+    let (version, _) = server(admin).await?;
+    // it would run as the administrator at the first thing that is done to the copy
+    let watched = "SELECT EXISTS (SELECT FROM pg_catalog.pg_event_trigger e WHERE e.evtenabled <> 'D' AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d \
+                   WHERE d.deptype = 'e' AND d.classid = 'pg_catalog.pg_event_trigger'::pg_catalog.regclass AND d.objid = e.oid))";
+    if connect(from, template.as_str()).await?.query_one(watched, &[]).await?.try_get(0)? {
+        tracing::info!("the source has an event trigger that is on; it is dumped and restored");
         movement.progress.reset();
         return Ok(false);
     }
@@ -123,7 +125,6 @@ async fn beside(target: &Postgres, admin: &Client, from: &Postgres, template: &D
     let whole = movement.progress.total_bytes.load(Ordering::Relaxed);
     movement.progress.add_bytes(whole);
     let client = connect(target, scratch).await?;
-    quiet(&client).await?;
     if !unpublished(&client).await? || !plain_rights(&client).await? || !give(&client, owner).await? {
         drop(client);
         tracing::info!("something in the copy has an owner that cannot be changed one by one; it is dumped and restored");

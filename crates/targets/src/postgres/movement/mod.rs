@@ -21,7 +21,6 @@ use std::time::{Duration, Instant};
 use tokio_postgres::Client;
 
 pub use copy::{copy, export};
-use sweep::quiet;
 pub use sweep::{carry_over, rights_of, run_scripts, sweep, sweep_marked};
 
 /// How long sessions of others get to end, before the names are exchanged.

@@ -87,6 +87,14 @@ const BEFORE: &[Row] = &[
 /// What keeps pg_dump from reading all of the source; the server's own copy beside itself asks for none of it.
 const READING: &[Row] = &[
     Row {
+        fine: "no event trigger of the source would have to be made",
+        does: "is an event trigger, though off: only a superuser makes one, so that pg_restore refuses",
+        verdict: Verdict::Missing,
+        may_go: false,
+        look: "SELECT e.evtname::text, format('DROP EVENT TRIGGER %I', e.evtname) FROM pg_event_trigger e WHERE $1 = current_database() AND e.evtenabled = 'D' \
+               AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.deptype = 'e' AND d.classid = 'pg_event_trigger'::regclass AND d.objid = e.oid) ORDER BY 1",
+    },
+    Row {
         fine: "row level security hides nothing of the source from the administrator",
         does: "has row level security that counts for the administrator, so that pg_dump refuses",
         verdict: Verdict::Missing,
@@ -104,14 +112,15 @@ const READING: &[Row] = &[
     },
 ];
 
-/// The server's own copy would bring it along, and it would run as the administrator at the first thing that is done to the copy.
+/// The server's own copy would bring it along, and it would run as the administrator at the first thing that is done to the copy; and pg_restore,
+/// which runs as no superuser, may not make it. Those of an extension are that extension's, which only superusers make as well.
 const EVENTS: Row = Row {
     fine: "no event trigger of the source would run as the administrator",
-    does: "is an event trigger: pg_restore may not make it, and in the server's own copy it would run as the administrator",
+    does: "is an event trigger that is on: pg_restore may not make it, and in the server's own copy it would run as the administrator",
     verdict: Verdict::Missing,
     may_go: false,
-    look: "SELECT evtname::text, format('DROP EVENT TRIGGER %I', evtname) FROM pg_event_trigger WHERE $1 = current_database() AND evtenabled <> 'D' \
-           AND NOT (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) ORDER BY 1",
+    look: "SELECT e.evtname::text, format('ALTER EVENT TRIGGER %I DISABLE', e.evtname) FROM pg_event_trigger e WHERE $1 = current_database() AND e.evtenabled <> 'D' \
+           AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.deptype = 'e' AND d.classid = 'pg_event_trigger'::regclass AND d.objid = e.oid) ORDER BY 1",
 };
 
 /// Extensions of the source; what of them the target's server has, and what a role that is no superuser may make, is asked there.

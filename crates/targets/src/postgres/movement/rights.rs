@@ -156,7 +156,7 @@ impl Rights {
         self.given.keys().filter(move |right| right.grantee.as_ref().is_some_and(|grantee| grantee != owner) && !self.of_extensions.contains(&right.object))
     }
 
-    fn has(&self, right: &Right) -> bool {
+    pub fn has(&self, right: &Right) -> bool {
         self.given.contains_key(right) || !right.grantable && self.given.contains_key(&Right { grantable: true, ..right.clone() })
     }
 

@@ -4,7 +4,7 @@
 use super::{
     MAINTENANCE, Postgres, attributes, connect,
     copy::{hand_over, throw_away},
-    discard_role, literals, owner, refused,
+    literals, owner, refused,
     rights::{self, Right, Rights},
     server,
     tools::{Login, Programs, TOOLS},
@@ -12,7 +12,7 @@ use super::{
 use crate::{
     TargetError,
     movement::{Move, Scripts},
-    programs::{Workshop, run},
+    programs::{Workshop, run, run_and_hear},
 };
 use daypass_core::movement::Swept;
 use postgres_protocol::escape::escape_identifier;
@@ -29,8 +29,7 @@ pub async fn sweep(target: &Postgres, movement: &Move<'_>, scripts: &Scripts) ->
     // scripts run with what counts when it is open; what cannot be carried over is said then
     attributes::settings(&admin, database, scratch).await?;
     let client = connect(target, scratch).await?;
-    let mut swept = quiet(&client).await?;
-    swept.extend(strangers(&admin, &client, database, &owner(&admin, database).await?).await?);
+    let mut swept = strangers(&admin, &client, &connect(target, database).await?, database, &owner(&admin, database).await?).await?;
     swept.extend(everybody(&client).await?);
     swept.extend(passwords(&client).await?);
     drop(client);
@@ -50,7 +49,7 @@ async fn take_place_back(new: &Client, owner: &str) -> Result<(), TargetError> {
     let lent = "SELECT EXISTS (SELECT FROM pg_catalog.pg_namespace n, pg_catalog.aclexplode(n.nspacl) x WHERE n.nspname = 'public' AND n.nspowner <> x.grantee \
                 AND x.grantee = (SELECT oid FROM pg_catalog.pg_roles WHERE rolname = $1))";
     if new.query_one(lent, &[&owner]).await?.try_get(0)? {
-        new.batch_execute(&format!("REVOKE ALL ON SCHEMA public FROM {}", escape_identifier(owner))).await?;
+        new.batch_execute(&format!("REVOKE ALL ON SCHEMA public FROM {} CASCADE", escape_identifier(owner))).await?;
     }
     Ok(())
 }
@@ -71,7 +70,7 @@ pub async fn carry_over(target: &Postgres, movement: &Move<'_>) -> Result<Vec<Sw
 
 /// Takes every right in the copy from roles that have nothing in the database of before: accounts of passes of other environments
 /// above all, and the people and programs of the source.
-async fn strangers(admin: &Client, client: &Client, before: &str, owner: &str) -> Result<Vec<Swept>, TargetError> {
+async fn strangers(admin: &Client, client: &Client, old: &Client, before: &str, owner: &str) -> Result<Vec<Swept>, TargetError> {
     let look = "SELECT DISTINCT r.rolname::text, coalesce(d.description LIKE 'daypass %', false) FROM pg_catalog.pg_shdepend s \
                 JOIN pg_catalog.pg_roles r ON r.oid = s.refobjid AND s.refclassid = 'pg_catalog.pg_authid'::pg_catalog.regclass \
                 LEFT JOIN pg_catalog.pg_shdescription d ON d.objoid = r.oid AND d.classoid = 'pg_catalog.pg_authid'::pg_catalog.regclass \
@@ -93,18 +92,22 @@ async fn strangers(admin: &Client, client: &Client, before: &str, owner: &str) -
         }
     }
     // the server's own roles (pg_monitor ...) stand in no list of dependencies
-    let take: Vec<String> = Rights::of(client).await?.of_somebody(owner).map(|right| format!("{} CASCADE", right.take())).collect();
-    if !take.is_empty() {
-        client.batch_execute(&take.join("; ")).await?;
+    for right in Rights::of(client).await?.of_somebody(owner) {
+        let take = format!("{} CASCADE", right.take());
+        if let Err(error) = client.batch_execute(&take).await {
+            tracing::info!(%error, take, "a right in the copy could not be taken away");
+        }
     }
-    if let Some(right) = Rights::of(client).await?.of_somebody(owner).next() {
+    // what stays is no gain when the database of before gave it as well
+    let known = Rights::of(old).await?;
+    if let Some(right) = Rights::of(client).await?.of_somebody(owner).find(|right| !known.has(right)) {
         return Err(refused(format!(
             "{} is a right in the copy that the administrator cannot take away (somebody else than the owner gave it). Take it away in the source",
             right.words()
         )));
     }
     let left: Vec<String> = client.query(look, &[]).await?.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
-    if let Some(name) = left.iter().find(|name| !home.contains(name)) {
+    if let Some(name) = left.iter().find(|name| *name != owner && !home.contains(name)) {
         return Err(refused(format!(
             "{name} has rights in the copy that the administrator cannot take away (somebody else than the owner gave them). Take them away in the source, or refresh while somebody is connected there: then it is dumped without rights"
         )));
@@ -192,22 +195,6 @@ SELECT DISTINCT pg_catalog.format('ALTER DEFAULT PRIVILEGES FOR ROLE %I%s REVOKE
     Ok(rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?)
 }
 
-/// What runs by itself in the copy whenever somebody changes it: an event trigger, which only a superuser can have made.
-pub async fn quiet(client: &Client) -> Result<Vec<Swept>, TargetError> {
-    let look = "SELECT evtname::text FROM pg_catalog.pg_event_trigger WHERE evtenabled <> 'D' ORDER BY 1";
-    let mut swept = Vec::new();
-    for row in client.query(look, &[]).await? {
-        let name: String = row.try_get(0)?;
-        let off = format!("ALTER EVENT TRIGGER {} DISABLE", escape_identifier(&name));
-        let done = match client.batch_execute(&off).await {
-            Ok(()) => "switched off".to_owned(),
-            Err(error) => format!("NOT switched off ({}); a superuser can: {off};", TargetError::from(error)),
-        };
-        swept.push(Swept { what: format!("event trigger {name} of the source"), done });
-    }
-    Ok(swept)
-}
-
 /// Passwords that the copy holds for other servers.
 async fn passwords(client: &Client) -> Result<Vec<Swept>, TargetError> {
     let look = "SELECT usename::text, srvname::text FROM pg_catalog.pg_user_mappings ORDER BY 1, 2";
@@ -251,11 +238,10 @@ async fn with_scripts(
     let (names, database) = (movement.names, movement.environment.spec.database.as_str());
     let (owner, (version, superuser)) = (owner(admin, database).await?, server(admin).await?);
     let (role, scratch) = (escape_identifier(&names.role), escape_identifier(names.scratch.as_str()));
-    // one that a script which failed has left behind
+    // one that was interrupted has left its role behind, and what it had made
     if admin.query_opt("SELECT 1 FROM pg_catalog.pg_roles WHERE rolname = $1", &[&names.role]).await?.is_some() {
-        admin.batch_execute(&format!("REVOKE CONNECT ON DATABASE {scratch} FROM {role}")).await?;
+        hand_over(target, admin, names.scratch.as_str(), &names.role, &owner).await?;
     }
-    discard_role(admin, &names.role).await?;
     let password = throw_away(admin, &names.role, superuser, version).await?;
     let member = if version >= 16 { " WITH INHERIT TRUE, SET TRUE" } else { "" };
     admin.batch_execute(&format!("ALTER ROLE {role} CONNECTION LIMIT 1; GRANT CONNECT ON DATABASE {scratch} TO {role}")).await?;
@@ -268,18 +254,23 @@ async fn with_scripts(
     let login = Login::to(target, workshop, "script", names.scratch.as_str(), Some((&names.role, &password)))?
         .with("DAYPASS_ENVIRONMENT", movement.environment.spec.name.as_str());
     let (running, checking) = (login.clone().with("PGOPTIONS", &options), login.with("PGOPTIONS", &format!("{options} {CHECK}")));
-    let mut swept = Vec::new();
-    for script in &scripts.run {
-        swept.push(run_script(programs, &running, script).await?);
-    }
-    if !scripts.run.is_empty() {
-        swept.extend(views_anew(target, names.scratch.as_str()).await?);
-    }
-    for check in &scripts.checks {
-        swept.push(run_check(programs, &checking, check).await?);
-    }
-    hand_over(target, admin, names.scratch.as_str(), &names.role, &owner).await?;
-    Ok(swept)
+    let ran = async {
+        let mut swept = Vec::new();
+        for script in &scripts.run {
+            swept.push(run_script(programs, &running, script).await?);
+        }
+        if !scripts.run.is_empty() {
+            swept.extend(views_anew(target, names.scratch.as_str()).await?);
+        }
+        for check in &scripts.checks {
+            swept.push(run_check(programs, &checking, check).await?);
+        }
+        Ok(swept)
+    };
+    // whatever came of it: the role goes
+    let ran = ran.await;
+    let gone = hand_over(target, admin, names.scratch.as_str(), &names.role, &owner).await;
+    ran.and_then(|swept| gone.map(|()| swept))
 }
 
 /// A materialized view keeps the rows of before until somebody makes it anew.
@@ -335,15 +326,25 @@ fn name_of(script: &Path) -> String {
     script.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
+/// What the server says when GRANT or REVOKE did nothing: a warning, which is no failure to psql.
+const NOTHING_DONE: [&str; 4] =
+    ["no privileges were granted", "not all privileges were granted", "no privileges could be revoked", "not all privileges could be revoked"];
+
 /// psql says how many rows each statement touched.
 async fn run_script(programs: &Programs, login: &Login, script: &Path) -> Result<Swept, TargetError> {
     let name = name_of(script);
-    let said = run(&format!("the script {name}"), psql(programs, login, script), None).await.map_err(|error| match error {
+    let (said, warned) = run_and_hear(&format!("the script {name}"), psql(programs, login, script), None).await.map_err(|error| match error {
         TargetError::Refused(why) if why.contains("too many connections for role") => {
             refused(format!("{why} (a script stays in its database and its session: \\c and the like are not for it)"))
         }
         other => other,
     })?;
+    if let Some(warning) = warned.lines().find(|line| NOTHING_DONE.iter().any(|nothing| line.contains(nothing))) {
+        return Err(refused(format!(
+            "the script {name}: {} (rights on the database itself and on the schema public are not its to give or to take; those of the database of before are carried over)",
+            warning.trim()
+        )));
+    }
     let said = said.trim();
     let done = match said.chars().count() {
         0 => "ran, and said nothing".to_owned(),
