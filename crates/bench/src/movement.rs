@@ -49,19 +49,16 @@ pub async fn measure(report: &mut Report, rounds: u64, gigabytes: u64) -> Result
         // somebody at work in the source, so that the server does not copy it by itself
         let dumps = times_dumped(&directory)?;
         let working = session(&postgres).await?;
-        let people = busy(&maria, gateway, &ca).await?;
-        let (seconds, most, closed) = refresh(&manager, &child).await?;
-        door.push(closed);
-        drop(people);
+        let (seconds, most, _) = refresh(&manager, &child).await?;
         ensure!(times_dumped(&directory)? == dumps + 1, "the server copied the database by itself: pg_dump was not measured");
         through.push(seconds);
         held.push(most - before);
         drop(working);
         postgres.sql("postgres", "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'hand'").await?;
+        beside.push(refresh(&manager, &child).await?.0);
+        // once more with people at work, who take their part of the machine while it is prepared
         let people = busy(&maria, gateway, &ca).await?;
-        let (seconds, _, closed) = refresh(&manager, &child).await?;
-        beside.push(seconds);
-        door.push(closed);
+        door.push(refresh(&manager, &child).await?.2);
         drop(people);
         ensure!(times_dumped(&directory)? == dumps + 1, "the server did not copy the database by itself");
     }
@@ -146,6 +143,8 @@ async fn busy(maria: &Api, gateway: u16, ca: &Path) -> Result<Vec<tokio::task::J
 /// A refresh through Daypass: the seconds from the command to the open environment, the most KiB that Daypass held meanwhile, and the
 /// milliseconds in which nobody had access, by its log.
 async fn refresh(manager: &Api, daypass: &Child) -> Result<(f64, f64, f64)> {
+    // the exchange of names is short: it is looked at often once access has ended
+    let mut exchanging = None;
     let pid = daypass.id().context("Daypass runs")?;
     let began = Instant::now();
     let begun = manager.post("environments/uat/movements", json!({ "kind": "refresh", "from": "golden", "why": "the bench" })).await?;
@@ -157,11 +156,21 @@ async fn refresh(manager: &Api, daypass: &Child) -> Result<(f64, f64, f64)> {
         match mine["status"].as_str() {
             Some("Completed") => {
                 let at = |name: &str| mine[name].as_str().and_then(|at| at.parse::<jiff::Timestamp>().ok()).context("the movement says when");
-                let closed = at("over_at")?.duration_since(at("begun_at")?).as_secs_f64() * 1_000.0;
+                let (begun, over) = (at("begun_at")?, at("over_at")?);
+                let closed = over.duration_since(begun).as_secs_f64() * 1_000.0;
+                if let Some(swap) = exchanging {
+                    println!("  out for {closed:.0} ms, {:.0} of them in the exchange of names", over.duration_since(swap).as_secs_f64() * 1_000.0);
+                }
                 return Ok((began.elapsed().as_secs_f64(), most, closed));
             }
             Some("Failed" | "Aborted") | None => anyhow::bail!("the refresh did not end well: {mine}"),
-            Some(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+            Some(_) => {
+                if mine["phase"] == "swap" {
+                    exchanging.get_or_insert_with(jiff::Timestamp::now);
+                }
+                let often = if mine["begun_at"].is_null() { 50 } else { 5 };
+                tokio::time::sleep(Duration::from_millis(often)).await;
+            }
         }
     }
 }
