@@ -133,7 +133,7 @@ async fn busy(maria: &Api, gateway: u16, ca: &Path) -> Result<Vec<tokio::task::J
         for _ in 0..EACH {
             let client = connect(&way).await?;
             people.push(tokio::spawn(async move {
-                let _ = client.batch_execute("SELECT repeat('x', 8000), pg_sleep(0.05) FROM generate_series(1, 10000000)").await;
+                let _ = client.batch_execute("SELECT repeat('x', 8000), pg_sleep(0.05) FROM generate_series(1, 100000)").await;
             }));
         }
     }
