@@ -3,9 +3,8 @@
 use crate::{AnyTarget, TargetError};
 use daypass_core::{
     environment::Environment,
-    movement::{Kept, Names, Swept},
+    movement::{Names, Swept},
     names::DatabaseName,
-    time::Time,
 };
 use std::{
     collections::BTreeMap,
@@ -177,11 +176,6 @@ pub enum Standing {
     Old,
     /// The new one has taken its place.
     New,
-}
-
-/// What is put aside by a movement, and until when.
-pub fn kept(names: &Names, until: Option<Time>) -> Option<Kept> {
-    until.map(|until| Kept { database: names.old.clone(), until })
 }
 
 pub(crate) fn not_here<T>() -> Result<T, TargetError> {

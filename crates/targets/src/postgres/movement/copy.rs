@@ -91,9 +91,19 @@ async fn expect(client: &Client, progress: &Progress) -> Result<(), TargetError>
 /// to nobody else one by one.
 async fn beside(target: &Postgres, admin: &Client, from: &Postgres, template: &DatabaseName, movement: &Move<'_>, owner: &str) -> Result<bool, TargetError> {
     let scratch = movement.names.scratch.as_str();
-    {
+    // it would run as the administrator at the first thing that is done to the copy
+    let watching = "SELECT EXISTS (SELECT FROM pg_catalog.pg_event_trigger e WHERE e.evtenabled <> 'D' AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d \
+                    WHERE d.deptype = 'e' AND d.classid = 'pg_catalog.pg_event_trigger'::pg_catalog.regclass AND d.objid = e.oid))";
+    // one look into the source, over long before it is copied: while anybody is in it the server waits
+    let watched: bool = {
         let client = connect(from, template.as_str()).await?;
         expect(&client, movement.progress).await?;
+        client.query_one(watching, &[]).await?.try_get(0)?
+    };
+    if watched {
+        tracing::info!("the source has an event trigger that is on; it is dumped and restored");
+        movement.progress.reset();
+        return Ok(false);
     }
     // the server would wait five seconds for them before it refuses
     let others = "SELECT count(*) FROM pg_catalog.pg_stat_activity WHERE datname = $1 AND usename <> current_user";
@@ -104,14 +114,6 @@ async fn beside(target: &Postgres, admin: &Client, from: &Postgres, template: &D
         return Ok(false);
     }
     let (version, _) = server(admin).await?;
-    // it would run as the administrator at the first thing that is done to the copy
-    let watched = "SELECT EXISTS (SELECT FROM pg_catalog.pg_event_trigger e WHERE e.evtenabled <> 'D' AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d \
-                   WHERE d.deptype = 'e' AND d.classid = 'pg_catalog.pg_event_trigger'::pg_catalog.regclass AND d.objid = e.oid))";
-    if connect(from, template.as_str()).await?.query_one(watched, &[]).await?.try_get(0)? {
-        tracing::info!("the source has an event trigger that is on; it is dumped and restored");
-        movement.progress.reset();
-        return Ok(false);
-    }
     let strategy = if version >= 15 { " STRATEGY FILE_COPY" } else { "" };
     // it is the administrator's, and shut, until it takes the name: whoever owns a database may connect to it, or let himself
     let sql = format!("CREATE DATABASE {} TEMPLATE {} ALLOW_CONNECTIONS false{strategy}", escape_identifier(scratch), escape_identifier(template.as_str()),);
