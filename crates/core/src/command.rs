@@ -4,6 +4,7 @@ use crate::{
     drift::{Finding, Verdict},
     environment::*,
     ids::*,
+    masks::Masks,
     movement::{Kept, Made, MovementKind, Phase, Swept},
     names::*,
     net::Range,
@@ -110,6 +111,11 @@ pub enum Command {
         environment: EnvironmentId,
         grants: Grants,
         heir: Option<String>,
+    },
+    /// Changes what movements mask in its database.
+    SetMasks {
+        environment: EnvironmentId,
+        masks: Masks,
     },
 
     SetKind {

@@ -2,6 +2,7 @@
 
 use crate::{
     ids::*,
+    masks::Masks,
     names::{DatabaseName, Host, Name},
     time::Time,
 };
@@ -178,6 +179,8 @@ pub struct Environment {
     /// How often the database has been replaced; `ended_epochs[n]` says what ended epoch `n`.
     pub ended_epochs: Vec<(EpochEnd, Time)>,
     pub identity: Option<Identity>,
+    /// What a movement masks in it before anybody is let in.
+    pub masks: Masks,
     /// Whether it has machine credentials.
     pub remote_desktop: bool,
     /// Until when a replica may take over with some of the last moments missing.

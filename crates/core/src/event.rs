@@ -5,6 +5,7 @@ use crate::{
     drift::{Finding, Verdict},
     environment::*,
     ids::*,
+    masks::Masks,
     movement::{Kept, Made, MovementKind, Phase, Swept},
     names::*,
     net::Range,
@@ -136,6 +137,11 @@ pub enum Event {
         environment: EnvironmentId,
         grants: Grants,
         heir: Option<String>,
+    },
+    /// What movements mask in the database from now on.
+    MasksSet {
+        environment: EnvironmentId,
+        masks: Masks,
     },
     /// The first look at the database of this epoch.
     DatabaseIdentified {
@@ -380,6 +386,24 @@ pub enum Event {
     MovementKeptGone {
         movement: MovementId,
     },
+}
+
+impl Event {
+    /// The movement that it is about.
+    pub fn movement(&self) -> Option<MovementId> {
+        match self {
+            Event::MovementPlanned { movement, .. }
+            | Event::MovementWithdrawn { movement, .. }
+            | Event::MovementBegun { movement, .. }
+            | Event::MovementReached { movement, .. }
+            | Event::MovementSwept { movement, .. }
+            | Event::MovementFailed { movement, .. }
+            | Event::MovementRetried { movement }
+            | Event::MovementFinished { movement, .. }
+            | Event::MovementKeptGone { movement } => Some(*movement),
+            _ => None,
+        }
+    }
 }
 
 fn yes() -> bool {

@@ -144,6 +144,7 @@ pub fn about(ledger: &Ledger, event: &Event) -> About {
         Event::EnvironmentAdded { environment, .. } | Event::EnvironmentRemoved { environment } | Event::AccountsSet { environment, .. } => {
             settings(Some(*environment))
         }
+        Event::MasksSet { environment, .. } => settings(Some(*environment)),
         Event::DriftFound { .. } | Event::DriftGone { .. } | Event::DriftJudged { .. } => settings(None),
         Event::FileFetched { environment, .. } => About { kind: Kind::Movements, environment: *environment, person: None },
         Event::KindSet { environment, .. } | Event::RemoteDesktopSet { environment, .. } => settings(Some(*environment)),

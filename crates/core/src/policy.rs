@@ -76,6 +76,20 @@ pub struct Policy {
     /// What an account gets besides reading or writing rows, where the engine has such a right.
     #[serde(default = "Extra::usual")]
     pub extras: BTreeSet<Extra>,
+    /// Whether what comes from elsewhere opens only when it was looked through for what is personal.
+    #[serde(default)]
+    pub masking: Masking,
+}
+
+/// What a refresh, an import or another tool has to show before the environment opens.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Masking {
+    /// Nothing: what is declared is masked.
+    #[default]
+    Optional,
+    /// Each column that looks personal is declared, or there are checks that look at the copy.
+    Required,
 }
 
 fn yes() -> bool {
@@ -159,6 +173,7 @@ impl Default for Policy {
             rotate_after_reveal: None,
             drop_leftovers: false,
             extras: Extra::usual(),
+            masking: Masking::default(),
         }
     }
 }

@@ -67,6 +67,11 @@ pub fn what(ledger: &Ledger, event: &Event) -> String {
             };
             format!("set that accounts of {} get {how}, and that {heir} may use what they leave", env(environment))
         }
+        Event::MasksSet { environment, masks } => {
+            let masks: Vec<String> = masks.iter().map(|(column, mask)| format!("{column} = {mask}")).collect();
+            let masks = if masks.is_empty() { "nothing".to_owned() } else { masks.join(", ") };
+            format!("set what movements mask in {}: {masks}", env(environment))
+        }
         Event::DatabaseIdentified { environment, .. } => format!("took note of which database {} is", env(environment)),
         Event::DatabaseReplaced { environment, .. } => format!("found that the database of {} was replaced; all access to it ended", env(environment)),
         Event::FailoverExpected { environment, until } => format!("said that a replica may take over for {} until {}", env(environment), minute(until)),

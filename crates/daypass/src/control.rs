@@ -265,7 +265,7 @@ fn ends_access(command: &Command) -> bool {
         Command::SetMail { .. } | Command::ChangePassword { .. } | Command::SetSecondFactor { .. } | Command::RemoveSecondFactor { .. } => false,
         Command::RevealPass { .. } | Command::ReviewPass { .. } => false,
         Command::AddProject { .. } | Command::SetPolicy { .. } | Command::AddEnvironment { .. } | Command::SetTarget { .. } => false,
-        Command::SetAccounts { .. } | Command::AddAllow { .. } => false,
+        Command::SetAccounts { .. } | Command::SetMasks { .. } | Command::AddAllow { .. } => false,
         Command::RequestPass { .. } | Command::ApprovePass { .. } | Command::ExtendPass { .. } => false,
         Command::CancelMovement { .. } | Command::FailMovement { .. } | Command::RetryMovement { .. } | Command::FinishMovement { .. } => false,
         Command::Observed(Observed::LoginWorks { .. } | Observed::Gone { .. } | Observed::Lapse { .. }) => false,

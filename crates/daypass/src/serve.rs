@@ -108,7 +108,8 @@ pub async fn start(config: Config, accept_clock: bool) -> Result<Running> {
         per_address: config.gateway.logins_per_address,
         in_all: config.gateway.logins_in_all,
     };
-    let door = Gateway::new(node.clone(), node.sessions.clone(), certificate.clone(), limits, config.gateway.suffix.clone(), salts_of_nobody(&ca));
+    let door =
+        Gateway::new(node.clone(), node.sessions.clone(), certificate.clone(), limits, config.gateway.suffix.clone(), derived(&ca, b"daypass salts of nobody"));
     watch.spawn("the fence", daypass_gateway::keep_fence(node.clone(), node.sessions.clone()));
     tokio::spawn(daypass_gateway::serve(door.clone(), Engine::Postgres, gateway_listener, workers.clone()));
     tokio::spawn(daypass_gateway::serve(door, Engine::SqlServer, sqlserver_listener, workers));
@@ -130,7 +131,7 @@ pub async fn start(config: Config, accept_clock: bool) -> Result<Running> {
     let provider = config.oidc.clone().map(|oidc| Provider::new(oidc, &url)).transpose().context("oidc")?.map(Arc::new);
     let notifier = Arc::new(Notifier::new(&config, &url)?);
     let channels = notifier.channels();
-    let moving = Arc::new(Mover::new(config.movement.clone(), &config.data_dir));
+    let moving = Arc::new(Mover::new(config.movement.clone(), &config.data_dir, daypass_targets::movement::MaskKey::new(derived(&ca, b"daypass masks"))));
     let app = App {
         node: node.clone(),
         mover: moving.clone(),
@@ -159,10 +160,10 @@ pub async fn start(config: Config, accept_clock: bool) -> Result<Running> {
     Ok(Running { node, api, gateway, sqlserver, first_link, reload })
 }
 
-/// Salts of accounts that do not exist follow from it: the same after a restart, as those of accounts that do.
-fn salts_of_nobody(ca: &Ca) -> [u8; 32] {
+/// A key for one purpose, which only this installation knows: the same after a restart.
+fn derived(ca: &Ca, purpose: &[u8]) -> [u8; 32] {
     use sha2::{Digest, Sha256};
-    Sha256::new().chain_update(b"daypass salts of nobody").chain_update(ca.private()).finalize().into()
+    Sha256::new().chain_update(purpose).chain_update(ca.private()).finalize().into()
 }
 
 /// What is open ends: the clock cannot say for how long it has been.

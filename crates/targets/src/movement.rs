@@ -8,10 +8,12 @@ use daypass_core::{
 };
 use std::{
     collections::BTreeMap,
+    fmt::Write as _,
     path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
     time::Instant,
 };
+use zeroize::Zeroizing;
 
 /// Where the programs of the engine lie, and where they may put things.
 #[derive(Clone, Debug, Default)]
@@ -38,11 +40,48 @@ pub enum Source<'a> {
     File(&'a Path),
 }
 
+/// What values are masked with, and whether that has to be complete.
+#[derive(Clone)]
+pub struct Masking {
+    pub key: MaskKey,
+    /// What looks personal has to be declared; there are no checks that look at the copy in its place.
+    pub required: bool,
+}
+
+/// A key of this installation, from which it follows what a value becomes: the same in every database.
+#[derive(Clone)]
+pub struct MaskKey(Zeroizing<[u8; 32]>);
+
+impl MaskKey {
+    pub fn new(key: [u8; 32]) -> MaskKey {
+        MaskKey(Zeroizing::new(key))
+    }
+
+    /// The inner and the outer block of HMAC with SHA-256 (RFC 2104, section 2), in hexadecimal.
+    pub(crate) fn pads(&self) -> (Zeroizing<String>, Zeroizing<String>) {
+        let pad = |with: u8| {
+            let bytes = self.0.iter().copied().chain([0; 32]).map(|byte| byte ^ with);
+            Zeroizing::new(bytes.fold(String::with_capacity(128), |mut text, byte| {
+                let _ = write!(text, "{byte:02x}");
+                text
+            }))
+        };
+        (pad(0x36), pad(0x5c))
+    }
+}
+
+impl std::fmt::Debug for MaskKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("MaskKey(…)")
+    }
+}
+
 /// One movement, as the target sees it.
 pub struct Move<'a> {
     pub environment: &'a Environment,
     pub names: &'a Names,
     pub tools: &'a Tools,
+    pub masking: &'a Masking,
     pub progress: &'a Progress,
 }
 

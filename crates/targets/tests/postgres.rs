@@ -6,6 +6,7 @@
 use daypass_core::{
     environment::{Enforce, Engine, Environment, EnvironmentSpec, Grants, Kind, TargetSpec, TargetTls},
     ids::*,
+    masks::Masks,
     movement::Names,
     names::{AccountName, DatabaseName},
     pass::Access,
@@ -13,7 +14,7 @@ use daypass_core::{
 };
 use daypass_targets::{
     AccountSpec, AnyTarget, Check, Estate, Target, TargetError, Verdict,
-    movement::{Move, Progress, Scripts, Source, Standing, Tools},
+    movement::{MaskKey, Masking, Move, Progress, Scripts, Source, Standing, Tools},
     postgres::Postgres as OnPostgres,
 };
 use daypass_testkit::postgres::{Postgres, other_binaries};
@@ -21,6 +22,8 @@ use daypass_wire::pg::scram::{ITERATIONS, Verifier};
 use std::{sync::Arc, time::Duration};
 use uuid::Uuid;
 
+#[path = "postgres/masks.rs"]
+mod masks;
 #[path = "postgres/rights.rs"]
 mod rights;
 
@@ -430,11 +433,35 @@ fn environment(database: &str) -> Environment {
         spec,
         ended_epochs: Vec::new(),
         identity: None,
+        masks: Masks::default(),
         remote_desktop: false,
         failover_until: None,
         moving: None,
         frozen_by: None,
         removed_at: None,
+    }
+}
+
+/// A movement of `uat`, by its number.
+struct Moving {
+    env: Environment,
+    names: Names,
+    tools: Tools,
+    masking: Masking,
+    progress: Progress,
+}
+
+impl Moving {
+    fn new(server: &Server, work: &std::path::Path, n: u128, jobs: u16) -> Moving {
+        let env = environment("uat");
+        let names = Names::of(&env, MovementId::new(Uuid::from_u128(n))).unwrap();
+        let tools = Tools { postgres: Some(server.postgres.program("")), jobs, work: work.join(names.role.as_str()), ..Tools::default() };
+        let masking = Masking { key: MaskKey::new([7; 32]), required: false };
+        Moving { env, names, tools, masking, progress: Progress::default() }
+    }
+
+    fn get(&self) -> Move<'_> {
+        Move { environment: &self.env, names: &self.names, tools: &self.tools, masking: &self.masking, progress: &self.progress }
     }
 }
 
@@ -453,14 +480,11 @@ async fn a_database_is_copied_swept_and_exchanged_on_each_version() {
         server.sql("uat", "ALTER DATABASE uat CONNECTION LIMIT 40; COMMENT ON DATABASE uat IS 'it''s ours'; ALTER DATABASE uat IS_TEMPLATE true").await;
         server.sql("uat", "CREATE PUBLICATION ours; CREATE EXTENSION IF NOT EXISTS citext").await;
         server.sql("golden", "CREATE ROLE stranger; GRANT SELECT ON sales.orders TO stranger; DELETE FROM sales.orders WHERE id > 7").await;
-        let env = environment("uat");
         let from = AnyTarget::Postgres(OnPostgres::new(server.spec.clone(), Secret::new("admin-secret"), server.tls.clone(), StoreId::new(Uuid::from_u128(1))));
         // the server's own copy, then the tools, one table after the other and several at once
         for (n, (same_server, jobs)) in [(true, 1), (false, 1), (false, 3)].into_iter().enumerate() {
-            let names = Names::of(&env, MovementId::new(Uuid::from_u128(90 + n as u128))).unwrap();
-            let tools = Tools { postgres: Some(server.postgres.program("")), jobs, work: work.join(names.role.as_str()), ..Tools::default() };
-            let progress = Progress::default();
-            let movement = Move { environment: &env, names: &names, tools: &tools, progress: &progress };
+            let moving = Moving::new(server, &work, 90 + n as u128, jobs);
+            let (names, movement) = (&moving.names, moving.get());
             let golden: DatabaseName = "golden".parse().unwrap();
             server.target.copy(&movement, &Source::Database { target: &from, database: &golden, same_server }).await.unwrap();
             server.target.sweep(&movement, &Scripts { run: vec![script.clone()], ..Scripts::default() }).await.unwrap();
@@ -542,11 +566,9 @@ async fn everybody_may_what_they_might_before_and_what_the_source_refuses_stays_
         let golden: DatabaseName = "golden".parse().unwrap();
         let dump = work.join(format!("golden-{}.dump", server.postgres.port));
         for (n, way) in ["beside", "pipe", "jobs", "file"].into_iter().enumerate() {
-            let names = Names::of(&env, MovementId::new(Uuid::from_u128(190 + n as u128))).unwrap();
             let jobs = if way == "jobs" { 3 } else { 1 };
-            let tools = Tools { postgres: Some(server.postgres.program("")), jobs, work: work.join(names.role.as_str()), ..Tools::default() };
-            let progress = Progress::default();
-            let movement = Move { environment: &env, names: &names, tools: &tools, progress: &progress };
+            let moving = Moving::new(server, &work, 190 + n as u128, jobs);
+            let (names, movement) = (&moving.names, moving.get());
             let source = Source::Database { target: &from, database: &golden, same_server: way == "beside" };
             let source = if way == "file" { Source::File(&dump) } else { source };
             if way == "file" {
@@ -583,13 +605,10 @@ async fn what_stands_in_the_way_of_a_movement_is_named_before_anything_is_done()
             server.postgres.database(database).await.unwrap();
         }
         server.sql("postgres", "GRANT uat_owner TO daypass_admin WITH ADMIN OPTION").await;
-        let env = environment("uat");
         let from = AnyTarget::Postgres(OnPostgres::new(server.spec.clone(), Secret::new("admin-secret"), server.tls.clone(), StoreId::new(Uuid::from_u128(1))));
         let golden: DatabaseName = "golden".parse().unwrap();
-        let names = Names::of(&env, MovementId::new(Uuid::from_u128(290))).unwrap();
-        let tools = Tools { postgres: Some(server.postgres.program("")), jobs: 3, work: work.join(names.role.as_str()), ..Tools::default() };
-        let progress = Progress::default();
-        let movement = Move { environment: &env, names: &names, tools: &tools, progress: &progress };
+        let moving = Moving::new(server, &work, 290, 3);
+        let movement = moving.get();
         let look =
             async |same_server| server.target.look_ahead(&movement, Some(&Source::Database { target: &from, database: &golden, same_server })).await.unwrap();
         // the sessions that filled the databases end in their own time
@@ -707,13 +726,10 @@ async fn scripts_stay_in_their_database_and_checks_say_whether_it_is_masked() {
                       REFRESH MATERIALIZED VIEW sales.first; CREATE TABLE sales.emptied AS SELECT 'Ada'::text AS name FROM generate_series(1, 9); ANALYZE sales.emptied; CREATE TABLE sales.hidden (name text); \
                       INSERT INTO sales.hidden VALUES ('Ada'); ALTER TABLE sales.hidden ENABLE ROW LEVEL SECURITY; CREATE TABLE public.orders (customer text)";
         server.sql("golden", &format!("GRANT CREATE ON SCHEMA public TO golden_owner; {source}")).await;
-        let env = environment("uat");
         let from = AnyTarget::Postgres(OnPostgres::new(server.spec.clone(), Secret::new("admin-secret"), server.tls.clone(), StoreId::new(Uuid::from_u128(1))));
         let golden: DatabaseName = "golden".parse().unwrap();
-        let names = Names::of(&env, MovementId::new(Uuid::from_u128(390))).unwrap();
-        let tools = Tools { postgres: Some(server.postgres.program("")), jobs: 1, work: work.join(names.role.as_str()), ..Tools::default() };
-        let progress = Progress::default();
-        let movement = Move { environment: &env, names: &names, tools: &tools, progress: &progress };
+        let moving = Moving::new(server, &work, 390, 1);
+        let (names, movement) = (&moving.names, moving.get());
         let copy = async || server.target.copy(&movement, &Source::Database { target: &from, database: &golden, same_server: true }).await.unwrap();
         copy().await;
         let scripts = Scripts::in_folder(&folder).unwrap();
@@ -784,11 +800,8 @@ async fn an_empty_database_and_one_of_the_administrators_own_are_filled() {
             server.sql("postgres", &format!("CREATE DATABASE uat OWNER {owner}")).await;
             server.sql("postgres", "REVOKE CONNECT ON DATABASE uat FROM PUBLIC").await;
             for same_server in [true, false] {
-                let env = environment("uat");
-                let names = Names::of(&env, MovementId::new(Uuid::from_u128(590 + n as u128 * 2 + u128::from(same_server)))).unwrap();
-                let tools = Tools { postgres: Some(server.postgres.program("")), jobs: 1, work: work.join(names.role.as_str()), ..Tools::default() };
-                let progress = Progress::default();
-                let movement = Move { environment: &env, names: &names, tools: &tools, progress: &progress };
+                let moving = Moving::new(server, &work, 590 + n as u128 * 2 + u128::from(same_server), 1);
+                let (names, movement) = (&moving.names, moving.get());
                 let told = |e: TargetError| panic!("{owner}, {same_server}: {e}");
                 server.target.copy(&movement, &Source::Database { target: &from, database: &golden, same_server }).await.unwrap_or_else(told);
                 server.target.sweep(&movement, &Scripts::default()).await.map(drop).unwrap_or_else(told);
@@ -818,13 +831,10 @@ async fn an_extension_with_types_of_its_own_comes_with_the_servers_own_copy() {
         server.sql("golden", "CREATE EXTENSION dblink; CREATE PUBLICATION theirs; ALTER PUBLICATION theirs OWNER TO golden_owner").await;
         let watching = "CREATE FUNCTION watch() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END'; CREATE EVENT TRIGGER watching ON ddl_command_end EXECUTE FUNCTION watch(); ALTER FUNCTION watch() OWNER TO golden_owner";
         server.sql("golden", watching).await;
-        let env = environment("uat");
         let from = AnyTarget::Postgres(OnPostgres::new(server.spec.clone(), Secret::new("admin-secret"), server.tls.clone(), StoreId::new(Uuid::from_u128(1))));
         let golden: DatabaseName = "golden".parse().unwrap();
-        let names = Names::of(&env, MovementId::new(Uuid::from_u128(490))).unwrap();
-        let tools = Tools { postgres: Some(server.postgres.program("")), jobs: 1, work: work.join(names.role.as_str()), ..Tools::default() };
-        let progress = Progress::default();
-        let movement = Move { environment: &env, names: &names, tools: &tools, progress: &progress };
+        let moving = Moving::new(server, &work, 490, 1);
+        let (names, movement) = (&moving.names, moving.get());
         for (same_server, verdict) in [(true, Verdict::Note), (false, Verdict::Missing)] {
             let checks = server.target.look_ahead(&movement, Some(&Source::Database { target: &from, database: &golden, same_server })).await.unwrap();
             assert!(checks.iter().any(|check| check.verdict == verdict && check.what.contains("dblink is made by superusers only")), "{checks:#?}");

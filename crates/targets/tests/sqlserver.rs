@@ -9,6 +9,7 @@ use daypass_core::{
     environment::{Enforce, Engine, Environment, EnvironmentSpec, Kind, TargetSpec, TargetTls},
     firewall::Rule,
     ids::*,
+    masks::Masks,
     movement::Names,
     names::{AccountName, DatabaseName},
     pass::Access,
@@ -17,7 +18,7 @@ use daypass_core::{
 };
 use daypass_targets::{
     AccountSpec, AnyTarget, Estate, Target, TargetError, Verdict,
-    movement::{Move, Progress, Scripts, Source, Standing, Tools},
+    movement::{MaskKey, Masking, Move, Progress, Scripts, Source, Standing, Tools},
     sqlserver::SqlServer,
 };
 use daypass_testkit::sqlserver::{ADMIN, Edition, Encryption, Fault, Options, StandIn, documented::EDITIONS};
@@ -427,6 +428,7 @@ fn environment() -> Environment {
         spec,
         ended_epochs: Vec::new(),
         identity: None,
+        masks: Masks::default(),
         remote_desktop: false,
         failover_until: None,
         moving: None,
@@ -440,6 +442,7 @@ struct Moving {
     env: Environment,
     names: Names,
     tools: Tools,
+    masking: Masking,
     progress: Progress,
 }
 
@@ -447,11 +450,12 @@ impl Moving {
     fn new(n: u128) -> Moving {
         let env = environment();
         let names = Names::of(&env, MovementId::new(Uuid::from_u128(n))).unwrap();
-        Moving { env, names, tools: Tools::default(), progress: Progress::default() }
+        let masking = Masking { key: MaskKey::new([7; 32]), required: false };
+        Moving { env, names, tools: Tools::default(), masking, progress: Progress::default() }
     }
 
     fn get(&self) -> Move<'_> {
-        Move { environment: &self.env, names: &self.names, tools: &self.tools, progress: &self.progress }
+        Move { environment: &self.env, names: &self.names, tools: &self.tools, masking: &self.masking, progress: &self.progress }
     }
 }
 

@@ -111,6 +111,7 @@ impl Ledger {
                     spec: spec.clone(),
                     ended_epochs: Vec::new(),
                     identity: None,
+                    masks: Default::default(),
                     remote_desktop: false,
                     failover_until: None,
                     moving: None,
@@ -132,6 +133,7 @@ impl Ledger {
                 let spec = &mut self.environment_mut(*environment)?.spec;
                 (spec.grants, spec.heir) = (*grants, heir.clone());
             }
+            Event::MasksSet { environment, masks } => self.environment_mut(*environment)?.masks = masks.clone(),
             Event::DatabaseIdentified { environment, identity } => {
                 self.environment_mut(*environment)?.identity = Some(identity.clone());
             }

@@ -134,6 +134,24 @@ impl Ledger {
                 let same = (env.spec.grants, &env.spec.heir) == (*grants, heir);
                 Ok((!same).then(|| Event::AccountsSet { environment: env.id, grants: *grants, heir: heir.clone() }).into_iter().collect())
             }
+            Command::SetMasks { environment, masks } => {
+                let env = self.seen_environment(by, *environment)?;
+                self.need(by, Permission::ManageEnvironments, Some(env.id))?;
+                if env.masks == *masks {
+                    return Ok(vec![]);
+                }
+                if let Some(target) = self.targets.get(&env.target) {
+                    masks.check_for(target.spec.engine)?;
+                }
+                // a new database that is made, or ready, was masked by those of before
+                if env.moving.is_some_and(|id| self.movements.get(&id).is_some_and(|movement| movement.kind.is_prepared() && movement.is_under_way())) {
+                    return Err(Refusal::state(
+                        format!("A movement of {} is under way, which masks by what is declared now.", env.spec.name),
+                        format!("Wait for its end, or give it up: daypass move {} cancel.", env.spec.name),
+                    ));
+                }
+                Ok(vec![Event::MasksSet { environment: env.id, masks: masks.clone() }])
+            }
             Command::FetchFile { file, environment } => {
                 self.need(by, Permission::Move, *environment)?;
                 Ok(vec![Event::FileFetched { file: file.clone(), environment: *environment }])

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::web::dto::*;
 use clap::Subcommand;
-use daypass_core::{policy::Policy, time::Ttl};
+use daypass_core::{masks::Masks, policy::Policy, time::Ttl};
 use reqwest::Method;
 use serde_json::Value;
 use std::{
@@ -99,6 +99,7 @@ enum Step {
     SetKind(String, String),
     SetAccounts(String, Box<DeclaredEnvironment>, Vec<&'static str>),
     EnvironmentPolicy(String, Changed),
+    SetMasks(String, Masks),
     AddPerson(String, DeclaredPerson),
     Give(String, String),
     Take(String, String),
@@ -115,6 +116,7 @@ impl std::fmt::Display for Step {
             Step::SetKind(name, kind) => write!(f, "~ {name} is {kind}"),
             Step::SetAccounts(name, _, what) => write!(f, "~ accounts of {name} ({})", what.join(", ")),
             Step::EnvironmentPolicy(name, policy) => write!(f, "~ policy of {name}: {}", policy.rules.join(", ")),
+            Step::SetMasks(name, masks) => write!(f, "~ movements of {name} mask {} columns", masks.len()),
             Step::AddPerson(name, _) => write!(f, "+ person {name}"),
             Step::Give(name, role) => write!(f, "+ {name} is {role}"),
             Step::Take(name, role) => write!(f, "- {name} is {role} no more"),
@@ -176,6 +178,11 @@ fn steps(now: &Declared, wanted: &Declared) -> Result<Vec<Step>, String> {
         let changed =
             changed(known.and_then(|known| known.policy.as_ref()), env.policy.as_ref()).map_err(|why| format!("environments.{name}.policy: {why}"))?;
         steps.extend(changed.map(|policy| Step::EnvironmentPolicy(name.clone(), policy)));
+        // written as people write them, they may say the same in other words
+        let masks = |masks: Option<&Value>| masks.map(|masks| serde_json::from_value::<Masks>(masks.clone()).map_err(|e| e.to_string())).transpose();
+        let before = masks(known.and_then(|known| known.masks.as_ref()))?.unwrap_or_default();
+        let wanted = masks(env.masks.as_ref()).map_err(|why| format!("environments.{name}.masks: {why}"))?;
+        steps.extend(wanted.filter(|masks| *masks != before).map(|masks| Step::SetMasks(name.clone(), masks)));
     }
     // a server is where it is to be before anything else is added on it
     steps.sort_by_key(|step| !matches!(step, Step::SetTarget(..)));
@@ -257,6 +264,7 @@ impl Step {
             Step::AddProject(name) => client.tell(Method::POST, &["projects"], Some(&NewProject { name })).await,
             Step::ProjectPolicy(name, policy) => client.tell(Method::PUT, &["projects", &name, "policy"], Some(&policy.policy)).await,
             Step::EnvironmentPolicy(name, policy) => client.tell(Method::PUT, &["environments", &name, "policy"], Some(&policy.policy)).await,
+            Step::SetMasks(name, masks) => client.tell(Method::PUT, &["environments", &name, "masks"], Some(&MasksView { masks })).await,
             Step::AddEnvironment(name, env) => {
                 let file = env.password_file.as_deref().ok_or_else(|| Failure::failed("name the file with the administrator's password in password_file"))?;
                 let request = NewEnvironment {

@@ -48,6 +48,13 @@ pub enum Env {
     Show { name: String },
     /// Go the whole way with an account that nobody has, and say what is missing and what accounts would not see
     Test { name: String },
+    /// Show what movements mask in its database, in the form of masks.toml, or set it from a file of that form
+    Masks {
+        name: String,
+        /// All masks of the environment (TOML): [schema.table], then a line a column
+        #[arg(long, value_name = "FILE")]
+        file: Option<PathBuf>,
+    },
     /// Make one self-service (passes are the only way in) or managed (it may have standing accounts)
     Kind { name: String, kind: String },
     /// Turn remote desktop on or off; off removes and erases the machine credentials
@@ -242,6 +249,19 @@ async fn env(verb: Env, client: &Client, show: Show) -> Result<(), Failure> {
                     env.name, env.project, env.server_and_database, env.server, env.port, env.enforce, env.state, env.live_passes, env.epoch
                 )
             });
+        }
+        Env::Masks { name, file: None } => {
+            let found: MasksView = client.get(&["environments", &name, "masks"], &[]).await?;
+            if show.json || found.masks.is_empty() {
+                show.one(&found, |_| format!("Nothing is declared: a movement of {name} masks nothing by itself. daypass env masks {name} --file masks.toml"));
+            } else {
+                show.text(&found.text());
+            }
+        }
+        Env::Masks { name, file: Some(file) } => {
+            let wanted = MasksView::read(&read(&file)?).map_err(|e| Failure::failed(format!("{}: {e}", file.display())))?;
+            client.tell(Method::PUT, &["environments", &name, "masks"], Some(&wanted)).await?;
+            show.done(&format!("Movements of {name} mask {} columns from now on. What is in its database now stays as it is.", wanted.masks.len()));
         }
         Env::Test { name } => {
             let checks: Vec<CheckView> = client.post(&["environments", &name, "test"], NOTHING).await?;

@@ -72,6 +72,14 @@ pub enum What {
         #[arg(long)]
         all: bool,
     },
+    /// Show one movement; with --report all that the log holds of it, for whoever has to prove what was done to the data
+    Show {
+        /// Its id, as `--json` shows it
+        #[arg(default_value = "last")]
+        movement: String,
+        #[arg(long)]
+        report: bool,
+    },
     /// Give up a planned movement, or stop one that runs; the database of before stays, and is open
     Cancel {
         #[arg(long)]
@@ -153,6 +161,15 @@ pub async fn run(verb: Verb, client: &Client, show: Show) -> Result<(), Failure>
         What::External { step: Step::Fail, how } => {
             let moved: MovementView = client.post(&["environments", &environment, "movement", "fail"], Some(&Why { why: how.reason })).await?;
             tell(&moved, show);
+            Ok(())
+        }
+        What::Show { movement, report } => {
+            let found: MovementReport = client.get(&["environments", &environment, "movements", &movement], &[]).await?;
+            if report {
+                show.one(&found, proof);
+            } else {
+                tell(&found.movement, show);
+            }
             Ok(())
         }
         What::Cancel { reason } => {
@@ -295,6 +312,27 @@ fn far(progress: &ProgressView) -> String {
     let rest = progress.seconds_left.map(|seconds| format!(", about {} left", left(seconds))).unwrap_or_default();
     let tables = if progress.total_objects > 0 { format!(", {} of {} tables", progress.objects, progress.total_objects) } else { String::new() };
     format!("{} of about {} MB{tables}, {} MB/s{rest}", progress.bytes / 1_000_000, progress.total_bytes / 1_000_000, progress.bytes_per_second / 1_000_000)
+}
+
+/// All that is known of a movement, in the order of what an auditor asks.
+fn proof(found: &MovementReport) -> String {
+    let moved = &found.movement;
+    let mut lines = vec![
+        format!("Movement {} of {}: {}", moved.id, moved.environment, moved.order),
+        format!("Asked for   {}: {}", moment(&moved.asked_at), clean(&moved.why)),
+        format!("Access      {}", moved.begun_at.as_deref().map_or_else(|| "never ended by it".to_owned(), |at| format!("ended at {}", moment(at)))),
+        format!("Result      {}", clean(&moved.state)),
+        String::new(),
+        "What was done in the new database before anybody was let in:".to_owned(),
+    ];
+    lines.extend(moved.swept.iter().map(|line| format!("  {}: {}", clean(&line.what), clean(&line.done))));
+    if moved.swept.is_empty() {
+        lines.push("  nothing is on record".to_owned());
+    }
+    lines.push(String::new());
+    lines.push("On record (numbers of lines of the log; `daypass log verify` proves that none was altered):".to_owned());
+    lines.extend(found.lines.iter().map(|line| format!("  {:>8}  {}  {} {}", line.seq, moment(&line.at), clean(&line.by), clean(&line.what))));
+    lines.join("\n")
 }
 
 fn tell(moved: &MovementView, show: Show) {

@@ -18,7 +18,7 @@ use daypass_core::{
 use daypass_gateway::World;
 use daypass_targets::{
     Check, Target as _, TargetError, Verdict,
-    movement::{Move, Progress, Scripts, Source, Standing, Tools},
+    movement::{MaskKey, Masking, Move, Progress, Scripts, Source, Standing, Tools},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -39,14 +39,15 @@ const LOOK: Duration = Duration::from_secs(30);
 pub struct Mover {
     settings: config::Movement,
     data_dir: PathBuf,
+    mask_key: MaskKey,
     running: Mutex<BTreeMap<MovementId, Arc<Progress>>>,
     /// Movements whose time has come and that are held up: since when, and by what.
     held_up: Mutex<BTreeMap<MovementId, (Time, String)>>,
 }
 
 impl Mover {
-    pub fn new(settings: config::Movement, data_dir: &Path) -> Mover {
-        Mover { settings, data_dir: data_dir.to_owned(), running: Mutex::default(), held_up: Mutex::default() }
+    pub fn new(settings: config::Movement, data_dir: &Path, mask_key: MaskKey) -> Mover {
+        Mover { settings, data_dir: data_dir.to_owned(), mask_key, running: Mutex::default(), held_up: Mutex::default() }
     }
 
     fn running(&self) -> MutexGuard<'_, BTreeMap<MovementId, Arc<Progress>>> {
@@ -94,13 +95,14 @@ impl Mover {
         // the database has its name already
         let names = Names { scratch: env.spec.database.clone(), ..Names::of(&env, movement.id)? };
         let (tools, progress) = (self.tools(movement.id), Progress::default());
-        let job = Move { environment: &env, names: &names, tools: &tools, progress: &progress };
+        let masking = self.masking(node, &env, &movement.kind);
+        let job = Move { environment: &env, names: &names, tools: &tools, masking: &masking, progress: &progress };
         let target = node.target(env.target).await.map_err(|e| words(&e))?;
         // nobody has a pass here by now
         let theirs = drift::theirs(node, |_| BTreeSet::new());
         swept.extend(target.sweep_marked(env.id, &env.spec.database, &theirs).await.map_err(|e| words(&e))?);
         let scripts = self.scripts(env.spec.name.as_str())?;
-        if !scripts.is_empty() || !scripts.skipped.is_empty() {
+        if !scripts.is_empty() || !scripts.skipped.is_empty() || !env.masks.is_empty() || masking.required {
             swept.extend(target.run_scripts(&job, &scripts).await.map_err(|e| words(&e))?);
         }
         Ok(())
@@ -109,7 +111,8 @@ impl Mover {
     /// What would stand in the way of a movement.
     pub async fn look_ahead(&self, node: &Node, env: &Environment, kind: &MovementKind, id: MovementId) -> Result<Vec<Check>, String> {
         let (names, tools, progress) = (Names::of(env, id)?, self.tools(id), Progress::default());
-        let job = Move { environment: env, names: &names, tools: &tools, progress: &progress };
+        let masking = self.masking(node, env, kind);
+        let job = Move { environment: env, names: &names, tools: &tools, masking: &masking, progress: &progress };
         let target = node.target(env.target).await.map_err(|e| words(&e))?;
         let looked = match kind {
             MovementKind::Refresh { from } => {
@@ -138,6 +141,14 @@ impl Mover {
         if plain { Ok(path) } else { Err(format!("there is no file {file} in {}", self.files().display())) }
     }
 
+    /// What comes from elsewhere is masked, or shows that it was looked through, where the policy asks for that.
+    fn masking(&self, node: &Node, env: &Environment, kind: &MovementKind) -> Masking {
+        let from_elsewhere = matches!(kind, MovementKind::Refresh { .. } | MovementKind::Import { .. } | MovementKind::External);
+        let asked = from_elsewhere && node.ledger(|ledger| ledger.policy(env).masking == daypass_core::policy::Masking::Required);
+        let checked = || self.scripts(env.spec.name.as_str()).is_ok_and(|scripts| !scripts.checks.is_empty());
+        Masking { key: self.mask_key.clone(), required: asked && !checked() }
+    }
+
     fn tools(&self, id: MovementId) -> Tools {
         let (settings, work) = (&self.settings, self.data_dir.join("work").join(id.to_string()));
         Tools { postgres: settings.postgres_bin.clone(), sqlpackage: settings.sqlpackage.clone(), alone: settings.alone, jobs: settings.jobs.max(1), work }
@@ -160,6 +171,7 @@ struct Carry {
     env: Environment,
     names: Names,
     tools: Tools,
+    masking: Masking,
     progress: Arc<Progress>,
 }
 
@@ -350,13 +362,13 @@ impl Carry {
                 return None;
             }
         };
-        let (progress, tools) = (Arc::new(Progress::default()), mover.tools(movement.id));
+        let (progress, tools, masking) = (Arc::new(Progress::default()), mover.tools(movement.id), mover.masking(node, &env, &movement.kind));
         mover.running().insert(movement.id, progress.clone());
-        Some(Carry { node: node.clone(), control: control.clone(), mover: mover.clone(), movement, env, names, tools, progress })
+        Some(Carry { node: node.clone(), control: control.clone(), mover: mover.clone(), movement, env, names, tools, masking, progress })
     }
 
     fn job(&self) -> Move<'_> {
-        Move { environment: &self.env, names: &self.names, tools: &self.tools, progress: &self.progress }
+        Move { environment: &self.env, names: &self.names, tools: &self.tools, masking: &self.masking, progress: &self.progress }
     }
 
     /// The state of the movement as the log has it now.

@@ -10,9 +10,10 @@ pub use movement::*;
 
 use daypass_core::{
     environment::{Enforce, Grants},
+    masks::Masks,
     pass::Access,
     people::Role,
-    policy::{Approvals, Extra, Policy, Reveal},
+    policy::{Approvals, Extra, Masking, Policy, Reveal},
     time::Ttl,
 };
 use serde::{Deserialize, Serialize};
@@ -207,6 +208,41 @@ pub struct SetAccounts {
     /// The role that may use what accounts leave; an empty text: the owner of the database.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub heir: Option<String>,
+}
+
+/// What a movement masks in an environment's database before anybody is let in.
+#[derive(Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MasksView {
+    /// By schema, table and column: `"keep"`, `"null"`, `"hash"`, `"mail"`, `"shuffle"`, `{"constant": "text"}`, `{"partial": {"first": 0, "last": 4}}`
+    /// (characters, 20 at most) or `{"shift_days": 30}` (1 to 3,650). 2,000 columns at most.
+    #[schema(value_type = Object, example = json!({"public": {"people": {"mail": "mail", "born": {"shift_days": 30}}}}))]
+    pub masks: Masks,
+}
+
+impl MasksView {
+    /// In the form of masks.toml.
+    pub fn read(text: &str) -> Result<MasksView, String> {
+        toml::from_str(text).map(|masks| MasksView { masks }).map_err(|e| e.to_string())
+    }
+
+    /// In the form that is read: a table a header, a column a line.
+    pub fn text(&self) -> String {
+        let bare = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+        let key = |name: &str| if name.chars().all(bare) { name.to_owned() } else { toml::Value::from(name).to_string() };
+        let (mut text, mut table) = (String::new(), None);
+        for (column, mask) in self.masks.iter() {
+            let place = (&column.schema, &column.table);
+            if table != Some(place) {
+                let space = if text.is_empty() { "" } else { "\n" };
+                text += &format!("{space}[{}.{}]\n", key(&column.schema), key(&column.table));
+                table = Some(place);
+            }
+            let mask = toml::Value::try_from(mask).map(|value| value.to_string()).unwrap_or_default();
+            text += &format!("{} = {mask}\n", key(&column.name));
+        }
+        text
+    }
 }
 
 /// What is to change about how an environment's server is reached; what is left out stays. It is tried before it is stored.
@@ -596,6 +632,10 @@ pub struct PolicyView {
     #[serde(default = "Extra::usual")]
     #[schema(value_type = Vec<String>)]
     pub extras: std::collections::BTreeSet<Extra>,
+    /// `optional`, or `required`: a refresh or an import opens only when each column that looks personal is declared, or checks look at the copy.
+    #[serde(default)]
+    #[schema(value_type = String)]
+    pub masking: Masking,
 }
 
 fn yes() -> bool {
@@ -619,6 +659,13 @@ impl PolicyView {
 /// A lifetime from seconds.
 pub fn life(seconds: Option<u64>) -> Result<Option<Ttl>, String> {
     seconds.map(Ttl::seconds).transpose()
+}
+
+/// A movement, with what the log says of it, oldest first.
+#[derive(Serialize, Deserialize, ToSchema)]
+pub struct MovementReport {
+    pub movement: MovementView,
+    pub lines: Vec<LogLine>,
 }
 
 /// A line of the log, told.
@@ -721,6 +768,10 @@ pub struct DeclaredEnvironment {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<PolicyView>)]
     pub policy: Option<serde_json::Value>,
+    /// What movements mask, by schema, table and column. None: what is set stays.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub masks: Option<serde_json::Value>,
 }
 
 #[derive(Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]

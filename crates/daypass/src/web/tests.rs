@@ -68,7 +68,7 @@ impl Installation {
         let app = App {
             node,
             control,
-            mover: Arc::new(crate::mover::Mover::new(crate::config::Movement::default(), &directory)),
+            mover: Arc::new(crate::mover::Mover::new(crate::config::Movement::default(), &directory, daypass_targets::movement::MaskKey::new([7; 32]))),
             place: Arc::new(place),
             sign_ins: Arc::default(),
             budgets: Arc::new(crate::web::budget::Budgets::new(crate::web::budget::Limits { requests: 100_000, changes: 100_000, replays: 2, records: 2 })),

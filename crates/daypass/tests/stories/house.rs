@@ -375,6 +375,13 @@ impl<S> House<S> {
     }
 
     /// The command is refused: gives exit code and what it says.
+    /// What a command says to a person, where it does what it was asked.
+    pub async fn said(&self, person: &str, arguments: &[&str]) -> String {
+        let output = self.daypass(person, arguments).await;
+        assert!(output.status.success(), "daypass {arguments:?}: {output:?}\n{}", self.log());
+        [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat()
+    }
+
     pub async fn refused(&self, person: &str, arguments: &[&str]) -> (i32, String) {
         let output = self.daypass(person, arguments).await;
         assert!(!output.status.success(), "daypass {arguments:?} should have been refused");

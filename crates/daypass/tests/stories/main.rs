@@ -17,6 +17,7 @@ mod lcs;
 mod left;
 mod main_job;
 mod managed;
+mod masks;
 mod movement;
 mod notices;
 mod provider;

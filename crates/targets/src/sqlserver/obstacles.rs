@@ -87,6 +87,9 @@ pub async fn look(target: &SqlServer, movement: &Move<'_>, source: Option<&Sourc
             Check::missing(format!("{snapshot} is a snapshot of the database, which could not be dropped"), format!("DROP DATABASE {};", name(&snapshot)))
         }
     });
+    if movement.masking.required {
+        checks.push(Check::missing(super::sweep::UNCHECKED, super::sweep::CHECK_IT));
+    }
     match source {
         Some(Source::Database { target: AnyTarget::SqlServer(_), database: from, same_server }) => {
             checks.push(Check::needs(*same_server, "the source is on the same server", super::movement::ANOTHER_SERVER));

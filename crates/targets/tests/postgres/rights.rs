@@ -188,11 +188,9 @@ async fn over_catalogs_thrown_together_nobody_gains_and_nothing_is_lost_unsaid()
             let dump = work.join(format!("golden-{}-{seed}.dump", server.postgres.port));
             for (n, way) in ["beside", "pipe", "jobs", "file"].into_iter().enumerate() {
                 let told = |what: &str| format!("seed {seed}, {way}: {what}\n{}\n{}", scripts[0], scripts[1]);
-                let names = Names::of(&env, MovementId::new(Uuid::from_u128(u128::from(seed) * 4 + n as u128))).unwrap();
                 let jobs = if way == "jobs" { 3 } else { 1 };
-                let tools = Tools { postgres: Some(server.postgres.program("")), jobs, work: work.join(names.role.as_str()), ..Tools::default() };
-                let progress = Progress::default();
-                let movement = Move { environment: &env, names: &names, tools: &tools, progress: &progress };
+                let moving = Moving::new(server, &work, u128::from(seed) * 4 + n as u128, jobs);
+                let (names, movement) = (&moving.names, moving.get());
                 let source = Source::Database { target: &from, database: &golden, same_server: way == "beside" };
                 let source = if way == "file" { Source::File(&dump) } else { source };
                 if way == "file" {

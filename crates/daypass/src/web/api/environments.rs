@@ -317,6 +317,20 @@ pub async fn recipe(State(app): State<App>, caller: Caller, Path(name): Path<Str
     Ok(Json(Text { text: AnyTarget::recipe(engine, &admin, env.spec.database.as_str(), owner) }))
 }
 
+/// What movements mask in an environment's database.
+#[utoipa::path(get, path = "/environments/{environment}/masks", params(("environment" = String, Path)), responses((status = 200, body = MasksView), (status = "default", body = Problem, content_type = "application/problem+json")))]
+pub async fn masks(State(app): State<App>, caller: Caller, Path(name): Path<String>) -> Result<Json<MasksView>, Problem> {
+    Ok(Json(MasksView { masks: environment(&app, &caller, &name)?.masks }))
+}
+
+/// Sets what movements mask in an environment's database, all of it. PostgreSQL only.
+#[utoipa::path(put, path = "/environments/{environment}/masks", params(("environment" = String, Path)), request_body = MasksView, responses((status = 204), (status = "default", body = Problem, content_type = "application/problem+json")))]
+pub async fn set_masks(State(app): State<App>, caller: Caller, Path(name): Path<String>, Body(request): Body<MasksView>) -> Result<StatusCode, Problem> {
+    let env = environment(&app, &caller, &name)?;
+    app.control.run(Command::SetMasks { environment: env.id, masks: request.masks }, caller.actor()).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
 /// The policy that holds on an environment.
 #[utoipa::path(get, path = "/environments/{environment}/policy", params(("environment" = String, Path)), responses((status = 200, body = PolicyView), (status = "default", body = Problem, content_type = "application/problem+json")))]
 pub async fn policy(State(app): State<App>, caller: Caller, Path(name): Path<String>) -> Result<Json<PolicyView>, Problem> {
@@ -546,6 +560,7 @@ pub async fn export(State(app): State<App>, caller: Caller) -> Result<Json<Decla
                 heir: env.spec.heir.clone(),
                 password_file: None,
                 policy: policy(Scope::Environment(env.id)),
+                masks: if env.masks.is_empty() { None } else { serde_json::to_value(&env.masks).ok() },
             };
             Some((env.spec.name.to_string(), declared))
         });

@@ -92,11 +92,17 @@ pub async fn find(State(app): State<App>, caller: Caller, search: Result<Query<S
 
 /// The newest lines that fit, told.
 pub async fn lines(app: &App, filter: &Filter, limit: usize) -> Result<Vec<LogLine>, Problem> {
+    lines_where(app, filter, limit, |_| true).await
+}
+
+/// The newest lines that fit the filter, and of those what is wanted, told.
+pub async fn lines_where(app: &App, filter: &Filter, limit: usize, wanted: impl Fn(&daypass_core::event::Event) -> bool) -> Result<Vec<LogLine>, Problem> {
     let numbers = app.node.find_in_log(filter, limit);
     let lines = app.node.store.log.lines(&numbers).await?;
+    let entries = lines.iter().map(|line| chain::read(line)).collect::<Result<Vec<_>, _>>();
+    let entries = entries.map_err(|why| Problem::unavailable(format!("The log is damaged: {why}")))?;
     app.node.ledger(|ledger| {
-        let told = lines.iter().map(|line| {
-            let entry = chain::read(line).map_err(|why| Problem::unavailable(format!("The log is damaged: {why}")))?;
+        let told = entries.into_iter().filter(|entry| wanted(&entry.event)).map(|entry| {
             let about = about(ledger, &entry.event);
             Ok(LogLine {
                 seq: entry.seq,

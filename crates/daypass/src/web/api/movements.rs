@@ -13,6 +13,7 @@ use daypass_core::{
     environment::Environment,
     event::{Actor, Event},
     ids::*,
+    index::{Filter, Kind},
     ledger::Ledger,
     movement::{Movement, MovementKind, MovementState, Phase},
     names::{FileName, Reason},
@@ -68,9 +69,10 @@ pub async fn preview(
     };
     let scripts = app.mover.scripts(&name).map_err(Problem::unavailable)?;
     checks.extend(scripts.skipped.iter().map(|line| Check::note(line.what.clone(), line.done.clone())));
+    let masks = env.masks.iter().map(|(column, mask)| format!("mask {mask} of {column}"));
     let (ends, scripts) = match asked.kind.as_str() {
         "export" => (Vec::new(), Vec::new()),
-        _ => (ends(&app, &env), scripts.names()),
+        _ => (ends(&app, &env), masks.chain(scripts.names()).collect()),
     };
     let checks = checks.into_iter().map(super::environments::shown).collect();
     Ok(Json(MovementPreview { allowed, outcome, checks, ends, scripts }))
@@ -90,6 +92,28 @@ pub fn of(app: &App, environment: EnvironmentId) -> Vec<MovementView> {
         found.sort_by_key(|movement| std::cmp::Reverse(movement.asked_at));
         found.into_iter().take(100).map(|movement| view(app, ledger, movement)).collect()
     })
+}
+
+/// At most so many lines of the log are looked through for one movement: those since it was asked for, of its environment.
+const MOST_LINES: usize = 5_000;
+
+/// One movement, with all that the log says of it: what was done to the data before anybody got in, when, and on whose word.
+#[utoipa::path(get, path = "/environments/{environment}/movements/{movement}", params(("environment" = String, Path), ("movement" = String, Path, description = "Its id, or `last`")), responses((status = 200, body = MovementReport), (status = "default", body = Problem, content_type = "application/problem+json")))]
+pub async fn report(State(app): State<App>, caller: Caller, Path((name, movement)): Path<(String, String)>) -> Result<Json<MovementReport>, Problem> {
+    let env = environment(&app, &caller, &name)?;
+    if ![Permission::Move, Permission::ReadLog].into_iter().any(|permission| caller.may(&app, permission, Some(env.id))) {
+        return Err(Problem::not_permitted());
+    }
+    let found = app.node.ledger(|ledger| {
+        let mut all = ledger.movements().filter(|known| known.environment == env.id);
+        let known = if movement == "last" { all.max_by_key(|known| known.asked_at) } else { all.find(|known| known.id.to_string() == movement) };
+        known.map(|known| (known.id, known.asked_at, view(&app, ledger, known)))
+    });
+    let (id, asked_at, view) = found.ok_or_else(|| Refusal::not_found("movement", &movement))?;
+    let filter = Filter { environment: Some(env.id), kind: Some(Kind::Movements), from: Some(asked_at), ..Filter::default() };
+    let mut lines = super::log::lines_where(&app, &filter, MOST_LINES, |event| event.movement() == Some(id)).await?;
+    lines.reverse();
+    Ok(Json(MovementReport { movement: view, lines }))
 }
 
 /// Gives up a planned movement, or stops one that runs: the database of before stays, and opens again.

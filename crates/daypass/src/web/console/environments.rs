@@ -6,7 +6,7 @@ use super::{
 };
 use crate::web::{
     api,
-    dto::{CheckView, EnvironmentView, NewEnvironment, NewKind, PassView, SetAccounts, SetTarget},
+    dto::{CheckView, EnvironmentView, MasksView, NewEnvironment, NewKind, PassView, SetAccounts, SetTarget},
     environment as find,
 };
 use askama::Template;
@@ -232,6 +232,34 @@ pub async fn set(visit: Visit, Path(name): Path<String>, fields: Fields) -> Show
     match set.await {
         Ok(()) => Ok(visit.done(&format!("/environments/{name}"), "changed").into_response()),
         Err(problem) => Ok(visit.refused(set_form(&visit, &name)?, &fields, problem)),
+    }
+}
+
+fn masks_form(visit: &Visit, name: &str) -> Result<Form, crate::web::Problem> {
+    let env = find(&visit.app, &visit.caller, name)?;
+    let text = MasksView { masks: env.masks }.text();
+    let form = Form::new(&format!("Masks of {name}"), &format!("/environments/{name}/masks"), "Mask so from now on")
+        .line("What a refresh or an import brings is masked before anybody is let in, and compared with what there was before. What is in the database now stays as it is.")
+        .with(Field::area("masks", "Masks").value(&text).hint("[schema.table], then a line a column: keep, null, hash, mail, shuffle, constant, partial or shift_days"))
+        .fact("mail = \"mail\"".to_owned())
+        .fact("born = { shift_days = 30 }".to_owned())
+        .fact("card = { partial = { last = 4 } }".to_owned())
+        .back(format!("/environments/{name}"));
+    Ok(form)
+}
+
+pub async fn masks_page(visit: Visit, Path(name): Path<String>) -> Shown {
+    Ok(visit.form(masks_form(&visit, &name)?))
+}
+
+pub async fn set_masks(visit: Visit, Path(name): Path<String>, fields: Fields) -> Shown {
+    let set = async {
+        let masks = MasksView::read(&fields.text("masks")).map_err(|e| format!("These are no masks: {}", e.trim()))?;
+        api::environments::set_masks(State(visit.app.clone()), visit.caller.clone(), Path(name.clone()), crate::web::problem::Body(masks)).await
+    };
+    match set.await {
+        Ok(_) => Ok(visit.done(&format!("/environments/{name}"), "changed").into_response()),
+        Err(problem) => Ok(visit.refused(masks_form(&visit, &name)?, &fields, problem)),
     }
 }
 

@@ -83,6 +83,7 @@ fn pages(app: &App) -> Pages {
         .add(Somewhere(ManageEnvironments), "/environments/{environment}/test", post(environments::test))
         .add(Somewhere(SeeEnvironment), "/environments/{environment}/recipe", get(environments::recipe))
         .add(Somewhere(ManageEnvironments), "/environments/{environment}/set", get(environments::set_page).post(environments::set))
+        .add(Somewhere(ManageEnvironments), "/environments/{environment}/masks", get(environments::masks_page).post(environments::set_masks))
         .add(Somewhere(ManageEnvironments), "/environments/{environment}/remove", get(environments::remove_page).post(environments::remove))
         .add(Somewhere(SeeEnvironment), "/environments/{environment}/policy", get(policy::page))
         .add(Somewhere(ManageEnvironments), "/environments/{environment}/policy/set", get(policy::set_page).post(policy::set))

@@ -21,7 +21,7 @@ use daypass_core::{
     ledger::Ledger,
     pass::Access,
     people::{Permission, Role, Scope},
-    policy::{Approvals, Extra, Policy, Reveal},
+    policy::{Approvals, Extra, Masking, Policy, Reveal},
 };
 use daypass_gateway::World;
 
@@ -217,7 +217,12 @@ fn set_form(policy: &Policy, with_extras: bool, of: &str, action: &str) -> Form 
             "All that an account owns when it ends is dropped; else what runs is, and data goes to a role without rights",
             policy.drop_leftovers,
         ))
-        .with(number("keep_days", "Days that a replaced database is kept", policy.keep_days.into()));
+        .with(number("keep_days", "Days that a replaced database is kept", policy.keep_days.into()))
+        .with(Field::tick(
+            "masking",
+            "A refresh or an import opens only when each column that looks personal is declared, or checks look at the copy",
+            policy.masking == Masking::Required,
+        ));
     if with_extras {
         for extra in Extra::ALL {
             form = form.with(Field::tick(&format!("extra_{}", extra.as_sql()), &format!("Accounts have {}", extra.as_sql()), policy.extras.contains(&extra)));
@@ -305,6 +310,7 @@ fn of_fields(fields: &Fields, known: &Policy, with_extras: bool) -> Result<Polic
         movements_per_day: fields.owned("movements_per_day").map(|_| number(fields, "movements_per_day")).transpose()?,
         keep_days: number(fields, "keep_days")?,
         drop_leftovers: fields.ticked("drop_leftovers"),
+        masking: if fields.ticked("masking") { Masking::Required } else { Masking::Optional },
         rotate_days: fields.owned("rotate_days").map(|_| number(fields, "rotate_days")).transpose()?,
         rotate_after_reveal: length(&fields.text("rotate_after_reveal"))?,
         extras: if with_extras { extras.collect() } else { known.extras.clone() },

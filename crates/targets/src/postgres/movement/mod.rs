@@ -5,7 +5,9 @@
 
 mod attributes;
 mod copy;
+mod masks;
 mod obstacles;
+mod personal;
 mod rights;
 mod sweep;
 pub mod tools;
@@ -48,6 +50,11 @@ async fn named(target: &Postgres, database: &str, name: &str) -> Result<Client, 
 async fn end_named(client: &Client, name: &str) -> Result<(), TargetError> {
     let end = "SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity \
                WHERE application_name = $1 AND usename = current_user AND pid <> pg_catalog.pg_backend_pid()";
+    until_gone(client, end, name).await
+}
+
+/// Until the statement, which ends what it finds, finds nothing any more.
+async fn until_gone(client: &Client, end: &str, name: &str) -> Result<(), TargetError> {
     let deadline = Instant::now() + PATIENCE;
     while !client.query(end, &[&name]).await?.is_empty() {
         if Instant::now() > deadline {

@@ -1,7 +1,7 @@
 //! What would stand in the way of a movement, looked for before anything is done: one row an obstacle, each with the statement that helps. The
 //! rows that can come and go are looked at once more before anybody's access ends.
 
-use super::{MAINTENANCE, Postgres, connect, copy, owner, server, tools::Programs};
+use super::{MAINTENANCE, Postgres, connect, copy, masks, owner, personal, server, tools::Programs};
 use crate::{
     AnyTarget, Check, TargetError, Verdict,
     movement::{Move, Source},
@@ -206,6 +206,7 @@ async fn of_source(admin: &Client, movement: &Move<'_>, source: &Source<'_>) -> 
     }
     checks.push(EVENTS.look(&client, template, false).await?);
     checks.push(extensions(admin, &client, superuser, beside).await?);
+    checks.extend(masked(&client, movement).await?);
     if movement.tools.jobs > 1 {
         checks.push(own_room(movement, &client, beside).await?);
     }
@@ -264,6 +265,19 @@ async fn extensions(admin: &Client, source: &Client, superuser: bool, beside: bo
             remedy: "Refresh while nobody is connected to the source.".to_owned(),
         },
     })
+}
+
+/// Whether the declared masks fit what will be copied, and what of it nobody declared.
+async fn masked(source: &Client, movement: &Move<'_>) -> Result<Vec<Check>, TargetError> {
+    let count = movement.environment.masks.len();
+    let fit = match masks::Plan::of(source, movement).await {
+        Ok(_) if count == 0 => None,
+        Ok(_) => Some(Check::fine(format!("{count} declared masks fit the source"))),
+        Err(TargetError::Refused(why)) => Some(Check::missing(why, format!("daypass env masks {} shows them.", movement.environment.spec.name))),
+        Err(other) => return Err(other),
+    };
+    let left = personal::check(source, movement).await?;
+    Ok(fit.into_iter().chain([left]).collect())
 }
 
 /// What the new database and those that are kept take. How much is free, a server of PostgreSQL does not say.

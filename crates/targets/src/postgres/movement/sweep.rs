@@ -4,7 +4,7 @@
 use super::{
     MAINTENANCE, Postgres, attributes, connect,
     copy::{hand_over, throw_away},
-    literals, owner, refused,
+    literals, masks, owner, personal, refused,
     rights::{self, Right, Rights},
     server,
     tools::{Login, Programs, TOOLS},
@@ -34,11 +34,7 @@ pub async fn sweep(target: &Postgres, movement: &Move<'_>, scripts: &Scripts) ->
     swept.extend(passwords(&client).await?);
     drop(client);
     swept.extend(scripts.skipped.iter().cloned());
-    if !scripts.is_empty() {
-        let workshop = Workshop::open(&movement.tools.work)?;
-        let programs = Programs::find(movement.tools, &[server(&admin).await?.0]).await?;
-        swept.extend(with_scripts(target, &admin, movement, &programs, &workshop, scripts).await?);
-    }
+    swept.extend(treat(target, &admin, movement, scripts).await?);
     swept.extend(analyze(target, scratch).await?);
     rights::rehearse(&connect(target, database).await?, &connect(target, scratch).await?).await?;
     Ok(swept)
@@ -211,32 +207,35 @@ async fn passwords(client: &Client) -> Result<Vec<Swept>, TargetError> {
 /// The most of a script's words that go on record.
 const MOST_SAID: usize = 1_500;
 
-/// The operator's scripts in a database that is in place already.
+/// The masks and the operator's scripts in a database that is in place already.
 pub async fn run_scripts(target: &Postgres, movement: &Move<'_>, scripts: &Scripts) -> Result<Vec<Swept>, TargetError> {
     let admin = connect(target, MAINTENANCE).await?;
-    let workshop = Workshop::open(&movement.tools.work)?;
-    let programs = Programs::find(movement.tools, &[server(&admin).await?.0]).await?;
     let mut swept = scripts.skipped.clone();
-    swept.extend(with_scripts(target, &admin, movement, &programs, &workshop, scripts).await?);
+    swept.extend(treat(target, &admin, movement, scripts).await?);
+    Ok(swept)
+}
+
+/// What is declared and written for this environment: masks, scripts, checks; and what nobody declared.
+async fn treat(target: &Postgres, admin: &Client, movement: &Move<'_>, scripts: &Scripts) -> Result<Vec<Swept>, TargetError> {
+    let mut swept = Vec::new();
+    if !scripts.is_empty() || !movement.environment.masks.is_empty() {
+        let workshop = Workshop::open(&movement.tools.work)?;
+        swept.extend(with_scripts(target, admin, movement, &workshop, scripts).await?);
+    }
+    swept.extend(personal::last_look(target, movement).await?);
     Ok(swept)
 }
 
 /// What a check may take.
 const CHECK: &str = "-c default_transaction_read_only=on -c row_security=off -c statement_timeout=600s";
 
-/// The operator's scripts, as a throw-away role that has the rights of the database's owner and no others: what came inside the copy, a
+/// Masks, scripts and checks, as a throw-away role that has the rights of the database's owner and no others: what came inside the copy, a
 /// trigger for example, runs as whoever sets it off, and gets no further than the database. The role has one connection: a script that goes
 /// to another database (`\\c`) would need a second.
-async fn with_scripts(
-    target: &Postgres,
-    admin: &Client,
-    movement: &Move<'_>,
-    programs: &Programs,
-    workshop: &Workshop<'_>,
-    scripts: &Scripts,
-) -> Result<Vec<Swept>, TargetError> {
+async fn with_scripts(target: &Postgres, admin: &Client, movement: &Move<'_>, workshop: &Workshop<'_>, scripts: &Scripts) -> Result<Vec<Swept>, TargetError> {
     let (names, database) = (movement.names, movement.environment.spec.database.as_str());
     let (owner, (version, superuser)) = (owner(admin, database).await?, server(admin).await?);
+    let programs = if scripts.is_empty() { None } else { Some(Programs::find(movement.tools, &[version]).await?) };
     let (role, scratch) = (escape_identifier(&names.role), escape_identifier(names.scratch.as_str()));
     // one that was interrupted has left its role behind, and what it had made
     if admin.query_opt("SELECT 1 FROM pg_catalog.pg_roles WHERE rolname = $1", &[&names.role]).await?.is_some() {
@@ -244,7 +243,7 @@ async fn with_scripts(
     }
     let password = throw_away(admin, &names.role, superuser, version).await?;
     let member = if version >= 16 { " WITH INHERIT TRUE, SET TRUE" } else { "" };
-    admin.batch_execute(&format!("ALTER ROLE {role} CONNECTION LIMIT 1; GRANT CONNECT ON DATABASE {scratch} TO {role}")).await?;
+    admin.batch_execute(&format!("GRANT CONNECT, TEMPORARY ON DATABASE {scratch} TO {role}")).await?;
     admin.batch_execute(&format!("GRANT {} TO {role}{member}", escape_identifier(&owner))).await.map_err(|e| {
         let me = &target.spec.admin;
         refused(format!("scripts run with the rights of {owner}, which {me} cannot lend ({}): GRANT {owner} TO {me} WITH ADMIN OPTION", TargetError::from(e)))
@@ -255,15 +254,22 @@ async fn with_scripts(
         .with("DAYPASS_ENVIRONMENT", movement.environment.spec.name.as_str());
     let (running, checking) = (login.clone().with("PGOPTIONS", &options), login.with("PGOPTIONS", &format!("{options} {CHECK}")));
     let ran = async {
-        let mut swept = Vec::new();
+        let plan = masks::Plan::of(&connect(target, names.scratch.as_str()).await?, movement).await?;
+        let before = masks::before(target, movement, &plan).await?;
+        let mut swept = masks::mask(target, movement, &plan, (&names.role, &password), &owner).await?;
+        end_all_of(admin, &names.role).await?;
+        admin.batch_execute(&format!("ALTER ROLE {role} CONNECTION LIMIT 1")).await?;
         for script in &scripts.run {
-            swept.push(run_script(programs, &running, script).await?);
+            swept.push(run_script(programs.as_ref(), &running, script).await?);
         }
-        if !scripts.run.is_empty() {
+        if !scripts.run.is_empty() || before.is_some() {
             swept.extend(views_anew(target, names.scratch.as_str()).await?);
         }
+        if let Some(before) = before {
+            swept.extend(before.compare().await?);
+        }
         for check in &scripts.checks {
-            swept.push(run_check(programs, &checking, check).await?);
+            swept.push(run_check(programs.as_ref(), &checking, check).await?);
         }
         Ok(swept)
     };
@@ -271,6 +277,12 @@ async fn with_scripts(
     let ran = ran.await;
     let gone = hand_over(target, admin, names.scratch.as_str(), &names.role, &owner).await;
     ran.and_then(|swept| gone.map(|()| swept))
+}
+
+/// Until this role has no connection any more: the server counts one that has just been closed for a moment.
+async fn end_all_of(admin: &Client, role: &str) -> Result<(), TargetError> {
+    let end = "SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity WHERE usename = $1";
+    super::until_gone(admin, end, role).await
 }
 
 /// A materialized view keeps the rows of before until somebody makes it anew.
@@ -316,10 +328,11 @@ async fn analyze(target: &Postgres, scratch: &str) -> Result<Option<Swept>, Targ
     }))
 }
 
-fn psql(programs: &Programs, login: &Login, script: &Path) -> Command {
+fn psql(programs: Option<&Programs>, login: &Login, script: &Path) -> Result<Command, TargetError> {
+    let programs = programs.ok_or_else(|| refused("psql is not here"))?;
     let mut command = programs.command("psql", login);
     command.args(["--no-psqlrc", "--no-password", "--single-transaction", "--set", "ON_ERROR_STOP=1", "--file"]).arg(script);
-    command
+    Ok(command)
 }
 
 fn name_of(script: &Path) -> String {
@@ -331,9 +344,9 @@ const NOTHING_DONE: [&str; 4] =
     ["no privileges were granted", "not all privileges were granted", "no privileges could be revoked", "not all privileges could be revoked"];
 
 /// psql says how many rows each statement touched.
-async fn run_script(programs: &Programs, login: &Login, script: &Path) -> Result<Swept, TargetError> {
+async fn run_script(programs: Option<&Programs>, login: &Login, script: &Path) -> Result<Swept, TargetError> {
     let name = name_of(script);
-    let (said, warned) = run_and_hear(&format!("the script {name}"), psql(programs, login, script), None).await.map_err(|error| match error {
+    let (said, warned) = run_and_hear(&format!("the script {name}"), psql(programs, login, script)?, None).await.map_err(|error| match error {
         TargetError::Refused(why) if why.contains("too many connections for role") => {
             refused(format!("{why} (a script stays in its database and its session: \\c and the like are not for it)"))
         }
@@ -354,9 +367,9 @@ async fn run_script(programs: &Programs, login: &Login, script: &Path) -> Result
     Ok(Swept { what: format!("script {name}"), done })
 }
 
-async fn run_check(programs: &Programs, login: &Login, check: &Path) -> Result<Swept, TargetError> {
+async fn run_check(programs: Option<&Programs>, login: &Login, check: &Path) -> Result<Swept, TargetError> {
     let name = name_of(check);
-    let mut command = psql(programs, login, check);
+    let mut command = psql(programs, login, check)?;
     command.args(["--quiet", "--tuples-only", "--no-align"]);
     let rows = run(&format!("the check {name}"), command, None).await?;
     let rows = rows.trim();

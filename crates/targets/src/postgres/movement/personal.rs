@@ -1,0 +1,99 @@
+//! Columns that look personal and of which nobody said what becomes of them. The administrator looks: it reads plain columns, and calls nothing that
+//! came inside the copy. No value leaves this room.
+
+use super::{Postgres, connect, masks, refused};
+use crate::{Check, TargetError, Verdict, movement::Move, some_of};
+use daypass_core::{masks::Column as Named, movement::Swept, personal};
+use postgres_protocol::escape::escape_identifier;
+use std::collections::BTreeMap;
+use tokio_postgres::{Client, error::SqlState};
+
+/// Rows of a table that are looked at.
+const SAMPLE: usize = 200;
+
+/// Columns that look personal and of which nobody said anything, with what they look like.
+const LOOK: &str = "
+SELECT n.nspname::text, c.relname::text, a.attname::text, pg_catalog.format_type(a.atttypid, NULL), t.typcategory::text IN ('S', 'N') OR b.typname IN ('json', 'jsonb')
+ FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid
+ JOIN pg_catalog.pg_type t ON t.oid = a.atttypid JOIN pg_catalog.pg_type b ON b.oid = CASE WHEN t.typtype = 'd' THEN t.typbasetype ELSE t.oid END
+ WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '' AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
+   AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.deptype = 'e' AND d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = c.oid)
+ ORDER BY n.nspname, c.relname, a.attnum";
+
+/// A column of which nobody said anything.
+struct Column {
+    named: Named,
+    kind: String,
+    /// Whether what it holds can be told from its values.
+    tells: bool,
+}
+
+impl Column {
+    fn by_name(&self) -> Option<&'static str> {
+        personal::by_name(&self.named.table, &self.named.name, &self.kind)
+    }
+}
+
+async fn look(client: &Client, movement: &Move<'_>) -> Result<Vec<String>, TargetError> {
+    client.batch_execute("SET row_security = off").await?;
+    let declared = masks::Whole::of(client, movement).await?.masks;
+    let mut tables: BTreeMap<String, Vec<Column>> = BTreeMap::new();
+    for row in client.query(LOOK, &[]).await? {
+        let named = Named { schema: row.try_get(0)?, table: row.try_get(1)?, name: row.try_get(2)? };
+        if !declared.contains_key(&named) {
+            let table = masks::qualified(&named.schema, &named.table);
+            tables.entry(table).or_default().push(Column { named, kind: row.try_get(3)?, tells: row.try_get(4)? });
+        }
+    }
+    let mut found = Vec::new();
+    for (table, columns) in tables {
+        found.extend(columns.iter().filter_map(|column| Some(format!("{} ({})", column.named, column.by_name()?))));
+        let telling: Vec<&Column> = columns.iter().filter(|column| column.tells && column.by_name().is_none()).collect();
+        if telling.is_empty() {
+            continue;
+        }
+        let texts: Vec<String> =
+            telling.iter().map(|column| format!("pg_catalog.left({}::pg_catalog.text, 1000)", escape_identifier(&column.named.name))).collect();
+        let rows = match client.query(&format!("SELECT {} FROM {table} LIMIT {SAMPLE}", texts.join(", ")), &[]).await {
+            Ok(rows) => rows,
+            Err(error) if error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => {
+                found.extend(telling.iter().map(|column| format!("{} (not looked at: row level security keeps the administrator out)", column.named)));
+                continue;
+            }
+            Err(error) => return Err(masks::without_values(&table, &error)),
+        };
+        for (at, column) in telling.into_iter().enumerate() {
+            let values = rows.iter().filter_map(|row| row.try_get::<_, Option<&str>>(at).ok().flatten());
+            found.extend(personal::by_values(values).map(|seen| format!("{} ({seen})", column.named)));
+        }
+    }
+    Ok(found)
+}
+
+/// What helps where columns look personal.
+fn declare(movement: &Move<'_>) -> String {
+    format!("Say of each what becomes of it, or keep: daypass env masks {} --file masks.toml (docs/movement.md)", movement.environment.spec.name)
+}
+
+/// The row of the dry run: what of a source that is copied looks personal.
+pub async fn check(client: &Client, movement: &Move<'_>) -> Result<Check, TargetError> {
+    let found = look(client, movement).await?;
+    if found.is_empty() {
+        return Ok(Check::fine("each column of the source that looks personal is declared"));
+    }
+    let verdict = if movement.masking.required { Verdict::Missing } else { Verdict::Note };
+    Ok(Check { what: format!("{} columns look personal and are not declared: {}", found.len(), some_of(&found)), verdict, remedy: declare(movement) })
+}
+
+/// The last look at the new database.
+pub async fn last_look(target: &Postgres, movement: &Move<'_>) -> Result<Option<Swept>, TargetError> {
+    let found = look(&connect(target, movement.names.scratch.as_str()).await?, movement).await?;
+    if found.is_empty() {
+        return Ok(None);
+    }
+    let what = format!("{} columns that look personal and are not declared: {}", found.len(), some_of(&found));
+    if movement.masking.required {
+        return Err(refused(format!("masking is required here, and there are {what}. {}. Or have checks look at them", declare(movement))));
+    }
+    Ok(Some(Swept { what, done: format!("NOT masked. {}", declare(movement)) }))
+}
