@@ -112,7 +112,7 @@ async fn every_page_is_for_everybody_in_light_and_dark_wide_and_narrow() {
     let reveal = format!("/environments/uat/standing/{standing}/reveal");
     let machine = house.json("ada", &["machine", "ls", "uat"]).await[0]["id"].as_str().unwrap().to_owned();
     let machine = format!("/environments/uat/machines/{machine}/reveal");
-    let pages: [(&Browser, &str, &str); 46] = [
+    let pages: [(&Browser, &str, &str); 47] = [
         (&sam, "machine-show", &machine),
         (&ada, "new-password", "/people/maria/password"),
         (&sam, "move-begin", "/environments/uat/move/begin"),
@@ -155,6 +155,7 @@ async fn every_page_is_for_everybody_in_light_and_dark_wide_and_narrow() {
         (&ada, "remove-environment", "/environments/uat/remove"),
         (&ada, "policy", "/environments/uat/policy"),
         (&ada, "change-policy", "/environments/uat/policy/set"),
+        (&ada, "masks", "/environments/uat/masks"),
         (&ada, "project-policy", "/projects/main/policy"),
         (&ada, "recipe", "/environments/uat/recipe"),
         (&ada, "token", "/account/tokens"),
@@ -263,6 +264,18 @@ async fn all_of_it_works_without_script() {
     ada.choose("Who approves read access", "One other person").await;
     ada.click("Save the policy").await;
     ada.sees("Saved.").await;
+    // what is no mask changes nothing, and is named where it stands
+    ada.go("/environments/uat").await;
+    ada.click("Maintain").await;
+    ada.click("Masks").await;
+    ada.fill("Masks", "[sales.orders]\ncustomer = \"hush\"\n").await;
+    ada.click("Mask so from now on").await;
+    ada.sees("These are no masks").await;
+    ada.fill("Masks", "[sales.orders]\ncustomer = \"hash\"\n").await;
+    ada.click("Mask so from now on").await;
+    ada.sees("Changed.").await;
+    let masks = house.json("ada", &["env", "masks", "uat"]).await;
+    assert_eq!(masks["masks"]["sales"]["orders"]["customer"], "hash");
     ada.go("/people/add").await;
     ada.fill("Name to sign in with", "amy").await;
     ada.fill("First password", PASSWORD).await;
@@ -677,8 +690,18 @@ async fn nothing_that_somebody_wrote_runs_in_a_browser() {
         .to_vec();
     pages.extend(["/environments/golden/move", "/environments/uat"].map(|path| (&sam, path.to_owned())));
     pages.extend(
-        ["/log", "/log?environment=uat", "/report", "/people", "/people/ben", "/administration", "/environments/uat/policy", "/environments/uat/policy/set"]
-            .map(|path| (&ada, path.to_owned())),
+        [
+            "/log",
+            "/log?environment=uat",
+            "/report",
+            "/people",
+            "/people/ben",
+            "/administration",
+            "/environments/uat/policy",
+            "/environments/uat/policy/set",
+            "/environments/uat/masks",
+        ]
+        .map(|path| (&ada, path.to_owned())),
     );
     pages.push((&ada, "/log?person=%22%3E%3Cimg%20src%3Dx%20onerror%3Dwindow.ran%3D1%3E&from=%22%3E%3Csvg%20onload%3Dwindow.ran%3D1%3E".to_owned()));
     pages.push((&maria, "/sign-in?to=%22%3E%3Cscript%3Ewindow.ran%3D1%3C%2Fscript%3E".to_owned()));

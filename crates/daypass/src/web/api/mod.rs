@@ -97,7 +97,7 @@ pub fn router(app: &App) -> (Router<App>, utoipa::openapi::OpenApi) {
         .add(Somewhere(Reveal), routes!(managed::reveal_machine))
         .add(Somewhere(Move), routes!(movements::list, movements::begin))
         .add(Somewhere(Move), routes!(movements::preview))
-        .add(Somewhere(SeeEnvironment), routes!(movements::report))
+        .add(Somewhere(SeeAccess), routes!(movements::report))
         .add(Somewhere(Move), routes!(movements::cancel))
         .add(Somewhere(Move), routes!(movements::retry))
         .add(Somewhere(Move), routes!(movements::finish))

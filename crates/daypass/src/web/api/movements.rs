@@ -101,7 +101,7 @@ const MOST_LINES: usize = 5_000;
 #[utoipa::path(get, path = "/environments/{environment}/movements/{movement}", params(("environment" = String, Path), ("movement" = String, Path, description = "Its id, or `last`")), responses((status = 200, body = MovementReport), (status = "default", body = Problem, content_type = "application/problem+json")))]
 pub async fn report(State(app): State<App>, caller: Caller, Path((name, movement)): Path<(String, String)>) -> Result<Json<MovementReport>, Problem> {
     let env = environment(&app, &caller, &name)?;
-    if ![Permission::Move, Permission::ReadLog].into_iter().any(|permission| caller.may(&app, permission, Some(env.id))) {
+    if !caller.may(&app, Permission::SeeAccess, Some(env.id)) {
         return Err(Problem::not_permitted());
     }
     let found = app.node.ledger(|ledger| {
