@@ -6,6 +6,7 @@ use daypass_core::{
     movement::{Names, Swept},
     names::DatabaseName,
 };
+use sha2::{Digest, Sha256};
 use std::{
     collections::BTreeMap,
     fmt::Write as _,
@@ -48,7 +49,7 @@ pub struct Masking {
     pub required: bool,
 }
 
-/// A key of this installation, from which it follows what a value becomes: the same in every database.
+/// A key of this installation, from which those of projects follow, from which it follows what a value becomes.
 #[derive(Clone)]
 pub struct MaskKey(Zeroizing<[u8; 32]>);
 
@@ -57,10 +58,11 @@ impl MaskKey {
         MaskKey(Zeroizing::new(key))
     }
 
-    /// The inner and the outer block of HMAC with SHA-256 (RFC 2104, section 2), in hexadecimal.
-    pub(crate) fn pads(&self) -> (Zeroizing<String>, Zeroizing<String>) {
+    /// The inner and the outer block of HMAC with SHA-256 and the key of a project (RFC 2104, section 2), in hexadecimal.
+    pub(crate) fn pads(&self, project: uuid::Uuid) -> (Zeroizing<String>, Zeroizing<String>) {
+        let key = Zeroizing::new(<[u8; 32]>::from(Sha256::new().chain_update(self.0.as_slice()).chain_update(project.as_bytes()).finalize()));
         let pad = |with: u8| {
-            let bytes = self.0.iter().copied().chain([0; 32]).map(|byte| byte ^ with);
+            let bytes = key.iter().copied().chain([0; 32]).map(|byte| byte ^ with);
             Zeroizing::new(bytes.fold(String::with_capacity(128), |mut text, byte| {
                 let _ = write!(text, "{byte:02x}");
                 text

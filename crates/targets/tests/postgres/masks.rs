@@ -1,13 +1,14 @@
 //! Masked means masked: what is declared is gone from the copy, whatever the tables look like, and what cannot be masked never opens.
 
 use super::*;
+use sha2::{Digest, Sha256};
 
 /// People, who refer to each other in ways that are in the way of a mask.
 const SOURCE: &str = r#"
 GRANT CREATE ON SCHEMA public TO golden_owner; SET ROLE golden_owner;
 CREATE DOMAIN public.address AS text CHECK (VALUE LIKE '%@%');
 CREATE TABLE public.people (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, mail public.address NOT NULL UNIQUE, name text, "Card no" varchar(19), born date, seen timestamptz,
-  salary numeric(9,2), key uuid UNIQUE, badge int4, code char(6), picture bytea, note text, upper_name text GENERATED ALWAYS AS (upper(name)) STORED, search tsvector);
+  salary numeric(9,2), key uuid UNIQUE, badge int4, code char(8), picture bytea, note text, upper_name text GENERATED ALWAYS AS (upper(name)) STORED, search tsvector);
 CREATE FUNCTION public.keep() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO public.history (what) VALUES (OLD.mail); RETURN NULL; END $$;
 CREATE FUNCTION public.never() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN OLD; END $$;
 CREATE TABLE public.history (what text);
@@ -53,6 +54,10 @@ async fn prepare(server: &Server) {
     server.sql("postgres", "GRANT uat_owner TO daypass_admin WITH ADMIN OPTION").await;
 }
 
+fn moving_project() -> Uuid {
+    environment("uat").project.uuid()
+}
+
 fn masks(text: &str) -> Masks {
     serde_json::from_str(text).unwrap()
 }
@@ -88,7 +93,7 @@ async fn what_is_declared_is_masked_whatever_the_tables_look_like() {
             let sql = async |text: &str| server.sql(scratch, text).await;
             assert_eq!(sql("SELECT count(*) FROM people WHERE mail !~ '^[0-9a-f]{16}@masked.invalid$' OR note IS NOT NULL OR \"Card no\" !~ '^\\*{15}[0-9]{4}$'").await, "0");
             assert_eq!(sql("SELECT count(*) FROM logins l JOIN people p ON p.mail = l.mail AND p.id = l.person").await, "500", "what referred to somebody still does");
-            assert_eq!(sql("SELECT count(*), count(DISTINCT name), count(DISTINCT code), max(length(code)), count(DISTINCT key), count(picture) FROM people").await, "1001|1000|1000|6|1000|1000");
+            assert_eq!(sql("SELECT count(*), count(DISTINCT name), count(DISTINCT code), max(length(code)), count(DISTINCT key), count(picture) FROM people").await, "1001|1000|1000|8|1000|1000");
             assert_eq!(sql("SELECT bool_and(upper_name = upper(name)) FROM people").await, "t");
             assert_eq!(sql("SELECT count(*) FROM people WHERE born BETWEEN '1972-08-27' AND '1975-07-24' AND salary BETWEEN 0 AND 9999999.99").await, "1000");
             assert_eq!(sql("SELECT count(*) FROM history").await, "0", "the trigger that keeps what was there did not run");
@@ -106,7 +111,8 @@ async fn what_is_declared_is_masked_whatever_the_tables_look_like() {
         assert_eq!(mails[0], mails[1], "the same value becomes the same in every movement");
         // the key of the installation stands in no log, though all statements and their parameters are logged
         let log = std::fs::read_to_string(std::env::temp_dir().join(format!("daypass-pg-{}.log", server.postgres.port))).unwrap();
-        let pad: String = [7_u8 ^ 0x36; 16].iter().map(|byte| format!("{byte:02x}")).collect();
+        let key = Sha256::new().chain_update([7; 32]).chain_update(moving_project().as_bytes()).finalize();
+        let pad: String = key.iter().take(16).map(|byte| format!("{:02x}", byte ^ 0x36)).collect();
         assert!(log.contains("daypass_mask") && !log.contains(&pad) && !log.contains(&pad.to_uppercase()), "the statements are logged, and the key is not");
     })
     .await;
@@ -158,11 +164,11 @@ async fn what_cannot_be_masked_as_declared_never_opens_and_is_named() {
         }
         // what only the values tell: no value stands in the words
         for (masks, words) in [
-            (r#"{"public": {"people": {"badge": {"constant": "many"}}}}"#, "22P02"),
-            (r#"{"public": {"people": {"mail": "hash"}}}"#, "a check of the table does not take what the mask makes"),
-            (r#"{"public": {"few": {"n": "hash"}}}"#, "a check of the table does not take what the mask makes"),
+            (r#"{"public": {"people": {"badge": {"constant": "many"}}}}"#, "its type does not take what the mask makes (SQLSTATE 22P02"),
+            (r#"{"public": {"people": {"mail": "hash"}}}"#, "a check of the table, or what its partitions are for, does not take what the mask makes"),
+            (r#"{"public": {"few": {"n": "hash"}}}"#, "a check of the table, or what its partitions are for, does not take what the mask makes"),
             (r#"{"public": {"logins": {"person": "hash"}}}"#, "what refers to it was masked otherwise"),
-            (r#"{"public": {"visits": {"day": {"constant": "2100-01-01"}}}}"#, "no partition of relation"),
+            (r#"{"public": {"visits": {"day": {"constant": "2100-01-01"}}}}"#, "or what its partitions are for, does not take"),
         ] {
             let (failed, _) = tried(masks, &none).await;
             assert!(failed.contains(words) && !failed.contains("corp.example.com") && !failed.contains("1500"), "{masks}: {failed}");
@@ -212,6 +218,75 @@ async fn what_looks_personal_is_named_and_required_masking_keeps_it_closed() {
         // what follows a masked column is declared by that
         let report = swept(server, &work, &moving, &none).await.unwrap();
         assert!(!report.contains("look personal"), "{report}");
+        server.target.discard(&moving.get()).await.unwrap();
+    })
+    .await;
+    let _ = std::fs::remove_dir_all(&work);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_owns_the_source_neither_acts_as_the_administrator_nor_keeps_a_mask_from_its_work() {
+    let work = std::env::temp_dir().join(format!("daypass-planted-{}", std::process::id()));
+    // whatever is called says as whom; the planner itself calls what is said to be immutable
+    let planted = r#"GRANT CREATE ON DATABASE golden TO golden_owner; SET ROLE golden_owner;
+        CREATE SCHEMA s; CREATE TABLE s.seen (who text, how text);
+        CREATE FUNCTION s.really(text) RETURNS int LANGUAGE plpgsql AS $$ BEGIN INSERT INTO s.seen VALUES (current_user, $1); RETURN 1; END $$;
+        CREATE FUNCTION s.lie(text) RETURNS int IMMUTABLE LANGUAGE plpgsql AS $$ BEGIN PERFORM s.really($1); RETURN 1; END $$;
+        CREATE TABLE s.indexed (id int PRIMARY KEY, mail text, memo text); INSERT INTO s.indexed SELECT n, 'i' || n || '@corp.example.com', 'x' FROM generate_series(1, 20) n;
+        CREATE INDEX ON s.indexed ((id + s.lie('an index')));
+        CREATE DOMAIN s.town AS text CHECK (s.really('a domain') = 1);
+        CREATE TYPE s.json AS (v text); CREATE FUNCTION s.told(s.json) RETURNS text LANGUAGE sql AS $$ SELECT 'cast' || s.really('a cast')::text $$; CREATE CAST (s.json AS text) WITH FUNCTION s.told(s.json);
+        CREATE TABLE s.typed (id int PRIMARY KEY, town s.town, doc s.json, digest text); INSERT INTO s.typed SELECT n, 'Town ' || n, ROW('x')::s.json, 'd' || n || '@corp.example.com' FROM generate_series(1, 20) n;
+        CREATE DOMAIN s.day AS date; CREATE FUNCTION s.same(s.day, int) RETURNS date LANGUAGE sql AS 'SELECT $1::date'; CREATE OPERATOR s.+ (LEFTARG = s.day, RIGHTARG = int, FUNCTION = s.same);
+        CREATE TABLE s.days (id int PRIMARY KEY, born s.day); INSERT INTO s.days SELECT n, DATE '1990-01-01' + n FROM generate_series(1, 20) n;
+        CREATE TABLE s.parts (mail text, day date) PARTITION BY RANGE (day); CREATE TABLE s.early PARTITION OF s.parts FOR VALUES FROM ('2000-01-01') TO ('2020-01-01');
+        CREATE TABLE s.late PARTITION OF s.parts FOR VALUES FROM ('2020-01-01') TO ('2040-01-01'); INSERT INTO s.parts SELECT 'v' || n || '@corp.example.com', DATE '2019-12-01' + n FROM generate_series(1, 60) n;
+        CREATE FUNCTION s.stay() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO s.seen VALUES (OLD.mail, 'a row that moves'); RETURN NULL; END $$;
+        CREATE TRIGGER stay BEFORE DELETE ON s.early FOR EACH ROW EXECUTE FUNCTION s.stay();
+        CREATE TABLE s.few (id int PRIMARY KEY, none numeric(2,2), two numeric(2,0), one text); INSERT INTO s.few SELECT n, n / 100.0, n, CASE WHEN n = 1 THEN 'only' END FROM generate_series(0, 99) n"#;
+    each(async |server| {
+        prepare(server).await;
+        server.sql("golden", planted).await;
+        server.sql("golden", "TRUNCATE s.seen; ALTER TABLE s.seen OWNER TO golden_owner").await;
+        server.sql("uat", "ALTER DATABASE uat SET search_path = s, pg_catalog").await;
+        let mut moving = Moving::new(server, &work, 1090, 1);
+        moving.env.masks = masks(
+            r#"{"s": {"indexed": {"mail": "mail"}, "typed": {"town": {"constant": "Town"}, "digest": "hash"}, "days": {"born": {"shift_days": 9}}, "parts": {"mail": "mail", "day": {"shift_days": 40}}}}"#,
+        );
+        let from = AnyTarget::Postgres(OnPostgres::new(server.spec.clone(), Secret::new("admin-secret"), server.tls.clone(), StoreId::new(Uuid::from_u128(1))));
+        let golden: DatabaseName = "golden".parse().unwrap();
+        server.target.look_ahead(&moving.get(), Some(&Source::Database { target: &from, database: &golden, same_server: true })).await.unwrap();
+        assert_eq!(server.sql("golden", "SELECT * FROM s.seen").await, "", "nothing of the source runs while it is looked at");
+        let report = swept(server, &work, &moving, &Scripts::default()).await.unwrap();
+        let scratch = moving.names.scratch.as_str();
+        assert_eq!(server.sql(scratch, "SELECT DISTINCT how FROM s.seen WHERE who = 'daypass_admin' OR who LIKE '%@%'").await, "", "nothing of the copy runs as the administrator");
+        for said in ["mask shift_days 9 of s.days.born: 20 of 20 rows differ from the source", "mask hash of s.typed.digest: 20 of 20 rows differ", "mask constant 'Town' of s.typed.town: 20 of 20 rows differ", "NOT compared"] {
+            assert!(report.contains(said), "{said}:
+{report}");
+        }
+        assert_eq!(server.sql(scratch, "SELECT count(*) FROM s.parts WHERE mail LIKE '%corp.example%'").await, "0");
+        // no key to compare by is not enough where it has to be shown
+        moving.masking.required = true;
+        let failed = swept(server, &work, &moving, &Scripts::default()).await.unwrap_err().to_string();
+        assert!(failed.contains("s.parts.day (shift_days 40): the table has no primary key"), "{failed}");
+        moving.masking.required = false;
+        // numbers that have no room for a hash
+        moving.env.masks = masks(r#"{"s": {"few": {"none": "hash"}}}"#);
+        let failed = swept(server, &work, &moving, &Scripts::default()).await.unwrap_err().to_string();
+        assert!(failed.contains("s.few.none: hash is for texts, whole numbers"), "{failed}");
+        moving.env.masks = masks(r#"{"s": {"few": {"two": "hash", "one": "shuffle"}}}"#);
+        let report = swept(server, &work, &moving, &Scripts::default()).await.unwrap();
+        assert!(report.contains("100 of 100 rows differ") && report.contains("NOT masked: none of 1 rows has another value"), "{report}");
+        server.target.discard(&moving.get()).await.unwrap();
+        // what a check says of a row is not repeated, and rows elsewhere are not reached
+        server.sql("golden", "SET ROLE golden_owner; CREATE FUNCTION s.tell(text) RETURNS bool LANGUAGE plpgsql AS $$ BEGIN IF $1 LIKE '%masked%' THEN RAISE 'was maria@corp.example.com'; END IF; RETURN true; END $$; ALTER TABLE s.indexed ADD CHECK (s.tell(mail))").await;
+        moving.env.masks = masks(r#"{"s": {"indexed": {"mail": "mail"}}}"#);
+        let failed = swept(server, &work, &moving, &Scripts::default()).await.unwrap_err().to_string();
+        assert!(failed.contains("the server refuses (SQLSTATE P0001") && !failed.contains("maria"), "{failed}");
+        server.sql("golden", "CREATE EXTENSION postgres_fdw; CREATE SERVER far FOREIGN DATA WRAPPER postgres_fdw; GRANT USAGE ON FOREIGN SERVER far TO golden_owner; SET ROLE golden_owner; CREATE FOREIGN TABLE s.far () INHERITS (s.days) SERVER far").await;
+        moving.env.masks = masks(r#"{"s": {"days": {"born": {"shift_days": 9}}}}"#);
+        let ahead = server.target.look_ahead(&moving.get(), Some(&Source::Database { target: &from, database: &golden, same_server: true })).await.unwrap();
+        assert!(ahead.iter().any(|check| check.verdict == Verdict::Missing && check.what.contains("a part of it is a foreign table")), "{ahead:#?}");
         server.target.discard(&moving.get()).await.unwrap();
     })
     .await;

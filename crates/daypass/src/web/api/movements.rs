@@ -349,7 +349,7 @@ pub fn view(app: &App, ledger: &Ledger, movement: &Movement) -> MovementView {
             };
             let when = match *cuts_at > app.node.now() {
                 true => format!("at {cuts_at}"),
-                false => "as soon as the new one is ready".to_owned(),
+                false => format!("as soon as the new one is ready{}", by_the_clock(app, movement.id, *phase)),
             };
             let closed = frozen(ledger, movement);
             if closed { format!("{made}; access is closed") } else { format!("{made}; people work in the old one, and access ends {when}") }
@@ -401,6 +401,13 @@ pub fn view(app: &App, ledger: &Ledger, movement: &Movement) -> MovementView {
         kept: movement.kept.as_ref().map(|kept| KeptView { database: kept.database.to_string(), until: kept.until.to_string() }),
         made: movement.made.as_ref().map(|made| MadeView { bytes: made.bytes, sha256: made.sha256.clone() }),
     }
+}
+
+/// When the copy is made at the pace it has, to the minute.
+fn by_the_clock(app: &App, movement: MovementId, phase: Phase) -> String {
+    let left = progress(app, movement).and_then(|progress| progress.seconds_left).filter(|_| phase == Phase::Copy);
+    let at = left.and_then(|left| jiff::Timestamp::now().checked_add(jiff::SignedDuration::from_secs(i64::try_from(left).ok()?)).ok());
+    at.map(|at| format!(" (at this pace the copy is made at about {}, then it is swept)", at.strftime("%H:%M UTC"))).unwrap_or_default()
 }
 
 /// What whoever has access to a database that is about to be replaced should know.

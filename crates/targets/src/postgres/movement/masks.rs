@@ -2,14 +2,14 @@
 //! before is still there. A mask that did nothing is a failure, whatever kept it from its work.
 //!
 //! The values are replaced by the throw-away role that also runs the operator's scripts, with the rights of the owner: indexes, checks and
-//! generated columns of the copy are evaluated by whoever writes. The digests are taken by the administrator, whose statements read plain
-//! columns and call nothing that came inside the copy.
+//! generated columns of the copy are evaluated by whoever writes. What stands there before and afterwards is read by the administrator: see [`digests`].
 
-use super::{Postgres, connect, refused};
+use super::{Postgres, connect, digests, refused};
 use crate::{TargetError, movement::Move, some_of};
 use daypass_core::{
     masks::{Column, Mask, Partial},
     movement::Swept,
+    names::shown,
 };
 use futures_util::{SinkExt, future::try_join_all};
 use postgres_protocol::escape::{escape_identifier, escape_literal};
@@ -19,12 +19,15 @@ use std::{
 };
 use tokio_postgres::{Client, Config, Row, error::SqlState};
 
-/// What a value becomes follows from it by HMAC-SHA-256 (RFC 2104) with the key of the installation, which the server's own sha256() computes. The
-/// key reaches the server as data of COPY, which no log of statements shows.
+/// What a value becomes follows from it by HMAC-SHA-256 (RFC 2104) with the key of the project, which the server's own sha256() computes. The
+/// key reaches the server as data of COPY, which no log of statements shows. Code of the copy that runs when a row is written could read it: whoever owns the
+/// source can learn the key of the target's project, and no other.
 const KEY: &str = "CREATE TEMP TABLE daypass_mask (i pg_catalog.bytea, o pg_catalog.bytea)";
 
 /// Hexadecimal digits of a hash that stand for a text.
 const DIGITS: i32 = 16;
+/// And the fewest, where a column has no room for more: fewer would meet values of the source by chance.
+const FEWEST: i32 = 8;
 const DOMAIN: &str = "@masked.invalid";
 
 /// A declared column, as the catalog knows it.
@@ -55,15 +58,15 @@ pub fn qualified(schema: &str, table: &str) -> String {
 
 /// What the catalog says of a column of a table; none: there is no such column.
 const COLUMN: &str = "
-SELECT c.oid, pg_catalog.format_type(a.atttypid, a.atttypmod), b.typname::text, b.typcategory::text,
+SELECT c.oid, pg_catalog.format_type(a.atttypid, a.atttypmod), CASE WHEN b.typnamespace = 'pg_catalog'::pg_catalog.regnamespace THEN b.typname::text ELSE '' END, b.typcategory::text,
   CASE WHEN t.typtype = 'd' THEN t.typtypmod ELSE a.atttypmod END, a.attgenerated <> '', a.attidentity = 'a', a.attnotnull,
-  EXISTS (SELECT FROM pg_catalog.pg_index i WHERE i.indrelid = c.oid AND i.indisunique AND a.attnum = ANY (i.indkey::int2[]) AND i.indnkeyatts = 1),
+  EXISTS (SELECT FROM pg_catalog.pg_index i WHERE i.indrelid = c.oid AND i.indisunique AND i.indnkeyatts = 1 AND i.indkey[0] = a.attnum),
   c.relkind::text
  FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid
  JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
- JOIN LATERAL (WITH RECURSIVE d (oid, typname, typcategory, typtype, typbasetype) AS (SELECT t.oid, t.typname, t.typcategory, t.typtype, t.typbasetype
-   UNION ALL SELECT x.oid, x.typname, x.typcategory, x.typtype, x.typbasetype FROM d JOIN pg_catalog.pg_type x ON x.oid = d.typbasetype WHERE d.typtype = 'd')
-   SELECT typname, typcategory FROM d WHERE typtype <> 'd') b ON true
+ JOIN LATERAL (WITH RECURSIVE d (oid, typname, typnamespace, typcategory, typtype, typbasetype) AS (SELECT t.oid, t.typname, t.typnamespace, t.typcategory, t.typtype, t.typbasetype
+   UNION ALL SELECT x.oid, x.typname, x.typnamespace, x.typcategory, x.typtype, x.typbasetype FROM d JOIN pg_catalog.pg_type x ON x.oid = d.typbasetype WHERE d.typtype = 'd')
+   SELECT typname, typnamespace, typcategory FROM d WHERE typtype <> 'd') b ON true
  WHERE n.nspname = $1 AND c.relname = $2 AND a.attname = $3 AND a.attnum > 0 AND NOT a.attisdropped";
 
 /// The keys that refer to something else, with the columns of both sides in their order. Those of partitions follow from their parent's.
@@ -75,13 +78,14 @@ SELECT k.oid, k.conname::text, n.nspname::text, c.relname::text, fn.nspname::tex
  JOIN pg_catalog.pg_class f ON f.oid = k.confrelid JOIN pg_catalog.pg_namespace fn ON fn.oid = f.relnamespace
  WHERE k.contype = 'f' AND k.conparentid = 0 ORDER BY 1";
 
-/// What of a table would do something else than to write what it is told: triggers and rules, of the table and of what inherits from it.
+/// What of a table would do something else than to write what it is told: triggers and rules, of the table and of what inherits from it. Those on DELETE and
+/// INSERT as well: a row that moves to another partition is deleted and inserted.
 const ASIDE: &str = "
 WITH RECURSIVE tree (oid) AS (SELECT $1::pg_catalog.oid UNION SELECT i.inhrelid FROM tree t JOIN pg_catalog.pg_inherits i ON i.inhparent = t.oid),
  named AS (SELECT t.oid, pg_catalog.format('%I.%I', n.nspname, c.relname) AS name FROM tree t JOIN pg_catalog.pg_class c ON c.oid = t.oid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace)
 SELECT pg_catalog.format('ALTER TABLE ONLY %s DISABLE TRIGGER %I', name, g.tgname), pg_catalog.format('ALTER TABLE ONLY %s ENABLE %s TRIGGER %I', name, CASE g.tgenabled WHEN 'A' THEN 'ALWAYS' ELSE '' END, g.tgname),
   pg_catalog.format('the trigger %s of %s', g.tgname, name)
- FROM named JOIN pg_catalog.pg_trigger g ON g.tgrelid = named.oid WHERE NOT g.tgisinternal AND g.tgenabled IN ('O', 'A') AND g.tgtype & 16 <> 0
+ FROM named JOIN pg_catalog.pg_trigger g ON g.tgrelid = named.oid WHERE NOT g.tgisinternal AND g.tgenabled IN ('O', 'A') AND g.tgtype & 28 <> 0
 UNION ALL
 SELECT pg_catalog.format('ALTER TABLE %s DISABLE RULE %I', name, r.rulename), pg_catalog.format('ALTER TABLE %s ENABLE %s RULE %I', name, CASE r.ev_enabled WHEN 'A' THEN 'ALWAYS' ELSE '' END, r.rulename),
   pg_catalog.format('the rule %s of %s', r.rulename, name)
@@ -113,21 +117,31 @@ impl Plan {
                 Err(why) => wrong.push(format!("{column}: {why}")),
             }
         }
+        let tables: BTreeSet<Table> = plan.columns.iter().map(|known| known.table.clone()).collect();
+        for table in &tables {
+            let elsewhere = "WITH RECURSIVE tree (oid) AS (SELECT $1::pg_catalog.oid UNION SELECT i.inhrelid FROM tree t JOIN pg_catalog.pg_inherits i ON i.inhparent = t.oid) \
+                             SELECT 1 FROM tree JOIN pg_catalog.pg_class c ON c.oid = tree.oid WHERE c.relkind = 'f' LIMIT 1";
+            if client.query_opt(elsewhere, &[&table.oid]).await?.is_some() {
+                wrong.push(format!("{}: a part of it is a foreign table, whose rows are on another server", table.name));
+            }
+        }
         if !wrong.is_empty() {
             return Err(refused(format!("declared masks do not fit the new database: {}", some_of(&wrong))));
         }
-        let tables: BTreeSet<Table> = plan.columns.iter().map(|known| known.table.clone()).collect();
         for table in &tables {
             for row in client.query(ASIDE, &[&table.oid]).await? {
                 plan.aside.push((row.try_get(0)?, row.try_get(1)?));
                 plan.off.push(row.try_get(2)?);
             }
         }
-        // to set a key again is to read both its tables, as their owner
-        let read: BTreeSet<&String> = tables.iter().map(|table| &table.name).chain(keys.iter().flat_map(|key| [&key.table, &key.to])).collect();
+        // to set a key again is to read both its tables, as their owner; to compare is to read where the rows lie
+        let mut read: BTreeSet<String> = tables.iter().map(|table| &table.name).chain(keys.iter().flat_map(|key| [&key.table, &key.to])).cloned().collect();
+        for table in &tables {
+            read.extend(digests::leaves(client, table.oid).await?);
+        }
         for table in read {
             let forced = "SELECT 1 FROM pg_catalog.pg_class WHERE oid = $1::text::pg_catalog.regclass AND relrowsecurity AND relforcerowsecurity";
-            plan.forced.extend(client.query_opt(forced, &[table]).await?.map(|_| table.clone()));
+            plan.forced.extend(client.query_opt(forced, &[&table]).await?.map(|_| table));
         }
         plan.aside.extend(plan.forced.iter().map(|table| unforced(table)));
         plan.aside.extend(keys.iter().map(|key| (key.take(), key.set())));
@@ -184,7 +198,7 @@ impl Whole {
 }
 
 /// Its row policies do not count for its owner, and do again.
-fn unforced(table: &str) -> (String, String) {
+pub fn unforced(table: &str) -> (String, String) {
     (format!("ALTER TABLE {table} NO FORCE ROW LEVEL SECURITY"), format!("ALTER TABLE {table} FORCE ROW LEVEL SECURITY"))
 }
 
@@ -259,6 +273,11 @@ async fn known(client: &Client, column: &Column, mask: &Mask) -> Result<Result<O
     })
 }
 
+/// An operator of the server's own, whatever the database's search_path finds.
+fn op(left: &str, operator: &str, right: &str) -> String {
+    format!("({left} OPERATOR(pg_catalog.{operator}) {right})")
+}
+
 impl Known {
     fn name(&self) -> String {
         escape_identifier(&self.column.name)
@@ -273,86 +292,101 @@ impl Known {
         (matches!(self.base.as_str(), "varchar" | "bpchar") && self.typmod > 4).then(|| self.typmod - 4)
     }
 
+    /// The value as its type in the server's catalog, below domains: for those nobody can make an operator that fits better.
+    fn value(&self, kind: &str) -> String {
+        format!("({}::pg_catalog.{kind})", self.name())
+    }
+
     /// HMAC of the value, in hexadecimal.
     fn digest(&self) -> String {
         let key = |part: char| format!("(SELECT {part} FROM pg_temp.daypass_mask)");
-        let bytes = if self.base == "bytea" { self.name() } else { format!("pg_catalog.convert_to({}::pg_catalog.text, 'UTF8')", self.name()) };
+        let bytes = if self.base == "bytea" { self.value("bytea") } else { format!("pg_catalog.convert_to({}, 'UTF8')", self.value("text")) };
         let inner = format!("pg_catalog.sha256(pg_catalog.byteacat({}, {bytes}))", key('i'));
         format!("pg_catalog.encode(pg_catalog.sha256(pg_catalog.byteacat({}, {inner})), 'hex')", key('o'))
     }
 
     /// A number of 60 bits that follows from the value.
     fn number(&self) -> String {
-        format!("('x' || pg_catalog.left({}, 15))::pg_catalog.bit(60)::pg_catalog.int8", self.digest())
+        let bits = format!("pg_catalog.textcat('x', pg_catalog.left({}, 15))", self.digest());
+        format!("({bits}::pg_catalog.bit(60)::pg_catalog.int8)")
+    }
+
+    /// How many numbers a column takes for a hash, from 0 on; none: the type is for no number, or rounds.
+    fn numbers(&self) -> Option<i64> {
+        match self.base.as_str() {
+            "int2" => Some(i64::from(i16::MAX)),
+            "int4" => Some(i64::from(i32::MAX)),
+            "int8" => Some(i64::MAX),
+            "numeric" if self.typmod < 4 => Some(i64::MAX),
+            "numeric" => {
+                // the precision in the upper bits, the scale below as a number of 11 bits with a sign (PostgreSQL source, numeric.c, make_numeric_typmod)
+                let (precision, scale) = ((self.typmod - 4) >> 16 & 0xffff, (((self.typmod - 4) & 0x7ff) ^ 1024) - 1024);
+                let before_the_point = precision - scale;
+                let room = scale >= 0 && before_the_point >= 1;
+                room.then(|| 10_i64.checked_pow(before_the_point.unsigned_abs()).unwrap_or(i64::MAX))
+            }
+            _ => None,
+        }
     }
 
     /// The expression that stands for what the value becomes; NULL of NULL. Why not, where the type does not allow it.
     fn becomes(&self) -> Result<String, String> {
         let (name, kind) = (self.name(), self.kind.as_str());
-        let length = format!("pg_catalog.length({name}::pg_catalog.text)");
         match &self.mask {
             Mask::Keep | Mask::Shuffle => Ok(name),
             Mask::Null => Ok("NULL".to_owned()),
             Mask::Constant(text) => Ok(format!("CASE WHEN {name} IS NOT NULL THEN {}::{kind} END", escape_literal(text))),
-            Mask::Hash if self.is_text() => Ok(format!("pg_catalog.left({}, {})::{kind}", self.digest(), self.characters().unwrap_or(DIGITS).min(DIGITS))),
+            Mask::Hash if self.is_text() => match self.characters().unwrap_or(DIGITS).min(DIGITS) {
+                few if few < FEWEST => Err(format!("it takes {few} characters, and a hash has at least {FEWEST}: a constant, for example")),
+                digits => Ok(format!("pg_catalog.left({}, {digits})::{kind}", self.digest())),
+            },
+            Mask::Hash if self.base == "uuid" => Ok(format!("pg_catalog.left({}, 32)::{kind}", self.digest())),
+            Mask::Hash if self.base == "bytea" => Ok(format!("pg_catalog.decode({}, 'hex')::{kind}", self.digest())),
             Mask::Hash => {
-                let below = match self.base.as_str() {
-                    "int2" => "32767".to_owned(),
-                    "int4" => "2147483647".to_owned(),
-                    "int8" => i64::MAX.to_string(),
-                    // numeric(precision, scale): what stands before the point (PostgreSQL source, numeric.c, NUMERIC_POS of a typmod)
-                    "numeric" if self.typmod > 4 => {
-                        let (precision, scale) = ((self.typmod - 4) >> 16 & 0xffff, (self.typmod - 4) & 0x7ff);
-                        10_i64.checked_pow((precision - scale).clamp(0, 18).unsigned_abs()).unwrap_or(i64::MAX).to_string()
-                    }
-                    "numeric" => i64::MAX.to_string(),
-                    "uuid" => return Ok(format!("pg_catalog.left({}, 32)::{kind}", self.digest())),
-                    "bytea" => return Ok(format!("pg_catalog.decode({}, 'hex')::{kind}", self.digest())),
-                    _ => return Err(format!("hash is for texts, whole numbers, uuid and bytea, not for {kind}: null, constant or shuffle")),
-                };
+                let below =
+                    self.numbers().ok_or_else(|| format!("hash is for texts, whole numbers, uuid and bytea, not for {kind}: null, constant or shuffle"))?;
+                let within = |number: String| op(&number, "%", &format!("{below}::pg_catalog.int8"));
+                let number = within(self.number());
                 // no number becomes itself
-                let number = format!("({} % {below}::pg_catalog.int8)", self.number());
-                Ok(format!("({number} + CASE WHEN {number} = {name} THEN 1 ELSE 0 END)::{kind}"))
+                let same = op(&format!("{number}::pg_catalog.numeric"), "=", &self.value("numeric"));
+                Ok(format!("{}::{kind}", within(op(&number, "+", &format!("CASE WHEN {same} THEN 1::pg_catalog.int8 ELSE 0::pg_catalog.int8 END")))))
             }
             Mask::Mail => {
                 let least = DIGITS + DOMAIN.len() as i32;
                 match self.characters() {
                     _ if !self.is_text() => Err(format!("mail is for texts, not for {kind}")),
                     Some(most) if most < least => Err(format!("it takes {most} characters, and an address of {DOMAIN} has {least}: hash, for example")),
-                    _ => Ok(format!("(pg_catalog.left({}, {DIGITS}) || '{DOMAIN}')::{kind}", self.digest())),
+                    _ => Ok(format!("pg_catalog.textcat(pg_catalog.left({}, {DIGITS}), '{DOMAIN}')::{kind}", self.digest())),
                 }
             }
             Mask::Partial(_) if !self.is_text() => Err(format!("partial is for texts, not for {kind}")),
             Mask::Partial(Partial { first, last }) => {
-                let stay = u32::from(*first) + u32::from(*last);
-                let (text, stars) = (format!("{name}::pg_catalog.text"), |n: String| format!("pg_catalog.repeat('*', {n})"));
-                let parts = [format!("pg_catalog.left({text}, {first})"), stars(format!("{length} - {stay}")), format!("pg_catalog.right({text}, {last})")];
-                Ok(format!("(CASE WHEN {length} > {stay} THEN {} ELSE {} END)::{kind}", parts.join(" || "), stars(length.clone())))
+                let (text, stay) = (self.value("text"), i32::from(*first) + i32::from(*last));
+                let length = format!("pg_catalog.length({text})");
+                let (more, stars) = (op(&length, ">", &stay.to_string()), op(&length, "-", &stay.to_string()));
+                let middle = format!("pg_catalog.textcat(pg_catalog.left({text}, {first}), pg_catalog.repeat('*', {stars}))");
+                Ok(format!(
+                    "(CASE WHEN {more} THEN pg_catalog.textcat({middle}, pg_catalog.right({text}, {last})) ELSE pg_catalog.repeat('*', {length}) END)::{kind}"
+                ))
             }
             Mask::ShiftDays(days) => {
-                let by = format!("({} % {})::pg_catalog.int4", self.number(), u32::from(*days) * 2);
+                let days = i32::from(*days);
+                let by = format!("{}::pg_catalog.int4", op(&self.number(), "%", &format!("{}::pg_catalog.int8", days * 2)));
                 // -days to -1 and 1 to days
-                let by = format!("({by} - {days} + CASE WHEN {by} >= {days} THEN 1 ELSE 0 END)");
+                let skip = format!("CASE WHEN {} THEN 1 ELSE 0 END", op(&by, ">=", &days.to_string()));
+                let by = op(&op(&by, "-", &days.to_string()), "+", &skip);
                 match self.base.as_str() {
-                    "date" => Ok(format!("({name} + {by})::{kind}")),
-                    "timestamp" | "timestamptz" => Ok(format!("({name} + pg_catalog.make_interval(days => {by}))::{kind}")),
+                    "date" => Ok(format!("{}::{kind}", op(&self.value("date"), "+", &by))),
+                    of @ ("timestamp" | "timestamptz") => {
+                        Ok(format!("{}::{kind}", op(&self.value(of), "+", &format!("pg_catalog.make_interval(days => {by})"))))
+                    }
                     _ => Err(format!("shift_days is for dates and timestamps, not for {kind}")),
                 }
             }
         }
     }
 
-    /// Which of its values a mask changes at all: what stands in it already is not looked for afterwards.
-    fn changes(&self) -> String {
-        let name = self.name();
-        match (&self.mask, self.becomes()) {
-            (Mask::ShiftDays(_), _) => format!("pg_catalog.isfinite({name})"),
-            (Mask::Constant(_) | Mask::Partial(_), Ok(becomes)) => format!("({becomes})::pg_catalog.text IS DISTINCT FROM {name}::pg_catalog.text"),
-            _ => "true".to_owned(),
-        }
-    }
-
-    /// Whether a value of before may stand in another row: then only rows are compared, by their key.
+    /// Whether a value of before may well stand in another row: then only rows are compared, by their key.
     fn meets_others(&self) -> bool {
         match self.mask {
             Mask::Shuffle | Mask::ShiftDays(_) => true,
@@ -362,36 +396,18 @@ impl Known {
     }
 }
 
-/// The key that rows are compared by: the primary one, unless it is masked itself.
-async fn key_of(client: &Client, table: &Table, masked: &[&Known]) -> Result<Option<String>, TargetError> {
-    let look = "SELECT a.attname::text FROM pg_catalog.pg_index i, pg_catalog.unnest(i.indkey::int2[]) u (num) JOIN pg_catalog.pg_attribute a ON a.attrelid = $1 AND a.attnum = u.num \
-                WHERE i.indrelid = $1 AND i.indisprimary";
-    let columns: Vec<String> = client.query(look, &[&table.oid]).await?.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
-    let is_masked = columns.iter().any(|name| masked.iter().any(|known| known.column.name == *name));
-    let key: Vec<String> = columns.iter().map(|name| format!("{}::pg_catalog.text", escape_identifier(name))).collect();
-    Ok((!key.is_empty() && !is_masked).then(|| format!("ROW({})::pg_catalog.text", key.join(", "))))
-}
-
-/// What there was before anything ran, by digests that only this session sees.
-pub struct Before {
-    admin: Client,
-    columns: Vec<Compared>,
-    forced: Vec<String>,
-}
-
-struct Compared {
-    column: Column,
-    mask: Mask,
-    table: String,
-    name: String,
-    /// What is digested: the value, or the value with its row's key. None: nothing tells one row from another.
-    of: Option<String>,
-    by_row: bool,
-    rows: i64,
+/// The key that rows are compared by: the primary one, unless it is masked itself or computed.
+async fn key_of(client: &Client, table: &Table, masked: &[&Known]) -> Result<Vec<String>, TargetError> {
+    let look = "SELECT a.attname::text, a.attgenerated <> '' FROM pg_index i, unnest(i.indkey::int2[]) WITH ORDINALITY u (num, at) JOIN pg_attribute a ON a.attrelid = $1 AND a.attnum = u.num \
+                WHERE i.indrelid = $1 AND i.indisprimary AND u.at <= i.indnkeyatts ORDER BY u.at";
+    let columns: Vec<(String, bool)> =
+        client.query(look, &[&table.oid]).await?.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect::<Result<_, TargetError>>()?;
+    let stays = |(name, computed): &(String, bool)| !computed && !masked.iter().any(|known| known.column.name == *name);
+    Ok(if columns.iter().all(stays) { columns.iter().map(|(name, _)| escape_identifier(name)).collect() } else { Vec::new() })
 }
 
 async fn bring_key(client: &Client, movement: &Move<'_>) -> Result<(), TargetError> {
-    let (inner, outer) = movement.masking.key.pads();
+    let (inner, outer) = movement.masking.key.pads(movement.environment.project.uuid());
     client.batch_execute(KEY).await?;
     let sink = client.copy_in("COPY pg_temp.daypass_mask FROM STDIN").await?;
     tokio::pin!(sink);
@@ -400,132 +416,39 @@ async fn bring_key(client: &Client, movement: &Move<'_>) -> Result<(), TargetErr
     Ok(())
 }
 
-/// An error of the server without what it says of values: those are what is to be masked.
+/// An error of the server in our words: what it says itself may hold values, and code of the copy may make it say anything.
 pub fn without_values(what: &str, error: &tokio_postgres::Error) -> TargetError {
-    match error.as_db_error() {
-        Some(db) => {
-            let hint = match *db.code() {
-                SqlState::UNIQUE_VIOLATION => ": two values became the same one; hash of a text, a bigint or a uuid has room for all",
-                SqlState::FOREIGN_KEY_VIOLATION => ": what refers to it was masked otherwise; hash and mail are carried over to what refers",
-                SqlState::CHECK_VIOLATION => ": a check of the table does not take what the mask makes; a constant that fits, for example",
-                SqlState::NOT_NULL_VIOLATION => ": it takes no NULL",
-                _ => "",
-            };
-            refused(format!("{what}: {}: {}{hint}", db.code().code(), db.message()))
+    let Some(db) = error.as_db_error() else { return TargetError::Unreachable(format!("{what}: {error}")) };
+    let code = db.code();
+    let why = match *code {
+        SqlState::UNIQUE_VIOLATION => "two values became the same one; hash of a text, a bigint or a uuid has room for all",
+        SqlState::FOREIGN_KEY_VIOLATION => {
+            "what refers to it was masked otherwise; hash and mail are carried over to columns of the same type that refer to it"
         }
-        None => TargetError::Unreachable(format!("{what}: {error}")),
-    }
+        SqlState::CHECK_VIOLATION => {
+            "a check of the table, or what its partitions are for, does not take what the mask makes; a constant that fits, for example"
+        }
+        SqlState::NOT_NULL_VIOLATION => "it takes no NULL",
+        SqlState::INSUFFICIENT_PRIVILEGE => "the administrator may not read it, or row level security keeps it out",
+        SqlState::LOCK_NOT_AVAILABLE => "somebody holds a lock on it",
+        _ if code.code().starts_with("22") => "its type does not take what the mask makes",
+        _ => "the server refuses",
+    };
+    let of = [("constraint", db.constraint()), ("table", db.table())].into_iter().filter_map(|(what, name)| Some(format!(", {what} {}", shown(name?))));
+    refused(format!("{what}: {why} (SQLSTATE {}{})", code.code(), of.collect::<String>()))
 }
 
 /// Takes the digests of what stands in the columns now.
-pub async fn before(target: &Postgres, movement: &Move<'_>, plan: &Plan) -> Result<Option<Before>, TargetError> {
-    if plan.is_empty() {
-        return Ok(None);
-    }
-    let admin = connect(target, movement.names.scratch.as_str()).await?;
-    // what would hide rows is an error
-    admin.batch_execute("SET row_security = off").await?;
-    bring_key(&admin, movement).await?;
-    // in one transaction, which leaves the tables as they were
-    admin.batch_execute("BEGIN").await?;
-    for table in &plan.forced {
-        admin.batch_execute(&unforced(table).0).await?;
-    }
-    let seed: i64 = admin.query_one("SELECT (pg_catalog.random() * 1e18)::pg_catalog.int8", &[]).await?.try_get(0)?;
-    let mut columns = Vec::new();
+pub async fn before(target: &Postgres, movement: &Move<'_>, plan: &Plan) -> Result<Option<digests::Before>, TargetError> {
+    let client = connect(target, movement.names.scratch.as_str()).await?;
+    let mut tables = Vec::new();
     for (table, masked) in plan.tables() {
-        let key = key_of(&admin, table, &masked).await?;
-        let counts: Vec<String> = masked.iter().map(|known| format!("pg_catalog.count({}) FILTER (WHERE {})", known.name(), known.changes())).collect();
-        let counted = admin.query_one(&format!("SELECT {} FROM {}", counts.join(", "), table.name), &[]).await.map_err(|e| without_values(&table.name, &e))?;
-        for (at, known) in masked.into_iter().enumerate() {
-            let by_row = known.meets_others();
-            let value = match &key {
-                _ if !by_row => Some(format!("{}::pg_catalog.text", known.name())),
-                Some(key) => Some(format!("{key} || '=' || {}::pg_catalog.text", known.name())),
-                None => None,
-            };
-            let of = value.filter(|_| known.mask != Mask::Null).map(|value| format!("pg_catalog.hashtextextended({value}, {seed})"));
-            if let Some(of) = &of {
-                let sql = format!(
-                    "CREATE TEMP TABLE daypass_before_{} AS SELECT DISTINCT {of} AS digest FROM {} WHERE {} IS NOT NULL AND {}",
-                    columns.len(),
-                    table.name,
-                    known.name(),
-                    known.changes()
-                );
-                admin.batch_execute(&sql).await.map_err(|e| without_values(&known.column.to_string(), &e))?;
-            }
-            let (column, mask) = (known.column.clone(), known.mask.clone());
-            columns.push(Compared { column, mask, table: table.name.clone(), name: known.name(), of, by_row, rows: counted.try_get(at)? });
-        }
+        let compared =
+            |known: &&Known| (known.name(), digests::Compared { column: known.column.clone(), mask: known.mask.clone(), by_row: known.meets_others() });
+        let (key, columns) = (key_of(&client, table, &masked).await?, masked.iter().map(compared).collect());
+        tables.push(digests::Masked { oid: table.oid, name: table.name.clone(), key, columns });
     }
-    for table in &plan.forced {
-        admin.batch_execute(&unforced(table).1).await?;
-    }
-    admin.batch_execute("COMMIT").await?;
-    Ok(Some(Before { admin, columns, forced: plan.forced.clone() }))
-}
-
-impl Before {
-    /// What of before is still there. A value that should have gone is an error, with the column and how many.
-    pub async fn compare(self) -> Result<Vec<Swept>, TargetError> {
-        let (mut swept, mut left) = (Vec::new(), Vec::new());
-        // nothing of this transaction stays: it only reads
-        self.admin.batch_execute("BEGIN").await?;
-        for table in &self.forced {
-            self.admin.batch_execute(&unforced(table).0).await?;
-        }
-        for (at, compared) in self.columns.iter().enumerate() {
-            let Compared { column, mask, table, name, of, by_row, rows } = compared;
-            let look = match (mask, of) {
-                (Mask::Null, _) => Some(format!("SELECT pg_catalog.count({name}) FROM {table}")),
-                (_, Some(of)) => Some(format!(
-                    "SELECT pg_catalog.count(*) FROM {table} t WHERE {name} IS NOT NULL AND EXISTS (SELECT FROM pg_temp.daypass_before_{at} b WHERE b.digest = {of})"
-                )),
-                (_, None) => None,
-            };
-            let same: Option<i64> = match look {
-                Some(look) => {
-                    if of.is_some() {
-                        self.admin.batch_execute(&format!("ANALYZE pg_temp.daypass_before_{at}")).await?;
-                    }
-                    Some(self.admin.query_one(&look, &[]).await.map_err(|e| without_values(&column.to_string(), &e))?.try_get(0)?)
-                }
-                None => None,
-            };
-            let done = match same {
-                Some(same) if *mask == Mask::Shuffle => {
-                    format!("{} of {} rows have another value than in the source; the values stay, in other rows", (*rows - same).max(0), rows)
-                }
-                Some(0) if *by_row => format!("{rows} of {rows} rows differ from the source"),
-                Some(0) => format!("{rows} of {rows} rows differ from the source, and no row has a value that stood in this column there"),
-                Some(same) => {
-                    left.push(format!("{column} ({mask}): {same} rows hold what stood in the source"));
-                    continue;
-                }
-                None => format!("{rows} rows were masked, and not compared: the table has no primary key that stays as it is"),
-            };
-            swept.push(Swept { what: format!("mask {mask} of {column}"), done });
-        }
-        self.admin.batch_execute("ROLLBACK").await?;
-        if !left.is_empty() {
-            return Err(refused(format!("what is masked is not, and the new database does not open: {}", some_of(&left))));
-        }
-        // a report has room for some hundred lines
-        if swept.len() > 100 {
-            let mut tables: BTreeMap<&str, (usize, i64)> = BTreeMap::new();
-            for compared in &self.columns {
-                let (columns, values) = tables.entry(&compared.table).or_default();
-                (*columns, *values) = (*columns + 1, *values + compared.rows);
-            }
-            let line = |(table, (columns, values)): (&str, (usize, i64))| Swept {
-                what: format!("{columns} masks of {table}"),
-                done: format!("{values} values were masked, and none of the source is left where that was compared"),
-            };
-            return Ok(tables.into_iter().map(line).collect());
-        }
-        Ok(swept)
-    }
+    digests::before(target, movement, tables, &plan.forced).await
 }
 
 /// Replaces the values, as `role`, which acts as the owner; several tables at once where the movement may. A database that is
@@ -606,8 +529,8 @@ fn replacing(table: &Table, columns: &[&Known]) -> Result<Vec<String>, TargetErr
         format!(
             "WITH mixed AS (SELECT tableoid AS place, ctid AS at, {name} AS value, pg_catalog.row_number() OVER (ORDER BY pg_catalog.random()) AS n FROM {table} WHERE {name} IS NOT NULL), \
              whole AS (SELECT pg_catalog.count(*) AS rows FROM mixed), \
-             given AS (SELECT m.place, m.at, o.value FROM mixed m CROSS JOIN whole JOIN mixed o ON o.n = m.n % whole.rows + 1) \
-             UPDATE {table} t SET {name} = given.value FROM given WHERE t.tableoid = given.place AND t.ctid = given.at",
+             given AS (SELECT m.place, m.at, o.value FROM mixed m CROSS JOIN whole JOIN mixed o ON o.n OPERATOR(pg_catalog.=) ((m.n OPERATOR(pg_catalog.%) whole.rows) OPERATOR(pg_catalog.+) 1)) \
+             UPDATE {table} t SET {name} = given.value FROM given WHERE t.tableoid OPERATOR(pg_catalog.=) given.place AND t.ctid OPERATOR(pg_catalog.=) given.at",
             name = known.name(),
             table = table.name
         )

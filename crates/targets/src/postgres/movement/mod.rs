@@ -5,6 +5,7 @@
 
 mod attributes;
 mod copy;
+mod digests;
 mod masks;
 mod obstacles;
 mod personal;

@@ -206,7 +206,7 @@ async fn of_source(admin: &Client, movement: &Move<'_>, source: &Source<'_>) -> 
     }
     checks.push(EVENTS.look(&client, template, false).await?);
     checks.push(extensions(admin, &client, superuser, beside).await?);
-    checks.extend(masked(&client, movement).await?);
+    checks.extend(masked(from, template, &client, movement).await?);
     if movement.tools.jobs > 1 {
         checks.push(own_room(movement, &client, beside).await?);
     }
@@ -268,7 +268,7 @@ async fn extensions(admin: &Client, source: &Client, superuser: bool, beside: bo
 }
 
 /// Whether the declared masks fit what will be copied, and what of it nobody declared.
-async fn masked(source: &Client, movement: &Move<'_>) -> Result<Vec<Check>, TargetError> {
+async fn masked(from: &Postgres, template: &str, source: &Client, movement: &Move<'_>) -> Result<Vec<Check>, TargetError> {
     let count = movement.environment.masks.len();
     let fit = match masks::Plan::of(source, movement).await {
         Ok(_) if count == 0 => None,
@@ -276,7 +276,7 @@ async fn masked(source: &Client, movement: &Move<'_>) -> Result<Vec<Check>, Targ
         Err(TargetError::Refused(why)) => Some(Check::missing(why, format!("daypass env masks {} shows them.", movement.environment.spec.name))),
         Err(other) => return Err(other),
     };
-    let left = personal::check(source, movement).await?;
+    let left = personal::check(from, template, movement).await?;
     Ok(fit.into_iter().chain([left]).collect())
 }
 

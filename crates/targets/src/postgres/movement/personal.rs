@@ -1,19 +1,21 @@
-//! Columns that look personal and of which nobody said what becomes of them. The administrator looks: it reads plain columns, and calls nothing that
-//! came inside the copy. No value leaves this room.
+//! Columns that look personal and of which nobody said what becomes of them. The administrator looks, by COPY: see [`digests`].
+//! No value leaves this room.
 
-use super::{Postgres, connect, masks, refused};
+use super::{Postgres, connect, digests, masks, refused};
 use crate::{Check, TargetError, Verdict, movement::Move, some_of};
 use daypass_core::{masks::Column as Named, movement::Swept, personal};
+use futures_util::StreamExt;
 use postgres_protocol::escape::escape_identifier;
 use std::collections::BTreeMap;
-use tokio_postgres::{Client, error::SqlState};
+use tokio_postgres::Client;
 
-/// Rows of a table that are looked at.
+/// Rows of a table that are looked at, of each partition, and how much of each value (characters).
 const SAMPLE: usize = 200;
+const LONGEST: usize = 1_000;
 
 /// Columns that look personal and of which nobody said anything, with what they look like.
 const LOOK: &str = "
-SELECT n.nspname::text, c.relname::text, a.attname::text, pg_catalog.format_type(a.atttypid, NULL), t.typcategory::text IN ('S', 'N') OR b.typname IN ('json', 'jsonb')
+SELECT n.nspname::text, c.relname::text, a.attname::text, pg_catalog.format_type(a.atttypid, NULL), t.typcategory::text IN ('S', 'N') OR b.oid IN ('pg_catalog.json'::pg_catalog.regtype, 'pg_catalog.jsonb'::pg_catalog.regtype)
  FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid
  JOIN pg_catalog.pg_type t ON t.oid = a.atttypid JOIN pg_catalog.pg_type b ON b.oid = CASE WHEN t.typtype = 'd' THEN t.typbasetype ELSE t.oid END
  WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '' AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
@@ -34,9 +36,41 @@ impl Column {
     }
 }
 
-async fn look(client: &Client, movement: &Move<'_>) -> Result<Vec<String>, TargetError> {
+/// A few values of each of these columns, as COPY gives them: see [`digests`]. Of a table that is large the rest is not waited for.
+async fn sample(target: &Postgres, database: &str, client: &Client, table: &str, columns: &[&Column]) -> Result<Vec<Vec<String>>, TargetError> {
+    let names: Vec<String> = columns.iter().map(|column| escape_identifier(&column.named.name)).collect();
+    let mut samples = vec![Vec::new(); columns.len()];
+    let oid: u32 = client.query_one("SELECT $1::text::regclass::oid", &[&table]).await?.try_get(0)?;
+    for leaf in digests::leaves(client, oid).await? {
+        let small = client.query_one("SELECT pg_relation_size($1::text::regclass) < 1000000", &[&leaf]).await?.try_get(0)?;
+        // a connection whose COPY is not read to its end is of no use any more
+        let own = if small { None } else { Some(connect(target, database).await?) };
+        let reading = own.as_ref().unwrap_or(client);
+        reading.batch_execute("SET row_security = off").await?;
+        let out = digests::copied(reading, &leaf, &names).await?;
+        tokio::pin!(out);
+        let (mut rows, mut seen) = (digests::Rows::default(), 0);
+        while let Some(piece) = out.next().await {
+            rows.push(&piece.map_err(|e| masks::without_values(&leaf, &e))?, |fields| {
+                seen += 1;
+                if seen <= SAMPLE {
+                    for (values, field) in samples.iter_mut().zip(fields) {
+                        values.extend(field.map(|field| digests::unescaped(field).chars().take(LONGEST).collect::<String>()));
+                    }
+                }
+            });
+            if seen >= SAMPLE && own.is_some() {
+                break;
+            }
+        }
+    }
+    Ok(samples)
+}
+
+async fn look(target: &Postgres, database: &str, movement: &Move<'_>) -> Result<Vec<String>, TargetError> {
+    let client = connect(target, database).await?;
     client.batch_execute("SET row_security = off").await?;
-    let declared = masks::Whole::of(client, movement).await?.masks;
+    let declared = masks::Whole::of(&client, movement).await?.masks;
     let mut tables: BTreeMap<String, Vec<Column>> = BTreeMap::new();
     for row in client.query(LOOK, &[]).await? {
         let named = Named { schema: row.try_get(0)?, table: row.try_get(1)?, name: row.try_get(2)? };
@@ -52,19 +86,16 @@ async fn look(client: &Client, movement: &Move<'_>) -> Result<Vec<String>, Targe
         if telling.is_empty() {
             continue;
         }
-        let texts: Vec<String> =
-            telling.iter().map(|column| format!("pg_catalog.left({}::pg_catalog.text, 1000)", escape_identifier(&column.named.name))).collect();
-        let rows = match client.query(&format!("SELECT {} FROM {table} LIMIT {SAMPLE}", texts.join(", ")), &[]).await {
-            Ok(rows) => rows,
-            Err(error) if error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => {
-                found.extend(telling.iter().map(|column| format!("{} (not looked at: row level security keeps the administrator out)", column.named)));
-                continue;
+        match sample(target, database, &client, &table, &telling).await {
+            Ok(samples) => {
+                for (values, column) in samples.iter().zip(telling) {
+                    found.extend(personal::by_values(values.iter().map(String::as_str)).map(|seen| format!("{} ({seen})", column.named)));
+                }
             }
-            Err(error) => return Err(masks::without_values(&table, &error)),
-        };
-        for (at, column) in telling.into_iter().enumerate() {
-            let values = rows.iter().filter_map(|row| row.try_get::<_, Option<&str>>(at).ok().flatten());
-            found.extend(personal::by_values(values).map(|seen| format!("{} ({seen})", column.named)));
+            Err(TargetError::Refused(why)) if why.contains("42501") => {
+                found.extend(telling.iter().map(|column| format!("{} (not looked at: row level security keeps the administrator out)", column.named)));
+            }
+            Err(other) => return Err(other),
         }
     }
     Ok(found)
@@ -76,8 +107,8 @@ fn declare(movement: &Move<'_>) -> String {
 }
 
 /// The row of the dry run: what of a source that is copied looks personal.
-pub async fn check(client: &Client, movement: &Move<'_>) -> Result<Check, TargetError> {
-    let found = look(client, movement).await?;
+pub async fn check(source: &Postgres, database: &str, movement: &Move<'_>) -> Result<Check, TargetError> {
+    let found = look(source, database, movement).await?;
     if found.is_empty() {
         return Ok(Check::fine("each column of the source that looks personal is declared"));
     }
@@ -87,7 +118,7 @@ pub async fn check(client: &Client, movement: &Move<'_>) -> Result<Check, Target
 
 /// The last look at the new database.
 pub async fn last_look(target: &Postgres, movement: &Move<'_>) -> Result<Option<Swept>, TargetError> {
-    let found = look(&connect(target, movement.names.scratch.as_str()).await?, movement).await?;
+    let found = look(target, movement.names.scratch.as_str(), movement).await?;
     if found.is_empty() {
         return Ok(None);
     }

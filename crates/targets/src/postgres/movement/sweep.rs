@@ -212,6 +212,7 @@ pub async fn run_scripts(target: &Postgres, movement: &Move<'_>, scripts: &Scrip
     let admin = connect(target, MAINTENANCE).await?;
     let mut swept = scripts.skipped.clone();
     swept.extend(treat(target, &admin, movement, scripts).await?);
+    swept.extend(analyze(target, movement.names.scratch.as_str()).await?);
     Ok(swept)
 }
 
@@ -259,6 +260,11 @@ async fn with_scripts(target: &Postgres, admin: &Client, movement: &Move<'_>, wo
         let mut swept = masks::mask(target, movement, &plan, (&names.role, &password), &owner).await?;
         end_all_of(admin, &names.role).await?;
         admin.batch_execute(&format!("ALTER ROLE {role} CONNECTION LIMIT 1")).await?;
+        let in_place = names.scratch == movement.environment.spec.database;
+        if let Some(before) = before.as_ref().filter(|_| in_place) {
+            // whatever becomes of the scripts, what was committed is known to be masked
+            before.compare(movement.masking.required).await?;
+        }
         for script in &scripts.run {
             swept.push(run_script(programs.as_ref(), &running, script).await?);
         }
@@ -266,7 +272,7 @@ async fn with_scripts(target: &Postgres, admin: &Client, movement: &Move<'_>, wo
             swept.extend(views_anew(target, names.scratch.as_str()).await?);
         }
         if let Some(before) = before {
-            swept.extend(before.compare().await?);
+            swept.extend(before.compare(movement.masking.required).await?);
         }
         for check in &scripts.checks {
             swept.push(run_check(programs.as_ref(), &checking, check).await?);
@@ -300,7 +306,7 @@ async fn views_anew(target: &Postgres, scratch: &str) -> Result<Option<Swept>, T
         let (mut later, mut why) = (Vec::new(), None);
         for view in &left {
             if let Err(error) = client.batch_execute(&format!("REFRESH MATERIALIZED VIEW {view}")).await {
-                why = Some(TargetError::from(error));
+                why = Some(masks::without_values(view, &error));
                 later.push(*view);
             }
         }
