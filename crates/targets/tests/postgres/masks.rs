@@ -225,6 +225,49 @@ async fn what_looks_personal_is_named_and_required_masking_keeps_it_closed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_came_inside_a_copy_changes_neither_the_owner_nor_what_else_it_owns() {
+    let work = std::env::temp_dir().join(format!("daypass-escape-{}", std::process::id()));
+    std::fs::create_dir_all(&work).unwrap();
+    let script = work.join("mask.sql");
+    std::fs::write(&script, "UPDATE sales.orders SET customer = 'masked';\n").unwrap();
+    // tries all of it, and says what worked
+    let planted = r#"SET ROLE golden_owner; CREATE TABLE sales.worked (what text);
+        CREATE FUNCTION sales.out() RETURNS trigger LANGUAGE plpgsql AS $$ DECLARE what text; BEGIN
+          FOREACH what IN ARRAY ARRAY['ALTER ROLE uat_owner PASSWORD ''theirs''', 'ALTER ROLE uat_owner SET search_path = evil', 'ALTER DATABASE uat SET search_path = evil',
+            'ALTER DATABASE other CONNECTION LIMIT 0', 'GRANT uat_owner TO golden_owner', 'SET ROLE uat_owner', 'SET ROLE daypass_admin', 'CREATE ROLE evil'] LOOP
+            BEGIN EXECUTE what; INSERT INTO sales.worked VALUES (what); EXCEPTION WHEN OTHERS THEN NULL; END;
+          END LOOP; RETURN NEW; END $$;
+        CREATE TRIGGER out BEFORE UPDATE ON sales.orders FOR EACH ROW WHEN (NEW.id = 7) EXECUTE FUNCTION sales.out();
+        ALTER TABLE sales.orders ADD COLUMN note text; CREATE FUNCTION sales.check_out(text) RETURNS bool LANGUAGE plpgsql AS $$ BEGIN
+          BEGIN ALTER ROLE uat_owner SET search_path = evil; INSERT INTO sales.worked VALUES ('by a check'); EXCEPTION WHEN OTHERS THEN NULL; END; RETURN true; END $$;
+        ALTER TABLE sales.orders ADD CHECK (sales.check_out(note))"#;
+    each(async |server| {
+        prepare(server).await;
+        server.sql("postgres", "ALTER ROLE uat_owner LOGIN").await;
+        server.sql("postgres", "CREATE DATABASE other OWNER uat_owner").await;
+        server.sql("golden", planted).await;
+        for jobs in [1, 3] {
+            let mut moving = Moving::new(server, &work, 1190 + u128::from(jobs), jobs);
+            moving.env.masks = masks(r#"{"sales": {"orders": {"customer": "hash"}}}"#);
+            let scripts = Scripts { run: vec![script.clone()], ..Scripts::default() };
+            let report = swept(server, &work, &moving, &scripts).await.unwrap();
+            assert!(report.contains("ran: UPDATE 400"), "{report}");
+            let scratch = moving.names.scratch.as_str();
+            assert_eq!(server.sql(scratch, "SELECT string_agg(DISTINCT what, '; ') FROM sales.worked").await, "");
+            let changed = "SELECT (SELECT count(*) FROM pg_db_role_setting s JOIN pg_roles r ON r.oid = s.setrole WHERE r.rolname = 'uat_owner'), \
+                           (SELECT rolpassword IS NULL FROM pg_authid WHERE rolname = 'uat_owner'), (SELECT datconnlimit FROM pg_database WHERE datname = 'other')";
+            assert_eq!(server.sql("postgres", changed).await, "0|t|-1");
+            // in the end it is the owner's all the same
+            let owners = "SELECT string_agg(DISTINCT pg_get_userbyid(relowner)::text, ' ') FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace WHERE nspname = 'sales'";
+            assert_eq!(server.sql(scratch, owners).await, "uat_owner");
+            server.target.discard(&moving.get()).await.unwrap();
+        }
+    })
+    .await;
+    let _ = std::fs::remove_dir_all(&work);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn whoever_owns_the_source_neither_acts_as_the_administrator_nor_keeps_a_mask_from_its_work() {
     let work = std::env::temp_dir().join(format!("daypass-planted-{}", std::process::id()));
     // whatever is called says as whom; the planner itself calls what is said to be immutable

@@ -183,7 +183,7 @@ async fn plain_rights(client: &Client) -> Result<bool, TargetError> {
 
 /// Everything that belongs to others becomes the owner's. `REASSIGN OWNED` would do the same to databases elsewhere on the server, so
 /// each object is given by name, and written by the server itself. What is the owner's already stays as it is.
-async fn give(client: &Client, owner: &str) -> Result<bool, TargetError> {
+pub async fn give(client: &Client, owner: &str) -> Result<bool, TargetError> {
     let statements = "
 WITH o AS (SELECT oid AS heir FROM pg_catalog.pg_roles WHERE rolname = $1::text),
  n AS (SELECT oid, nspname, nspowner FROM pg_catalog.pg_namespace WHERE nspname !~ '^pg_' AND nspname <> 'information_schema'),

@@ -451,9 +451,9 @@ pub async fn before(target: &Postgres, movement: &Move<'_>, plan: &Plan) -> Resu
     digests::before(target, movement, tables, &plan.forced).await
 }
 
-/// Replaces the values, as `role`, which acts as the owner; several tables at once where the movement may. A database that is
+/// Replaces the values, as `role`, in place acting as the owner; several tables at once where the movement may. A database that is
 /// in place already is masked in one transaction, and stays as it was when that fails.
-pub async fn mask(target: &Postgres, movement: &Move<'_>, plan: &Plan, role: (&str, &str), owner: &str) -> Result<Vec<Swept>, TargetError> {
+pub async fn mask(target: &Postgres, movement: &Move<'_>, plan: &Plan, role: (&str, &str), acting: Option<&String>) -> Result<Vec<Swept>, TargetError> {
     if plan.is_empty() {
         return Ok(Vec::new());
     }
@@ -469,7 +469,9 @@ pub async fn mask(target: &Postgres, movement: &Move<'_>, plan: &Plan, role: (&s
     };
     let connected = async || {
         let client = target.connect_with(config()).await?;
-        client.batch_execute(&format!("SET ROLE {}", escape_identifier(owner))).await?;
+        if let Some(owner) = acting {
+            client.batch_execute(&format!("SET ROLE {}", escape_identifier(owner))).await?;
+        }
         bring_key(&client, movement).await?;
         Ok::<_, TargetError>(client)
     };

@@ -3,7 +3,7 @@
 
 use super::{
     MAINTENANCE, Postgres, attributes, connect,
-    copy::{hand_over, throw_away},
+    copy::{give, hand_over, throw_away},
     literals, masks, owner, personal, refused,
     rights::{self, Right, Rights},
     server,
@@ -230,9 +230,9 @@ async fn treat(target: &Postgres, admin: &Client, movement: &Move<'_>, scripts: 
 /// What a check may take.
 const CHECK: &str = "-c default_transaction_read_only=on -c row_security=off -c statement_timeout=600s";
 
-/// Masks, scripts and checks, as a throw-away role that has the rights of the database's owner and no others: what came inside the copy, a
-/// trigger for example, runs as whoever sets it off, and gets no further than the database. The role has one connection: a script that goes
-/// to another database (`\\c`) would need a second.
+/// Masks, scripts and checks, as a throw-away role that owns what is in the copy and nothing else: what came inside the copy, a trigger for example, runs
+/// as whoever sets it off, and gets no further than the database. In a database that another tool put in place it has the rights of the owner.
+/// The role has one connection: a script that goes to another database (`\\c`) would need a second.
 async fn with_scripts(target: &Postgres, admin: &Client, movement: &Move<'_>, workshop: &Workshop<'_>, scripts: &Scripts) -> Result<Vec<Swept>, TargetError> {
     let (names, database) = (movement.names, movement.environment.spec.database.as_str());
     let (owner, (version, superuser)) = (owner(admin, database).await?, server(admin).await?);
@@ -243,24 +243,36 @@ async fn with_scripts(target: &Postgres, admin: &Client, movement: &Move<'_>, wo
         hand_over(target, admin, names.scratch.as_str(), &names.role, &owner).await?;
     }
     let password = throw_away(admin, &names.role, superuser, version).await?;
-    let member = if version >= 16 { " WITH INHERIT TRUE, SET TRUE" } else { "" };
-    admin.batch_execute(&format!("GRANT CONNECT, TEMPORARY ON DATABASE {scratch} TO {role}")).await?;
-    admin.batch_execute(&format!("GRANT {} TO {role}{member}", escape_identifier(&owner))).await.map_err(|e| {
-        let me = &target.spec.admin;
-        refused(format!("scripts run with the rights of {owner}, which {me} cannot lend ({}): GRANT {owner} TO {me} WITH ADMIN OPTION", TargetError::from(e)))
-    })?;
-    // what a script makes is the owner's
-    let options = format!("{TOOLS} -c role={}", owner.replace('\\', "\\\\").replace(' ', "\\ "));
+    admin.batch_execute(&format!("GRANT CONNECT, TEMPORARY, CREATE ON DATABASE {scratch} TO {role}")).await?;
+    let in_place = names.scratch == movement.environment.spec.database;
+    let options = if in_place {
+        let member = if version >= 16 { " WITH INHERIT TRUE, SET TRUE" } else { "" };
+        admin.batch_execute(&format!("GRANT {} TO {role}{member}", escape_identifier(&owner))).await.map_err(|e| {
+            let me = &target.spec.admin;
+            let why = TargetError::from(e);
+            refused(format!("scripts run with the rights of {owner} here, which {me} cannot lend ({why}): GRANT {owner} TO {me} WITH ADMIN OPTION"))
+        })?;
+        // what a script makes is the owner's
+        format!("{TOOLS} -c role={}", owner.replace('\\', "\\\\").replace(' ', "\\ "))
+    } else {
+        // all that is in the copy is the role's for as long as it takes, and nothing else is: who is the owner may change that role itself, and its
+        // other databases
+        let client = connect(target, names.scratch.as_str()).await?;
+        if let Err(error) = client.batch_execute(&format!("GRANT USAGE, CREATE ON SCHEMA public TO {role}")).await {
+            tracing::debug!(%error, "the schema public of the copy is not the administrator's");
+        }
+        give(&client, &names.role).await?;
+        TOOLS.to_owned()
+    };
     let login = Login::to(target, workshop, "script", names.scratch.as_str(), Some((&names.role, &password)))?
         .with("DAYPASS_ENVIRONMENT", movement.environment.spec.name.as_str());
     let (running, checking) = (login.clone().with("PGOPTIONS", &options), login.with("PGOPTIONS", &format!("{options} {CHECK}")));
     let ran = async {
         let plan = masks::Plan::of(&connect(target, names.scratch.as_str()).await?, movement).await?;
         let before = masks::before(target, movement, &plan).await?;
-        let mut swept = masks::mask(target, movement, &plan, (&names.role, &password), &owner).await?;
+        let mut swept = masks::mask(target, movement, &plan, (&names.role, &password), in_place.then_some(&owner)).await?;
         end_all_of(admin, &names.role).await?;
         admin.batch_execute(&format!("ALTER ROLE {role} CONNECTION LIMIT 1")).await?;
-        let in_place = names.scratch == movement.environment.spec.database;
         if let Some(before) = before.as_ref().filter(|_| in_place) {
             // whatever becomes of the scripts, what was committed is known to be masked
             before.compare(movement.masking.required).await?;
