@@ -315,3 +315,25 @@ pub trait Target: Send + Sync {
 }
 
 const NO_FIREWALL: &str = "this engine has no firewall of its own";
+
+#[cfg(test)]
+mod documented {
+    /// What docs/movement.md says of obstacles is what the rows say. `DAYPASS_WRITE=1` writes it.
+    #[test]
+    fn obstacles_are_documented_row_by_row() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/movement.md");
+        let found = std::fs::read_to_string(path).unwrap_or_default();
+        let mut wanted = found.clone();
+        for (engine, rows) in [("PostgreSQL", crate::postgres::documented()), ("SQL Server", crate::sqlserver::documented())] {
+            let head = format!("<!-- rows of {engine}: written by `DAYPASS_WRITE=1 cargo test -p daypass-targets documented` -->\n");
+            let (before, rest) = wanted.split_once(&head).unwrap_or_else(|| panic!("docs/movement.md has no place for the rows of {engine}"));
+            let (_, after) = rest.split_once("<!-- end of rows -->").unwrap_or_else(|| panic!("the rows of {engine} have no end"));
+            wanted = format!("{before}{head}\n| {engine}: what is looked for | else |\n|---|---|\n{rows}\n<!-- end of rows -->{after}");
+        }
+        if std::env::var_os("DAYPASS_WRITE").is_some() && found != wanted {
+            let _ = std::fs::write(path, &wanted);
+            return;
+        }
+        assert_eq!(found, wanted, "write it anew: DAYPASS_WRITE=1 cargo test -p daypass-targets documented");
+    }
+}

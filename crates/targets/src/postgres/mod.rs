@@ -14,6 +14,9 @@ mod removal;
 mod sure;
 mod test;
 
+#[cfg(test)]
+pub use movement::documented;
+
 pub use removal::by_hand;
 
 use crate::{

@@ -20,6 +20,8 @@ mod sweep;
 mod value;
 
 pub use identity::{is_answer, question};
+#[cfg(test)]
+pub use obstacles::documented;
 pub use recipe::recipe;
 pub use removal::by_hand;
 

@@ -129,3 +129,9 @@ async fn of_source(link: &mut Link, from: &str) -> Result<Vec<Check>, TargetErro
     }
     Ok(checks)
 }
+
+/// The rows as docs/movement.md has them.
+#[cfg(test)]
+pub fn documented() -> String {
+    BEFORE.iter().map(|row| format!("| {} | {} |\n", row.fine, if row.verdict == Verdict::Note { "note" } else { "missing" })).collect()
+}

@@ -24,6 +24,8 @@ use std::time::{Duration, Instant};
 use tokio_postgres::Client;
 
 pub use copy::{copy, export};
+#[cfg(test)]
+pub use obstacles::documented;
 pub use sweep::{carry_over, rights_of, run_scripts, sweep, sweep_marked};
 
 /// How long sessions of others get to end, before the names are exchanged.

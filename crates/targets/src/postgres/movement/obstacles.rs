@@ -313,3 +313,20 @@ async fn file_row(programs: Option<&Programs>, file: &std::path::Path) -> Check 
         Err(error) => Check::missing("the file cannot be imported", error.to_string()),
     }
 }
+
+/// The rows as docs/movement.md has them.
+#[cfg(test)]
+pub fn documented() -> String {
+    let way = |rows: &'static [Row]| rows.iter().map(|row| (row, ""));
+    let reading = READING.iter().map(|row| (row, " where pg_dump is the way, note where the server can copy by itself"));
+    let all = way(EXCHANGE).chain(way(BEFORE)).chain(reading).chain([(&EVENTS, "")]);
+    let line = |(row, when): (&Row, &str)| {
+        let verdict = match row.verdict {
+            _ if row.may_go => "note, then waited for *",
+            Verdict::Note => "note",
+            _ => "missing",
+        };
+        format!("| {} | {verdict}{when} |\n", row.fine)
+    };
+    all.map(line).collect()
+}
