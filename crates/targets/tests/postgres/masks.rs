@@ -80,7 +80,7 @@ async fn what_is_declared_is_masked_whatever_the_tables_look_like() {
                 "mask shift_days 30 of public.people.born: 1000 of 1000 rows differ from the source",
                 "mask shuffle of public.people.name: 1000 of 1000 rows have another value than in the source",
                 "mask hash of public.people.badge: 1000 of 1000 rows differ from the source",
-                "mask null of public.people.note: 100 of 100 rows differ from the source",
+                "mask null of public.people.note: no row has a value any more",
                 "mask constant 'nobody' of public.visits.mail: 400 of 400 rows differ",
                 "mask mail of public.logins.mail: 500 of 500 rows differ",
                 "columns that refer to masked ones: public.logins.mail (mail): masked alike",

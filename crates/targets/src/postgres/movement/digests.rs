@@ -17,6 +17,9 @@ use std::{
 };
 use tokio_postgres::{Client, CopyOutStream};
 
+const BEFORE: &str = "before";
+const AFTER: &str = "after";
+
 /// How much of the digests is gathered before it goes back to the server.
 const PIECE: usize = 256 * 1024;
 
@@ -123,11 +126,11 @@ pub async fn before(target: &Postgres, movement: &Move<'_>, tables: Vec<Masked>,
     }
     let scratch = movement.names.scratch.as_str();
     let (reading, keeping) = (connect(target, scratch).await?, connect(target, scratch).await?);
-    for table in ["before", "after"] {
+    for table in [BEFORE, AFTER] {
         keeping.batch_execute(&format!("CREATE TEMP TABLE daypass_{table} (n int4, digest int8)")).await?;
     }
     let mut before = Before { reading, keeping, tables, forced: forced.to_vec(), hasher: RandomState::new(), rows: BTreeMap::new() };
-    before.rows = before.take("before").await?;
+    before.rows = before.take(BEFORE).await?;
     Ok(Some(before))
 }
 
@@ -147,12 +150,16 @@ impl Before {
             if self.reading.query_opt(same, &[&table.oid, &table.name]).await?.map(|row| row.try_get(0)).transpose()? != Some(true) {
                 return Err(refused(format!("{} is not the table any more that was to be masked", table.name)));
             }
-            let columns: Vec<String> = table.key.iter().chain(table.columns.iter().map(|(name, _)| name)).cloned().collect();
-            let mut found = vec![0_u64; table.columns.len()];
-            for leaf in leaves(&self.reading, table.oid).await? {
-                self.pass(&leaf, table, &columns, n, into, &mut found).await?;
+            // of what becomes NULL nothing has to be known but that it has: it may be as large as a value can be
+            let read = |(_, compared): &&(String, Compared)| into == AFTER || compared.mask != Mask::Null;
+            let wanted: Vec<(usize, &(String, Compared))> = (n..).zip(&table.columns).filter(|(_, column)| read(column)).collect();
+            let mut found = vec![0_u64; wanted.len()];
+            if !wanted.is_empty() {
+                for leaf in leaves(&self.reading, table.oid).await? {
+                    self.pass(&leaf, &table.key, &wanted, into, &mut found).await?;
+                }
             }
-            counts.extend(table.columns.iter().zip(found).map(|((_, compared), count)| (compared.column.clone(), count)));
+            counts.extend(wanted.into_iter().zip(found).map(|((_, (_, compared)), count)| (compared.column.clone(), count)));
             n += table.columns.len();
         }
         self.reading.batch_execute("ROLLBACK").await?;
@@ -161,19 +168,20 @@ impl Before {
     }
 
     /// One table of rows, from the one connection to the other; no more than a little of it is here at a time.
-    async fn pass(&self, leaf: &str, table: &Masked, columns: &[String], first: usize, into: &str, found: &mut [u64]) -> Result<(), TargetError> {
+    async fn pass(&self, leaf: &str, key: &[String], wanted: &[(usize, &(String, Compared))], into: &str, found: &mut [u64]) -> Result<(), TargetError> {
+        let columns: Vec<String> = key.iter().chain(wanted.iter().map(|(_, (name, _))| name)).cloned().collect();
         let sink = self.keeping.copy_in::<_, Bytes>(&format!("COPY pg_temp.daypass_{into} (n, digest) FROM STDIN")).await?;
-        let out = copied(&self.reading, leaf, columns).await?;
+        let out = copied(&self.reading, leaf, &columns).await?;
         tokio::pin!(sink, out);
         let (mut rows, mut lines) = (Rows::default(), String::new());
         while let Some(piece) = out.next().await {
             rows.push(&piece.map_err(|e| masks::without_values(leaf, &e))?, |fields| {
-                let (key, values) = fields.split_at(table.key.len().min(fields.len()));
-                for (at, ((_, compared), value)) in table.columns.iter().zip(values).enumerate() {
+                let (key, values) = fields.split_at(key.len().min(fields.len()));
+                for (((n, (_, compared)), value), found) in wanted.iter().zip(values).zip(&mut *found) {
                     let Some(value) = value.filter(|value| compared.changes(value)) else { continue };
-                    found[at] += 1;
+                    *found += 1;
                     let digest = if compared.by_row { self.hasher.hash_one((key, value)) } else { self.hasher.hash_one(value) };
-                    let _ = writeln!(lines, "{}\t{}", first + at, digest.cast_signed());
+                    let _ = writeln!(lines, "{n}\t{}", digest.cast_signed());
                 }
             });
             if lines.len() > PIECE {
@@ -187,7 +195,7 @@ impl Before {
 
     /// What of before is still there. A value that should have gone is an error, with the column and how many.
     pub async fn compare(&self, required: bool) -> Result<Vec<Swept>, TargetError> {
-        let now = self.take("after").await?;
+        let now = self.take(AFTER).await?;
         let (mut swept, mut left) = (Vec::new(), Vec::new());
         let mut columns = Vec::new();
         for table in &self.tables {
@@ -220,6 +228,7 @@ impl Before {
                 _ if *mask == Mask::Shuffle => {
                     format!("{} of {rows} rows have another value than in the source; the values stay, in other rows", rows.saturating_sub(same))
                 }
+                0 if *mask == Mask::Null => "no row has a value any more".to_owned(),
                 0 if *by_row => format!("{rows} of {rows} rows differ from the source"),
                 0 => format!("{rows} of {rows} rows differ from the source, and no row has a value that stood in this column there"),
                 _ => {
@@ -244,7 +253,7 @@ impl Before {
             let values: u64 = table.columns.iter().filter_map(|(_, compared)| self.rows.get(&compared.column)).sum();
             Swept {
                 what: format!("{} masks of {}", table.columns.len(), table.name),
-                done: format!("{values} values were masked, and none of the source is left where that was compared"),
+                done: format!("{values} values became others, and none of the source is left where that was compared"),
             }
         };
         self.tables.iter().map(line).collect()
