@@ -45,7 +45,7 @@ pub enum Source<'a> {
 #[derive(Clone)]
 pub struct Masking {
     pub key: MaskKey,
-    /// What looks personal has to be declared; there are no checks that look at the copy in its place.
+    /// What looks personal has to be declared, unless there are checks that look at the copy.
     pub required: bool,
 }
 

@@ -330,7 +330,10 @@ fn proof(found: &MovementReport) -> String {
         lines.push("  nothing is on record".to_owned());
     }
     lines.push(String::new());
-    lines.push("On record (numbers of lines of the log; `daypass log verify` proves that none was altered):".to_owned());
+    lines.push(match found.lines.is_empty() {
+        true => "What the log says of it is shown to those who may read the log (auditor, admin).".to_owned(),
+        false => "On record (numbers of lines of the log; `daypass log verify` proves that none was altered):".to_owned(),
+    });
     lines.extend(found.lines.iter().map(|line| format!("  {:>8}  {}  {} {}", line.seq, moment(&line.at), clean(&line.by), clean(&line.what))));
     lines.join("\n")
 }

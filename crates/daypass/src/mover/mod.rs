@@ -111,7 +111,10 @@ impl Mover {
     /// What would stand in the way of a movement.
     pub async fn look_ahead(&self, node: &Node, env: &Environment, kind: &MovementKind, id: MovementId) -> Result<Vec<Check>, String> {
         let (names, tools, progress) = (Names::of(env, id)?, self.tools(id), Progress::default());
+        // checks that look at the copy take the place of declarations
+        let checked = self.scripts(env.spec.name.as_str()).is_ok_and(|scripts| !scripts.checks.is_empty());
         let masking = self.masking(node, env, kind);
+        let masking = Masking { required: masking.required && !checked, ..masking };
         let job = Move { environment: env, names: &names, tools: &tools, masking: &masking, progress: &progress };
         let target = node.target(env.target).await.map_err(|e| words(&e))?;
         let looked = match kind {
@@ -145,8 +148,7 @@ impl Mover {
     fn masking(&self, node: &Node, env: &Environment, kind: &MovementKind) -> Masking {
         let from_elsewhere = matches!(kind, MovementKind::Refresh { .. } | MovementKind::Import { .. } | MovementKind::External);
         let asked = from_elsewhere && node.ledger(|ledger| ledger.policy(env).masking == daypass_core::policy::Masking::Required);
-        let checked = || self.scripts(env.spec.name.as_str()).is_ok_and(|scripts| !scripts.checks.is_empty());
-        Masking { key: self.mask_key.clone(), required: asked && !checked() }
+        Masking { key: self.mask_key.clone(), required: asked }
     }
 
     fn tools(&self, id: MovementId) -> Tools {

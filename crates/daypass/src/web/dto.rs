@@ -665,6 +665,7 @@ pub fn life(seconds: Option<u64>) -> Result<Option<Ttl>, String> {
 #[derive(Serialize, Deserialize, ToSchema)]
 pub struct MovementReport {
     pub movement: MovementView,
+    /// None for who may not read the log.
     pub lines: Vec<LogLine>,
 }
 

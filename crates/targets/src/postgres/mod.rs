@@ -224,6 +224,16 @@ impl Postgres {
         connected.map_err(|error| TargetError::Unreachable(error.to_string()))?.map_err(|_| TargetError::Silent(CONNECT.as_secs()))?
     }
 
+    /// Asks the server to stop what this connection is doing.
+    async fn cancel(&self, client: &Client) -> Result<(), TargetError> {
+        let token = client.cancel_token();
+        match self.tls.clone() {
+            Some(tls) => token.cancel_query(MakeRustlsConnect::new((*tls).clone())).await?,
+            None => token.cancel_query(NoTls).await?,
+        }
+        Ok(())
+    }
+
     /// Runs server-wide work on the kept connection; a connection that failed is thrown away.
     async fn on_server<T, F>(&self, work: impl FnOnce(Client) -> F) -> Result<T, TargetError>
     where

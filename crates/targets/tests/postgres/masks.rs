@@ -208,6 +208,13 @@ async fn what_looks_personal_is_named_and_required_masking_keeps_it_closed() {
         for said in ["columns that look personal and are not declared", "public.logins.mail (mail address)", "public.odd.a (mail addresses)", "NOT masked", "daypass env masks uat"] {
             assert!(report.contains(said), "{said}:\n{report}");
         }
+        // of a table that is large a few rows are looked at, and nobody goes on reading it: the server could not copy the database beside itself
+        server.sql("golden", "SET ROLE golden_owner; CREATE TABLE public.large (memo text); INSERT INTO public.large SELECT repeat('x', 1000) || n FROM generate_series(1, 200000) n; INSERT INTO public.odd VALUES ('more', 1, '{}')").await;
+        let from = AnyTarget::Postgres(OnPostgres::new(server.spec.clone(), Secret::new("admin-secret"), server.tls.clone(), StoreId::new(Uuid::from_u128(1))));
+        let golden: DatabaseName = "golden".parse().unwrap();
+        server.target.look_ahead(&moving.get(), Some(&Source::Database { target: &from, database: &golden, same_server: true })).await.unwrap();
+        let reading = "SELECT count(*) FROM pg_stat_activity WHERE datname = 'golden' AND query LIKE 'COPY%' AND state = 'active'";
+        assert_eq!(server.sql("postgres", reading).await, "0");
         moving.masking.required = true;
         let failed = swept(server, &work, &moving, &none).await.unwrap_err().to_string();
         assert!(failed.contains("masking is required here") && failed.contains("more") && !failed.contains("corp.example.com"), "{failed}");
@@ -240,7 +247,10 @@ async fn what_came_inside_a_copy_changes_neither_the_owner_nor_what_else_it_owns
         CREATE TRIGGER out BEFORE UPDATE ON sales.orders FOR EACH ROW WHEN (NEW.id = 7) EXECUTE FUNCTION sales.out();
         ALTER TABLE sales.orders ADD COLUMN note text; CREATE FUNCTION sales.check_out(text) RETURNS bool LANGUAGE plpgsql AS $$ BEGIN
           BEGIN ALTER ROLE uat_owner SET search_path = evil; INSERT INTO sales.worked VALUES ('by a check'); EXCEPTION WHEN OTHERS THEN NULL; END; RETURN true; END $$;
-        ALTER TABLE sales.orders ADD CHECK (sales.check_out(note))"#;
+        ALTER TABLE sales.orders ADD CHECK (sales.check_out(note));
+        CREATE FUNCTION sales.really() RETURNS int LANGUAGE plpgsql AS $$ BEGIN
+          BEGIN ALTER ROLE uat_owner SET search_path = evil; INSERT INTO sales.worked VALUES ('by an index'); EXCEPTION WHEN OTHERS THEN NULL; END; RETURN 1; END $$;
+        CREATE FUNCTION sales.lie(bigint) RETURNS bigint IMMUTABLE LANGUAGE plpgsql AS $$ BEGIN PERFORM sales.really(); RETURN $1; END $$; CREATE INDEX ON sales.orders (sales.lie(id))"#;
     each(async |server| {
         prepare(server).await;
         server.sql("postgres", "ALTER ROLE uat_owner LOGIN").await;
@@ -260,6 +270,12 @@ async fn what_came_inside_a_copy_changes_neither_the_owner_nor_what_else_it_owns
             // in the end it is the owner's all the same
             let owners = "SELECT string_agg(DISTINCT pg_get_userbyid(relowner)::text, ' ') FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace WHERE nspname = 'sales'";
             assert_eq!(server.sql(scratch, owners).await, "uat_owner");
+            server.target.discard(&moving.get()).await.unwrap();
+            // and where nothing is declared, and nothing was written
+            moving.env.masks = Masks::default();
+            swept(server, &work, &moving, &Scripts::default()).await.unwrap();
+            assert_eq!(server.sql(scratch, "SELECT string_agg(DISTINCT what, '; ') FROM sales.worked").await, "");
+            assert_eq!(server.sql("postgres", changed).await, "0|t|-1");
             server.target.discard(&moving.get()).await.unwrap();
         }
     })

@@ -111,7 +111,11 @@ pub async fn report(State(app): State<App>, caller: Caller, Path((name, movement
     });
     let (id, asked_at, view) = found.ok_or_else(|| Refusal::not_found("movement", &movement))?;
     let filter = Filter { environment: Some(env.id), kind: Some(Kind::Movements), from: Some(asked_at), ..Filter::default() };
-    let mut lines = super::log::lines_where(&app, &filter, MOST_LINES, |event| event.movement() == Some(id)).await?;
+    let mut lines = match caller.may(&app, Permission::ReadLog, Some(env.id)) {
+        true => super::log::lines_where(&app, &filter, MOST_LINES, |event| event.movement() == Some(id)).await?,
+        // the log is for those who read it
+        false => Vec::new(),
+    };
     lines.reverse();
     Ok(Json(MovementReport { movement: view, lines }))
 }

@@ -183,7 +183,7 @@ async fn plain_rights(client: &Client) -> Result<bool, TargetError> {
 
 /// Everything that belongs to others becomes the owner's. `REASSIGN OWNED` would do the same to databases elsewhere on the server, so
 /// each object is given by name, and written by the server itself. What is the owner's already stays as it is.
-pub async fn give(client: &Client, owner: &str) -> Result<bool, TargetError> {
+pub async fn give_each(client: &Client, owner: &str) -> Result<bool, TargetError> {
     let statements = "
 WITH o AS (SELECT oid AS heir FROM pg_catalog.pg_roles WHERE rolname = $1::text),
  n AS (SELECT oid, nspname, nspowner FROM pg_catalog.pg_namespace WHERE nspname !~ '^pg_' AND nspname <> 'information_schema'),
@@ -218,6 +218,14 @@ SELECT pg_catalog.format('ALTER LARGE OBJECT %s OWNER TO %I', oid, $1::text) FRO
             tracing::info!(%error, sql, "an object of the copy could not be given away");
             return Ok(false);
         }
+    }
+    Ok(true)
+}
+
+/// The same; and nothing else is left that belongs to others.
+async fn give(client: &Client, owner: &str) -> Result<bool, TargetError> {
+    if !give_each(client, owner).await? {
+        return Ok(false);
     }
     let left = "SELECT count(*) FROM pg_catalog.pg_shdepend s JOIN pg_catalog.pg_database d ON d.oid = s.dbid \
                 WHERE d.datname = pg_catalog.current_database() AND s.deptype = 'o' AND s.refclassid = 'pg_catalog.pg_authid'::pg_catalog.regclass \

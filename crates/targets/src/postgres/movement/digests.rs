@@ -25,9 +25,9 @@ const PIECE: usize = 256 * 1024;
 
 /// The tables in which the rows of a table lie: itself, its partitions, and what inherits from it.
 pub async fn leaves(client: &Client, oid: u32) -> Result<Vec<String>, TargetError> {
-    let look = "WITH RECURSIVE tree (oid) AS (SELECT $1::oid UNION SELECT i.inhrelid FROM tree t JOIN pg_inherits i ON i.inhparent = t.oid) \
-                SELECT format('%I.%I', n.nspname, c.relname) FROM tree JOIN pg_class c ON c.oid = tree.oid JOIN pg_namespace n ON n.oid = c.relnamespace \
-                WHERE c.relkind = 'r' ORDER BY tree.oid";
+    let look = "WITH RECURSIVE tree (oid) AS (SELECT $1::pg_catalog.oid UNION SELECT i.inhrelid FROM tree t JOIN pg_catalog.pg_inherits i ON i.inhparent OPERATOR(pg_catalog.=) t.oid) \
+                SELECT pg_catalog.format('%I.%I', n.nspname, c.relname) FROM tree JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) tree.oid \
+                JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace WHERE c.relkind = 'r' ORDER BY tree.oid";
     Ok(client.query(look, &[&oid]).await?.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?)
 }
 
@@ -80,6 +80,8 @@ pub struct Compared {
     pub mask: Mask,
     /// By the key of its row: a value of before may stand in another one.
     pub by_row: bool,
+    /// What a constant is, as its type writes it.
+    pub constant: Option<String>,
 }
 
 impl Compared {
@@ -87,8 +89,10 @@ impl Compared {
     fn changes(&self, field: &str) -> bool {
         match self.mask {
             Mask::ShiftDays(_) => !matches!(field, "infinity" | "-infinity"),
+            Mask::Constant(_) => self.constant.as_deref() != Some(&unescaped(field)),
             Mask::Partial(Partial { first, last }) => {
-                let chars: Vec<char> = unescaped(field).chars().collect();
+                // what fills a char(n) up is no part of the value
+                let chars: Vec<char> = unescaped(field).trim_end_matches(' ').chars().collect();
                 let (first, last) = if chars.len() > usize::from(first) + usize::from(last) { (first.into(), last.into()) } else { (0, 0) };
                 chars[first..chars.len() - last].iter().any(|c| *c != '*')
             }
@@ -202,20 +206,12 @@ impl Before {
             columns.extend(table.columns.iter().map(|(_, compared)| (table, compared)));
         }
         for (n, (table, compared)) in columns.into_iter().enumerate() {
-            let (Compared { column, mask, by_row }, rows) = (compared, self.rows.get(&compared.column).copied().unwrap_or_default());
-            // of a constant only one value is left, whichever way the server writes it
-            let but = if matches!(mask, Mask::Constant(_)) {
-                "AND a.digest <> (SELECT mode() WITHIN GROUP (ORDER BY digest) FROM pg_temp.daypass_after WHERE n = $1)"
-            } else {
-                ""
-            };
-            let look = format!(
-                "SELECT count(*) FROM pg_temp.daypass_after a WHERE a.n = $1 {but} AND EXISTS (SELECT FROM pg_temp.daypass_before b WHERE b.n = $1 AND b.digest = a.digest)"
-            );
+            let (Compared { column, mask, by_row, .. }, rows) = (compared, self.rows.get(&compared.column).copied().unwrap_or_default());
+            let look = "SELECT count(*) FROM pg_temp.daypass_after a WHERE a.n = $1 AND EXISTS (SELECT FROM pg_temp.daypass_before b WHERE b.n = $1 AND b.digest = a.digest)";
             let n = i32::try_from(n).map_err(|_| refused("there are too many masks"))?;
             let same = match mask {
                 Mask::Null => now.get(column).copied().unwrap_or_default(),
-                _ => self.keeping.query_one(&look, &[&n]).await?.try_get::<_, i64>(0)?.unsigned_abs(),
+                _ => self.keeping.query_one(look, &[&n]).await?.try_get::<_, i64>(0)?.unsigned_abs(),
             };
             let known = !table.key.is_empty() || !by_row;
             let done = match same {
@@ -244,18 +240,20 @@ impl Before {
         Ok(self.in_short(swept))
     }
 
-    /// A report has room for some hundred lines: with more masks, a line a table.
-    fn in_short(&self, swept: Vec<Swept>) -> Vec<Swept> {
+    /// A report has room for some hundred lines: with more masks, what is out of the ordinary, and a line a table.
+    fn in_short(&self, mut swept: Vec<Swept>) -> Vec<Swept> {
         if swept.len() <= 100 {
             return swept;
         }
+        swept.retain(|line| line.done.contains("NOT "));
         let line = |table: &Masked| {
             let values: u64 = table.columns.iter().filter_map(|(_, compared)| self.rows.get(&compared.column)).sum();
             Swept {
                 what: format!("{} masks of {}", table.columns.len(), table.name),
-                done: format!("{values} values became others, and none of the source is left where that was compared"),
+                done: format!("{values} values; but for what is named, none of the source is left where it was"),
             }
         };
-        self.tables.iter().map(line).collect()
+        swept.extend(self.tables.iter().map(line));
+        swept
     }
 }

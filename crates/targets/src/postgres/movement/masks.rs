@@ -1,7 +1,7 @@
 //! Declared masks: which statements replace the values of the columns, what has to stand aside while they do, and whether afterwards any value of
 //! before is still there. A mask that did nothing is a failure, whatever kept it from its work.
 //!
-//! The values are replaced by the throw-away role that also runs the operator's scripts, with the rights of the owner: indexes, checks and
+//! The values are replaced by the throw-away role that also runs the operator's scripts, which owns the copy meanwhile: indexes, checks and
 //! generated columns of the copy are evaluated by whoever writes. What stands there before and afterwards is read by the administrator: see [`digests`].
 
 use super::{Postgres, connect, digests, refused};
@@ -9,7 +9,6 @@ use crate::{TargetError, movement::Move, some_of};
 use daypass_core::{
     masks::{Column, Mask, Partial},
     movement::Swept,
-    names::shown,
 };
 use futures_util::{SinkExt, future::try_join_all};
 use postgres_protocol::escape::{escape_identifier, escape_literal};
@@ -416,7 +415,7 @@ async fn bring_key(client: &Client, movement: &Move<'_>) -> Result<(), TargetErr
     Ok(())
 }
 
-/// An error of the server in our words: what it says itself may hold values, and code of the copy may make it say anything.
+/// An error of the server in our words: what it says itself, names included, may hold values, and code of the copy may make it say anything.
 pub fn without_values(what: &str, error: &tokio_postgres::Error) -> TargetError {
     let Some(db) = error.as_db_error() else { return TargetError::Unreachable(format!("{what}: {error}")) };
     let code = db.code();
@@ -434,44 +433,74 @@ pub fn without_values(what: &str, error: &tokio_postgres::Error) -> TargetError 
         _ if code.code().starts_with("22") => "its type does not take what the mask makes",
         _ => "the server refuses",
     };
-    let of = [("constraint", db.constraint()), ("table", db.table())].into_iter().filter_map(|(what, name)| Some(format!(", {what} {}", shown(name?))));
-    refused(format!("{what}: {why} (SQLSTATE {}{})", code.code(), of.collect::<String>()))
+    refused(format!("{what}: {why} (SQLSTATE {})", code.code()))
 }
 
+/// As whom values are replaced: see `sweep`.
+pub struct Masker<'a> {
+    pub role: &'a str,
+    pub password: &'a str,
+    /// Where it does not own the tables itself.
+    pub acting: Option<&'a String>,
+}
+
+impl Masker<'_> {
+    async fn connect(&self, target: &Postgres, movement: &Move<'_>) -> Result<Client, TargetError> {
+        let mut config: Config = target.config(movement.names.scratch.as_str(), crate::postgres::Use::Work);
+        config.user(self.role).password(self.password);
+        // the settings that the database has, but none that would let a mask do nothing, or make another text of a value
+        config.options(format!(
+            "{} {AS_TEXT} -c client_min_messages=error -c row_security=off -c synchronous_commit=off -c lock_timeout=30s",
+            super::tools::TOOLS
+        ));
+        let client = target.connect_with(config).await?;
+        if let Some(owner) = self.acting {
+            client.batch_execute(&format!("SET ROLE {}", escape_identifier(owner))).await?;
+        }
+        Ok(client)
+    }
+}
+
+/// How values are written, as our own connections read them.
+const AS_TEXT: &str =
+    "-c DateStyle=ISO -c TimeZone=UTC -c IntervalStyle=postgres -c extra_float_digits=1 -c bytea_output=hex -c standard_conforming_strings=on";
+
 /// Takes the digests of what stands in the columns now.
-pub async fn before(target: &Postgres, movement: &Move<'_>, plan: &Plan) -> Result<Option<digests::Before>, TargetError> {
+pub async fn before(target: &Postgres, movement: &Move<'_>, plan: &Plan, masker: &Masker<'_>) -> Result<Option<digests::Before>, TargetError> {
     let client = connect(target, movement.names.scratch.as_str()).await?;
+    let constants = plan.columns.iter().filter(|known| matches!(known.mask, Mask::Constant(_))).count();
+    // how the type writes a constant, the type says, and that is the copy's to run
+    let theirs = if constants > 0 { Some(masker.connect(target, movement).await?) } else { None };
     let mut tables = Vec::new();
     for (table, masked) in plan.tables() {
-        let compared =
-            |known: &&Known| (known.name(), digests::Compared { column: known.column.clone(), mask: known.mask.clone(), by_row: known.meets_others() });
-        let (key, columns) = (key_of(&client, table, &masked).await?, masked.iter().map(compared).collect());
+        let key = key_of(&client, table, &masked).await?;
+        let mut columns = Vec::new();
+        for known in masked {
+            let constant = match (&known.mask, &theirs) {
+                (Mask::Constant(text), Some(theirs)) => {
+                    let sql = format!("SELECT pg_catalog.format('%s', {}::{})", escape_literal(text), known.kind);
+                    let written = theirs.query_one(&sql, &[]).await.map_err(|e| without_values(&known.column.to_string(), &e))?;
+                    Some(written.try_get(0)?)
+                }
+                _ => None,
+            };
+            let compared = digests::Compared { column: known.column.clone(), mask: known.mask.clone(), by_row: known.meets_others(), constant };
+            columns.push((known.name(), compared));
+        }
         tables.push(digests::Masked { oid: table.oid, name: table.name.clone(), key, columns });
     }
+    drop(theirs);
     digests::before(target, movement, tables, &plan.forced).await
 }
 
 /// Replaces the values, as `role`, in place acting as the owner; several tables at once where the movement may. A database that is
 /// in place already is masked in one transaction, and stays as it was when that fails.
-pub async fn mask(target: &Postgres, movement: &Move<'_>, plan: &Plan, role: (&str, &str), acting: Option<&String>) -> Result<Vec<Swept>, TargetError> {
+pub async fn mask(target: &Postgres, movement: &Move<'_>, plan: &Plan, masker: &Masker<'_>) -> Result<Vec<Swept>, TargetError> {
     if plan.is_empty() {
         return Ok(Vec::new());
     }
-    let config = || {
-        let mut config: Config = target.config(movement.names.scratch.as_str(), crate::postgres::Use::Work);
-        config.user(role.0).password(role.1);
-        // the settings that the database has, but none that would let a mask do nothing; conversions as in the server's manual
-        config.options(format!(
-            "{} -c client_min_messages=error -c standard_conforming_strings=on -c row_security=off -c synchronous_commit=off",
-            super::tools::TOOLS
-        ));
-        config
-    };
     let connected = async || {
-        let client = target.connect_with(config()).await?;
-        if let Some(owner) = acting {
-            client.batch_execute(&format!("SET ROLE {}", escape_identifier(owner))).await?;
-        }
+        let client = masker.connect(target, movement).await?;
         bring_key(&client, movement).await?;
         Ok::<_, TargetError>(client)
     };
@@ -507,7 +536,9 @@ pub async fn mask(target: &Postgres, movement: &Move<'_>, plan: &Plan, role: (&s
     }
     // the rows of before leave the files, and the tables are as small as they were
     for (table, _) in &tables {
-        run(&lead, &format!("VACUUM (FULL) {}", table.name), &table.name).await?;
+        for leaf in digests::leaves(&lead, table.oid).await? {
+            run(&lead, &format!("VACUUM (FULL) {leaf}"), &leaf).await?;
+        }
     }
     let mut swept = Vec::new();
     if !plan.follow.is_empty() {

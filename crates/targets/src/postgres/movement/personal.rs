@@ -42,8 +42,8 @@ async fn sample(target: &Postgres, database: &str, client: &Client, table: &str,
     let mut samples = vec![Vec::new(); columns.len()];
     let oid: u32 = client.query_one("SELECT $1::text::regclass::oid", &[&table]).await?.try_get(0)?;
     for leaf in digests::leaves(client, oid).await? {
-        let small = client.query_one("SELECT pg_relation_size($1::text::regclass) < 1000000", &[&leaf]).await?.try_get(0)?;
-        // a connection whose COPY is not read to its end is of no use any more
+        let small = client.query_one("SELECT pg_table_size($1::text::regclass) < 1000000", &[&leaf]).await?.try_get(0)?;
+        // a cancel that comes too late would be another statement's
         let own = if small { None } else { Some(connect(target, database).await?) };
         let reading = own.as_ref().unwrap_or(client);
         reading.batch_execute("SET row_security = off").await?;
@@ -60,6 +60,9 @@ async fn sample(target: &Postgres, database: &str, client: &Client, table: &str,
                 }
             });
             if seen >= SAMPLE && own.is_some() {
+                target.cancel(reading).await?;
+                // to its end: what is let go before is still read, and its connection would stand in the way of a copy
+                while out.next().await.is_some_and(|piece| piece.is_ok()) {}
                 break;
             }
         }
@@ -92,8 +95,9 @@ async fn look(target: &Postgres, database: &str, movement: &Move<'_>) -> Result<
                     found.extend(personal::by_values(values.iter().map(String::as_str)).map(|seen| format!("{} ({seen})", column.named)));
                 }
             }
-            Err(TargetError::Refused(why)) if why.contains("42501") => {
-                found.extend(telling.iter().map(|column| format!("{} (not looked at: row level security keeps the administrator out)", column.named)));
+            Err(TargetError::Refused(why)) => {
+                tracing::info!(why, "the values of a table could not be looked at");
+                found.extend(telling.iter().map(|column| format!("{} (not looked at: the server refuses)", column.named)));
             }
             Err(other) => return Err(other),
         }
@@ -117,13 +121,13 @@ pub async fn check(source: &Postgres, database: &str, movement: &Move<'_>) -> Re
 }
 
 /// The last look at the new database.
-pub async fn last_look(target: &Postgres, movement: &Move<'_>) -> Result<Option<Swept>, TargetError> {
+pub async fn last_look(target: &Postgres, movement: &Move<'_>, required: bool) -> Result<Option<Swept>, TargetError> {
     let found = look(target, movement.names.scratch.as_str(), movement).await?;
     if found.is_empty() {
         return Ok(None);
     }
     let what = format!("{} columns that look personal and are not declared: {}", found.len(), some_of(&found));
-    if movement.masking.required {
+    if required {
         return Err(refused(format!("masking is required here, and there are {what}. {}. Or have checks look at them", declare(movement))));
     }
     Ok(Some(Swept { what, done: format!("NOT masked. {}", declare(movement)) }))

@@ -3,7 +3,7 @@
 
 use super::{
     MAINTENANCE, Postgres, attributes, connect,
-    copy::{give, hand_over, throw_away},
+    copy::{give_each, hand_over, throw_away},
     literals, masks, owner, personal, refused,
     rights::{self, Right, Rights},
     server,
@@ -35,7 +35,6 @@ pub async fn sweep(target: &Postgres, movement: &Move<'_>, scripts: &Scripts) ->
     drop(client);
     swept.extend(scripts.skipped.iter().cloned());
     swept.extend(treat(target, &admin, movement, scripts).await?);
-    swept.extend(analyze(target, scratch).await?);
     rights::rehearse(&connect(target, database).await?, &connect(target, scratch).await?).await?;
     Ok(swept)
 }
@@ -212,18 +211,15 @@ pub async fn run_scripts(target: &Postgres, movement: &Move<'_>, scripts: &Scrip
     let admin = connect(target, MAINTENANCE).await?;
     let mut swept = scripts.skipped.clone();
     swept.extend(treat(target, &admin, movement, scripts).await?);
-    swept.extend(analyze(target, movement.names.scratch.as_str()).await?);
     Ok(swept)
 }
 
 /// What is declared and written for this environment: masks, scripts, checks; and what nobody declared.
 async fn treat(target: &Postgres, admin: &Client, movement: &Move<'_>, scripts: &Scripts) -> Result<Vec<Swept>, TargetError> {
-    let mut swept = Vec::new();
-    if !scripts.is_empty() || !movement.environment.masks.is_empty() {
-        let workshop = Workshop::open(&movement.tools.work)?;
-        swept.extend(with_scripts(target, admin, movement, &workshop, scripts).await?);
-    }
-    swept.extend(personal::last_look(target, movement).await?);
+    let required = movement.masking.required && scripts.checks.is_empty();
+    let workshop = Workshop::open(&movement.tools.work)?;
+    let mut swept = with_scripts(target, admin, movement, &workshop, scripts).await?;
+    swept.extend(personal::last_look(target, movement, required).await?);
     Ok(swept)
 }
 
@@ -245,7 +241,10 @@ async fn with_scripts(target: &Postgres, admin: &Client, movement: &Move<'_>, wo
     let password = throw_away(admin, &names.role, superuser, version).await?;
     admin.batch_execute(&format!("GRANT CONNECT, TEMPORARY, CREATE ON DATABASE {scratch} TO {role}")).await?;
     let in_place = names.scratch == movement.environment.spec.database;
-    let options = if in_place {
+    // all that is in the copy is the role's for as long as it takes, and nothing else is: who is the owner may change that role itself, and its other
+    // databases. Where something cannot be given, as in a schema public that is a superuser's and closed, it acts as the owner
+    let acting = in_place || !lend_all(target, names.scratch.as_str(), &names.role).await?;
+    let options = if acting {
         let member = if version >= 16 { " WITH INHERIT TRUE, SET TRUE" } else { "" };
         admin.batch_execute(&format!("GRANT {} TO {role}{member}", escape_identifier(&owner))).await.map_err(|e| {
             let me = &target.spec.admin;
@@ -255,27 +254,22 @@ async fn with_scripts(target: &Postgres, admin: &Client, movement: &Move<'_>, wo
         // what a script makes is the owner's
         format!("{TOOLS} -c role={}", owner.replace('\\', "\\\\").replace(' ', "\\ "))
     } else {
-        // all that is in the copy is the role's for as long as it takes, and nothing else is: who is the owner may change that role itself, and its
-        // other databases
-        let client = connect(target, names.scratch.as_str()).await?;
-        if let Err(error) = client.batch_execute(&format!("GRANT USAGE, CREATE ON SCHEMA public TO {role}")).await {
-            tracing::debug!(%error, "the schema public of the copy is not the administrator's");
-        }
-        give(&client, &names.role).await?;
         TOOLS.to_owned()
     };
     let login = Login::to(target, workshop, "script", names.scratch.as_str(), Some((&names.role, &password)))?
         .with("DAYPASS_ENVIRONMENT", movement.environment.spec.name.as_str());
     let (running, checking) = (login.clone().with("PGOPTIONS", &options), login.with("PGOPTIONS", &format!("{options} {CHECK}")));
+    let required = movement.masking.required && scripts.checks.is_empty();
     let ran = async {
         let plan = masks::Plan::of(&connect(target, names.scratch.as_str()).await?, movement).await?;
-        let before = masks::before(target, movement, &plan).await?;
-        let mut swept = masks::mask(target, movement, &plan, (&names.role, &password), in_place.then_some(&owner)).await?;
+        let masker = masks::Masker { role: &names.role, password: &password, acting: acting.then_some(&owner) };
+        let before = masks::before(target, movement, &plan, &masker).await?;
+        let mut swept = masks::mask(target, movement, &plan, &masker).await?;
         end_all_of(admin, &names.role).await?;
         admin.batch_execute(&format!("ALTER ROLE {role} CONNECTION LIMIT 1")).await?;
         if let Some(before) = before.as_ref().filter(|_| in_place) {
             // whatever becomes of the scripts, what was committed is known to be masked
-            before.compare(movement.masking.required).await?;
+            before.compare(required).await?;
         }
         for script in &scripts.run {
             swept.push(run_script(programs.as_ref(), &running, script).await?);
@@ -284,17 +278,28 @@ async fn with_scripts(target: &Postgres, admin: &Client, movement: &Move<'_>, wo
             swept.extend(views_anew(target, names.scratch.as_str()).await?);
         }
         if let Some(before) = before {
-            swept.extend(before.compare(movement.masking.required).await?);
+            swept.extend(before.compare(required).await?);
         }
         for check in &scripts.checks {
             swept.push(run_check(programs.as_ref(), &checking, check).await?);
         }
+        // an index calls its function as whoever owns the table: that is still the role
+        swept.extend(analyze(target, names.scratch.as_str()).await?);
         Ok(swept)
     };
     // whatever came of it: the role goes
     let ran = ran.await;
     let gone = hand_over(target, admin, names.scratch.as_str(), &names.role, &owner).await;
     ran.and_then(|swept| gone.map(|()| swept))
+}
+
+/// Gives this role all that is in the copy. False where something cannot be given.
+async fn lend_all(target: &Postgres, scratch: &str, role: &str) -> Result<bool, TargetError> {
+    let client = connect(target, scratch).await?;
+    if let Err(error) = client.batch_execute(&format!("GRANT USAGE, CREATE ON SCHEMA public TO {}", escape_identifier(role))).await {
+        tracing::debug!(%error, "the schema public of the copy is not the administrator's");
+    }
+    give_each(&client, role).await
 }
 
 /// Until this role has no connection any more: the server counts one that has just been closed for a moment.
