@@ -396,3 +396,25 @@ impl Why for Result<(), TargetError> {
         self.err().map(|error| error.to_string()).unwrap_or_default()
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_another_tool_put_in_place_is_masked_and_its_role_goes() {
+    let work = std::env::temp_dir().join(format!("daypass-in-place-{}", std::process::id()));
+    std::fs::create_dir_all(&work).unwrap();
+    let script = work.join("fill.sql");
+    std::fs::write(&script, "CREATE TABLE sales.made (x int);\n").unwrap();
+    each(async |server| {
+        prepare(server).await;
+        let mut moving = Moving::new(server, &work, 1290, 1);
+        moving.names.scratch = moving.env.spec.database.clone();
+        moving.env.masks = masks(r#"{"sales": {"orders": {"customer": "hash"}}}"#);
+        let scripts = Scripts { run: vec![script.clone()], ..Scripts::default() };
+        let report = format!("{:?}", server.target.run_scripts(&moving.get(), &scripts).await.unwrap());
+        assert!(report.contains("400 of 400 rows differ"), "{report}");
+        assert_eq!(server.sql("postgres", "SELECT count(*) FROM pg_roles WHERE rolname LIKE 'daypass\\_in%'").await, "0");
+        assert_eq!(server.sql("uat", "SELECT pg_get_userbyid(relowner) FROM pg_class WHERE relname = 'made'").await, "uat_owner");
+        assert_eq!(server.sql("uat", "SELECT pg_get_userbyid(relowner) FROM pg_class WHERE relname = 'orders'").await, "uat_owner");
+    })
+    .await;
+    let _ = std::fs::remove_dir_all(&work);
+}
